@@ -1,0 +1,2 @@
+//! openclawctl.
+fn main() {}

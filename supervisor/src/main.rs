@@ -1,0 +1,2 @@
+//! The supervisor daemon.
+fn main() {}
