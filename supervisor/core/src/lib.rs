@@ -1,2 +1,476 @@
+//! The mind of the supervisor: a pure state machine, events in, actions out.
+//!
+//! [`Supervisor::handle`] takes what happened and when, and says what to do. It reads no clock, does no I/O,
+//! draws chance only from its seed, never fails, never blocks and never panics: the same events give the same
+//! actions, on a laptop, in the simulator and years later from a trace.
+//!
+//! ```text
+//!    commands   worker reports   probe answers   Stored(revision)   deadlines
+//!        └───────────┴────────────────┼────────────────┴────────────────┘
+//!                                     ▼
+//!                       Supervisor::handle(now, event)
+//!                                     │
+//!     1 the event changes one instance                      (happen, command)
+//!     2 settle: standings, goals and phases follow          (failover, instance)
+//!     3 what is due by now happens too                      (happen::on_deadline)
+//!     4 finish: changes get a revision and go to the disk;
+//!       what depends on them waits in the outbox            (outbox)
+//!                                     ▼
+//!    Persist   Launch   Stop   Kill   Sweep   Probe   Reply   …
+//! ```
+//!
+//! The phases of one instance; each arrow is a function in [`happen`] or [`instance`]:
+//!
+//! ```text
+//!              goal: run            launched             ready
+//!   Stopped ──────────────► Spawning ───────► Starting ───────► Ready ◄───► Unhealthy
+//!      ▲  ▲                     │                 │               │             │
+//!      │  │ due                 │ cannot start    │ no progress   │ exit, hang, worker lost
+//!      │  └───── Backoff ◄──────┴─────────────────┴───────┬───────┴─────────────┘
+//!      │  retry                                           │ another start would not mend it,
+//!      ├──────── Failed ◄─────────────────────────────────┤ or the budget is spent
+//!      │                                                  │
+//!      └──────── Stopping ◄───────────────────────────────┘ goal: rest, restart, hang
+//!        proof that nothing is alive
+//!
+//!   Adopting: after a restart of the supervisor, until it is known what runs.
+//! ```
+//!
+//! Rules that hold always are written down in [`invariant::check`].
 #![no_std]
-//! Soon.
+
+extern crate alloc;
+
+pub mod action;
+mod command;
+pub mod denied;
+pub mod event;
+pub mod failover;
+mod happen;
+pub mod health;
+pub mod ids;
+pub mod instance;
+pub mod invariant;
+pub mod journal;
+mod outbox;
+pub mod policy;
+pub mod ports;
+pub mod record;
+mod registry;
+pub mod restart;
+pub mod rng;
+pub mod time;
+mod turn;
+pub mod view;
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec::Vec,
+};
+
+use crate::{
+    action::{Action, Batch, Launch, Write},
+    event::Event,
+    ids::{CommandId, Name, Revision},
+    instance::{Boot, Goal, Instance, Launching, Phase, Then},
+    journal::{Entry, Kind},
+    outbox::Outbox,
+    policy::Policy,
+    ports::{Pool, Ports},
+    record::Record,
+    rng::Rng,
+    time::{Deadline, Moment},
+    turn::{Stored, Turn},
+    view::View,
+};
+
+/// Revisions skipped at each start: more than an earlier supervisor can have shown without storing them, so
+/// that no revision ever means two things.
+const RESTART_GAP: u64 = 10_000;
+
+/// A turn that settles for longer than this many steps per instance would be a bug: it is cut short, and the
+/// next event goes on.
+const SETTLE_STEPS: usize = 50;
+
+/// What a supervisor begins with.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// All instances, with the policies that follow from their specs.
+    pub records: Vec<(Record, Policy)>,
+    /// The port pool.
+    pub pool: Pool,
+    /// At most this many instances.
+    pub max_instances: usize,
+    /// The highest revision that is stored.
+    pub revision: Revision,
+    /// Whether the host was restarted meanwhile.
+    pub boot: Boot,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+/// The whole state machine.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    instances: BTreeMap<Name, Instance>,
+    /// Who rescues whom, by primary; rescues in the order of their names.
+    rescuers: BTreeMap<Name, Vec<Name>>,
+    ports: Ports,
+    max_instances: usize,
+    revision: Revision,
+    stored: Revision,
+    outbox: Outbox,
+    timers: BTreeSet<(Deadline, Name)>,
+    /// Instances with a reservation on its way to the disk.
+    reserving: Vec<Name>,
+    rng: Rng,
+    boot: Boot,
+    store_failing: bool,
+    /// The callers that wait for everything to have stopped.
+    halting: Option<Vec<CommandId>>,
+    /// Instances changed since the last [`refresh`](Self::refresh).
+    changed: Vec<Name>,
+}
+
+impl Supervisor {
+    /// Begins with what is stored, and asks what runs.
+    #[must_use]
+    pub fn restore(origin: Origin, now: Moment, actions: &mut Vec<Action>) -> Self {
+        let revision = Revision(origin.revision.0 + RESTART_GAP);
+        let mut supervisor = Self {
+            instances: BTreeMap::new(),
+            rescuers: BTreeMap::new(),
+            ports: Ports::new(origin.pool),
+            max_instances: origin.max_instances,
+            revision,
+            stored: origin.revision,
+            outbox: Outbox::default(),
+            timers: BTreeSet::new(),
+            reserving: Vec::new(),
+            rng: Rng::new(origin.seed),
+            boot: origin.boot,
+            store_failing: false,
+            halting: None,
+            changed: Vec::new(),
+        };
+        let mut rng = supervisor.rng.clone();
+        let mut turn = Turn::new(now, &mut rng);
+        turn.note_own(Kind::Restored { instances: origin.records.len() });
+        for (record, policy) in origin.records {
+            let name = record.name.clone();
+            supervisor.ports.hold(&name, record.block);
+            supervisor.relate(&name, &policy.rescues);
+            let mut instance = Instance::new(record, policy, now);
+            instance.durable = instance.record.reserved;
+            instance.enter(&mut turn, Phase::Adopting);
+            turn.act(Action::Adopt(name.clone()));
+            supervisor.instances.insert(name, instance);
+        }
+        supervisor.settle(&mut turn);
+        supervisor.finish(turn, actions);
+        supervisor.rng = rng;
+        supervisor
+    }
+
+    /// Takes in what happened at `now` and appends what to do.
+    pub fn handle(&mut self, now: Moment, event: Event, actions: &mut Vec<Action>) {
+        let mut rng = self.rng.clone();
+        let mut turn = Turn::new(now, &mut rng);
+        self.dispatch(&mut turn, event);
+        self.settle(&mut turn);
+        self.run_due(&mut turn);
+        self.conclude_halt(&mut turn);
+        self.finish(turn, actions);
+        self.rng = rng;
+        debug_assert_eq!(invariant::check(self), Ok(()));
+    }
+
+    /// When `handle` is to be called with [`Event::Tick`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Deadline> {
+        self.timers.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Brings a view up to date.
+    pub fn refresh(&mut self, view: &mut View) {
+        view.revision = self.revision;
+        view.pool = self.ports.pool();
+        view.store_failing = self.store_failing;
+        view.halting = self.halting.is_some();
+        for name in core::mem::take(&mut self.changed) {
+            match self.instances.get(&name) {
+                Some(instance) => view.put(Arc::new(instance.clone())),
+                None => view.remove(&name),
+            }
+        }
+    }
+
+    /// The instances, by name.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    fn dispatch(&mut self, turn: &mut Turn<'_>, event: Event) {
+        match event {
+            Event::Command(id, command) => self.on_command(turn, id, command),
+            Event::Stored(revision) => self.on_stored(turn, revision),
+            Event::StoreFailing(message) => {
+                if !core::mem::replace(&mut self.store_failing, true) {
+                    turn.note_own(Kind::StoreFailing(message));
+                }
+            }
+            Event::Tick => {}
+            Event::Adopted(name, adoption) => {
+                let boot = self.boot;
+                self.with(&name, |instance| instance.on_adopted(turn, adoption, boot));
+            }
+            Event::Launched(name, incarnation, process) => {
+                self.with(&name, |instance| instance.on_launched(turn, incarnation, process));
+            }
+            Event::LaunchFailed(name, incarnation, failure) => {
+                self.with(&name, |instance| instance.on_launch_failed(turn, incarnation, failure));
+            }
+            Event::Notified(name, incarnation) => {
+                self.with(&name, |instance| instance.on_notified(turn, incarnation));
+            }
+            Event::Probed(name, incarnation, report) => {
+                self.with(&name, |instance| instance.on_probed(turn, incarnation, report));
+            }
+            Event::Exited(name, exit) => self.with(&name, |instance| instance.on_exited(turn, exit)),
+            Event::WorkerLost(name, incarnation) => {
+                self.with(&name, |instance| instance.on_worker_lost(turn, incarnation));
+            }
+            Event::Swept(name, incarnation) => {
+                self.with(&name, |instance| instance.on_swept(turn, incarnation));
+            }
+        }
+    }
+
+    /// A report about an instance that is gone changes nothing.
+    fn with(&mut self, name: &Name, then: impl FnOnce(&mut Instance)) {
+        if let Some(instance) = self.instances.get_mut(name) {
+            then(instance);
+        }
+    }
+
+    fn on_stored(&mut self, turn: &mut Turn<'_>, revision: Revision) {
+        self.stored = self.stored.max(revision);
+        if core::mem::take(&mut self.store_failing) {
+            turn.note_own(Kind::StoreRecovered);
+        }
+        let stored = self.stored;
+        let instances = &mut self.instances;
+        self.reserving.retain(|name| {
+            let Some(instance) = instances.get_mut(name) else { return false };
+            if let Some((_, ceiling)) = instance.reserving.take_if(|(at, _)| *at <= stored) {
+                instance.durable = ceiling;
+            }
+            instance.reserving.is_some()
+        });
+        for action in self.outbox.release(stored) {
+            if let Action::Launch(launch) = &action
+                && let Some(instance) = instances.get_mut(&launch.name)
+            {
+                instance.launching = Launching::Ordered(turn.now);
+                turn.touch(&launch.name);
+            }
+            turn.act(action);
+        }
+    }
+
+    /// Lets standings, goals and phases follow from what has changed, until nothing changes any more.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        let mut steps = SETTLE_STEPS * (self.instances.len() + 1);
+        while let Some(name) = turn.unsettled.pop() {
+            self.settle_one(turn, &name);
+            steps -= 1;
+            if steps == 0 {
+                debug_assert!(false, "settling goes in circles");
+                turn.unsettled.clear();
+                return;
+            }
+        }
+    }
+
+    fn settle_one(&mut self, turn: &mut Turn<'_>, name: &Name) {
+        self.refresh_goal(name);
+        let primaries = self.instances.get(name).map(|i| i.policy.rescues.clone()).unwrap_or_default();
+        self.evaluate(turn, name);
+        primaries.iter().for_each(|primary| self.evaluate(turn, primary));
+        self.refresh_goal(name);
+        let Some(instance) = self.instances.get(name) else { return };
+        match (instance.goal, &instance.phase) {
+            (Goal::Run, Phase::Stopped) => {
+                let incidents = self.incidents_of(instance);
+                self.with(name, |instance| instance.begin(turn, incidents));
+            }
+            (
+                Goal::Rest,
+                Phase::Spawning
+                | Phase::Starting
+                | Phase::Ready
+                | Phase::Unhealthy
+                | Phase::Backoff { .. }
+                | Phase::Failed { .. },
+            ) => {
+                let means = instance.means(event::Manner::Graceful);
+                self.with(name, |instance| instance.end(turn, means, Then::Rest));
+            }
+            (Goal::Rest, Phase::Stopped) => self.bury(turn, name),
+            (Goal::Rest, Phase::Adopting | Phase::Stopping { .. })
+            | (
+                Goal::Run,
+                Phase::Adopting
+                | Phase::Spawning
+                | Phase::Starting
+                | Phase::Ready
+                | Phase::Unhealthy
+                | Phase::Stopping { .. }
+                | Phase::Backoff { .. }
+                | Phase::Failed { .. },
+            ) => {}
+        }
+    }
+
+    fn refresh_goal(&mut self, name: &Name) {
+        let Some(goal) = self.instances.get(name).map(|instance| self.goal(instance)) else { return };
+        self.with(name, |instance| instance.goal = goal);
+    }
+
+    /// Handles every deadline that has passed; none is left behind.
+    fn run_due(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..SETTLE_STEPS {
+            self.rearm(turn);
+            let due: Vec<Name> = self
+                .timers
+                .iter()
+                .take_while(|(deadline, _)| deadline.at <= turn.now)
+                .map(|(_, name)| name.clone())
+                .collect();
+            if due.is_empty() {
+                return;
+            }
+            for name in due {
+                turn.rearm(&name);
+                self.with(&name, |instance| instance.on_deadline(turn));
+                self.evaluate(turn, &name);
+                self.settle(turn);
+            }
+        }
+    }
+
+    /// Brings the list of deadlines in line with the instances.
+    fn rearm(&mut self, turn: &mut Turn<'_>) {
+        for name in core::mem::take(&mut turn.rearmed) {
+            let failback = self.failback_due(&name);
+            let Some(instance) = self.instances.get_mut(&name) else { continue };
+            let next = instance.deadline().into_iter().chain(failback).min();
+            if next != instance.timer {
+                if let Some(old) = core::mem::replace(&mut instance.timer, next) {
+                    self.timers.remove(&(old, name.clone()));
+                }
+                self.timers.extend(next.map(|next| (next, name)));
+            }
+        }
+    }
+
+    /// Once nothing runs, the callers of `Halt` are answered.
+    fn conclude_halt(&mut self, turn: &mut Turn<'_>) {
+        if !self.instances.values().any(Instance::is_running)
+            && let Some(waiting) = self.halting.as_mut()
+        {
+            for id in core::mem::take(waiting) {
+                let done = action::Done { revision: self.revision, created: false };
+                turn.act_durably(Action::Reply(id, Ok(done)));
+            }
+        }
+    }
+
+    /// Gives the turn's changes their revisions, sends them to the disk, and holds back what waits for that.
+    fn finish(&mut self, mut turn: Turn<'_>, actions: &mut Vec<Action>) {
+        self.rearm(&mut turn);
+        turn.cancelled.iter().for_each(|name| self.outbox.cancel_launch(name));
+        turn.launches.retain(|launch| !turn.cancelled.contains(&launch.name) || self.still_wanted(launch));
+        let batch = self.batch(&mut turn);
+        actions.append(&mut turn.actions);
+        for launch in turn.launches {
+            self.launch(turn.now, launch, actions);
+        }
+        for mut action in turn.durably {
+            if let Action::Reply(_, Ok(done)) = &mut action {
+                done.revision = self.revision;
+            }
+            if self.revision <= self.stored {
+                actions.push(action);
+            } else {
+                self.outbox.hold(self.revision, action);
+            }
+        }
+        actions.extend(batch.map(Action::Persist));
+    }
+
+    fn still_wanted(&self, launch: &Launch) -> bool {
+        self.instances
+            .get(&launch.name)
+            .is_some_and(|i| i.phase == Phase::Spawning && i.incarnation == launch.incarnation)
+    }
+
+    /// The turn's changes as one batch.
+    fn batch(&mut self, turn: &mut Turn<'_>) -> Option<Batch> {
+        let mut entries = Vec::with_capacity(turn.entries.len());
+        for (instance, incarnation, kind) in core::mem::take(&mut turn.entries) {
+            self.revision.0 += 1;
+            entries.push(Entry { revision: self.revision, at: turn.now, instance, incarnation, kind });
+        }
+        let quiet = entries.is_empty();
+        if quiet && !(turn.stored.is_empty() && turn.writes.is_empty() && turn.touched.is_empty()) {
+            self.revision.0 += 1;
+        }
+        let revision = self.revision;
+        let mut writes = core::mem::take(&mut turn.writes);
+        let mut written: Vec<Name> = Vec::new();
+        for (name, why) in core::mem::take(&mut turn.stored) {
+            let Some(instance) = self.instances.get_mut(&name) else { continue };
+            match why {
+                Stored::Later => {}
+                Stored::BeforeLaunch => instance.launch_gate = revision,
+                Stored::Reservation => {
+                    instance.reserving = Some((revision, instance.record.reserved));
+                    self.reserving.push(name.clone());
+                }
+            }
+            if !written.contains(&name) {
+                writes.push(Write::Put(instance.record.clone()));
+                written.push(name);
+            }
+        }
+        for name in core::mem::take(&mut turn.touched) {
+            self.with(&name, |instance| instance.changed = revision);
+            self.changed.push(name);
+        }
+        (!writes.is_empty() || !quiet).then_some(Batch { revision, writes, entries })
+    }
+
+    /// Lets a launch go, or holds it until its instance and its number are durable.
+    fn launch(&mut self, now: Moment, launch: Launch, actions: &mut Vec<Action>) {
+        let Some(instance) = self.instances.get_mut(&launch.name) else { return };
+        let reserved = match instance.reserving {
+            Some((at, _)) if launch.incarnation > instance.durable => at,
+            Some(_) | None => Revision(0),
+        };
+        let gate = instance.launch_gate.max(reserved);
+        if gate <= self.stored {
+            instance.launching = Launching::Ordered(now);
+            let timer = instance.deadline();
+            let name = launch.name.clone();
+            if let Some(old) = core::mem::replace(&mut instance.timer, timer) {
+                self.timers.remove(&(old, name.clone()));
+            }
+            self.timers.extend(timer.map(|timer| (timer, name)));
+            actions.push(Action::Launch(launch));
+        } else {
+            self.outbox.hold(gate, Action::Launch(launch));
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! One instance: its phases, and one function for each thing that can happen to it.
+//!
+//! An instance is told by [`Goal`] whether it should run; who decides that (wishes, standby, failover) is
+//! [`failover`](crate::failover). Everything here is local: an instance never looks at another.
+
+use alloc::{
+    string::{String, ToString},
+    sync::Arc,
+};
+use core::time::Duration;
+
+use crate::{
+    action::{Action, Launch},
+    event::{Exit, ExitStatus, LaunchFailure, Manner, Process},
+    failover::{Cause, Incident},
+    health::Health,
+    ids::{Incarnation, Name, Revision},
+    journal::Kind,
+    policy::{Condition, Policy},
+    record::{RESERVE, RESERVE_AT, Record},
+    restart::{Next, Restarts},
+    time::{Deadline, Moment, Why},
+    turn::Turn,
+};
+
+/// A launch or an adoption that is not answered by then has failed. Preparing a configuration and making a
+/// process takes milliseconds; a host that swaps takes seconds.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Given to a worker beyond the grace of a stop, and to a kill, before more is done.
+pub const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// A refused configuration or a taken port is looked at again this often: people mend those by hand.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing runs.
+    Stopped,
+    /// What an earlier supervisor left is being looked for.
+    Adopting,
+    /// A process is being made.
+    Spawning,
+    /// The process runs; the start is not over.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It runs and does not serve.
+    Unhealthy,
+    /// It is being ended.
+    Stopping {
+        /// What follows.
+        then: Then,
+        /// What has been done about it.
+        means: Means,
+    },
+    /// It waits for its next start.
+    Backoff {
+        /// Until then.
+        until: Moment,
+    },
+    /// It cannot run.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// When it is tried again by itself.
+        retry: Option<Moment>,
+    },
+}
+
+/// What follows the end of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Then {
+    /// Rest, or whatever the goal says by then.
+    Rest,
+    /// A fresh start at once.
+    Run,
+    /// What follows a death by this cause.
+    Recover(Cause),
+}
+
+/// How a process is being ended, from mild to harsh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Means {
+    /// Asked to end; the worker kills it after this grace.
+    Grace(Duration),
+    /// Killed.
+    Kill,
+    /// Its worker is of no use: everything of the instance is killed.
+    Sweep,
+}
+
+/// Why an instance cannot run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It ended with a status that another start cannot mend.
+    Fatal(Exit),
+    /// It ended, and its policy is not to run it again.
+    NotRestarted(Exit),
+    /// It was restarted too often.
+    BudgetSpent,
+    /// It cannot be started.
+    Launch(LaunchFailure),
+}
+
+/// Whether an instance should run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// It should.
+    Run,
+    /// It should not.
+    Rest,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    pub(crate) record: Record,
+    pub(crate) policy: Policy,
+    pub(crate) phase: Phase,
+    /// Since when it is in this phase.
+    pub(crate) since: Moment,
+    pub(crate) goal: Goal,
+    /// The current life, or the last one.
+    pub(crate) incarnation: Incarnation,
+    /// The spec's generation that the current life was started with.
+    pub(crate) observed: u64,
+    pub(crate) process: Option<Process>,
+    /// The start ordered last has not been answered.
+    pub(crate) launching: Launching,
+    pub(crate) restarts: Restarts,
+    pub(crate) health: Health,
+    pub(crate) last_exit: Option<Exit>,
+    /// Why it died, until it is ready again.
+    pub(crate) death: Option<Cause>,
+    /// When the stop under way is overdue.
+    pub(crate) overdue: Moment,
+    /// Incarnations up to this one are durably reserved.
+    pub(crate) durable: Incarnation,
+    /// A reservation on its way to the disk.
+    pub(crate) reserving: Option<(Revision, Incarnation)>,
+    /// Nothing is launched before this revision is durable.
+    pub(crate) launch_gate: Revision,
+    /// The revision of the last visible change.
+    pub(crate) changed: Revision,
+    /// How often in a row the primary lost its place again soon after a failback.
+    pub(crate) flaps: u32,
+    pub(crate) last_failback: Option<Moment>,
+    /// It has been said that it is dead and nobody rescues it.
+    pub(crate) alone: bool,
+    /// The deadline in the supervisor's list of them.
+    pub(crate) timer: Option<Deadline>,
+}
+
+/// How far a launch has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Launching {
+    /// None is under way.
+    No,
+    /// It waits for durability.
+    Held,
+    /// The shell is at it, since then.
+    Ordered(Moment),
+}
+
+impl Instance {
+    /// A new instance that has never run.
+    pub(crate) fn new(record: Record, policy: Policy, now: Moment) -> Self {
+        let (incarnation, generation) = (record.launched, record.generation);
+        Self {
+            record,
+            policy,
+            phase: Phase::Stopped,
+            since: now,
+            goal: Goal::Rest,
+            incarnation,
+            observed: generation,
+            process: None,
+            launching: Launching::No,
+            restarts: Restarts::default(),
+            health: Health::default(),
+            last_exit: None,
+            death: None,
+            overdue: now,
+            durable: Incarnation(0),
+            reserving: None,
+            launch_gate: Revision(0),
+            changed: Revision(0),
+            flaps: 0,
+            last_failback: None,
+            alone: false,
+            timer: None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.record.name
+    }
+
+    /// Whether a process of it may be alive.
+    pub(crate) fn is_running(&self) -> bool {
+        match self.phase {
+            Phase::Stopped | Phase::Backoff { .. } | Phase::Failed { .. } => false,
+            Phase::Adopting
+            | Phase::Spawning
+            | Phase::Starting
+            | Phase::Ready
+            | Phase::Unhealthy
+            | Phase::Stopping { .. } => true,
+        }
+    }
+
+    pub(crate) fn note(&self, turn: &mut Turn<'_>, kind: Kind) {
+        turn.note(self.name(), self.incarnation, kind);
+    }
+
+    pub(crate) fn enter(&mut self, turn: &mut Turn<'_>, phase: Phase) {
+        self.phase = phase;
+        self.since = turn.now;
+        turn.touch(self.name());
+    }
+
+    /// Starts a new life.
+    pub(crate) fn begin(&mut self, turn: &mut Turn<'_>, incidents: alloc::vec::Vec<Incident>) {
+        self.incarnation = self.incarnation.max(self.record.launched).next();
+        self.observed = self.record.generation;
+        self.process = None;
+        self.reserve(turn);
+        self.launching = Launching::Held;
+        self.enter(turn, Phase::Spawning);
+        turn.launches.push(Launch {
+            name: self.name().clone(),
+            incarnation: self.incarnation,
+            block: self.record.block,
+            previous_base: self.record.previous_base,
+            spec: Arc::clone(&self.record.spec),
+            incidents,
+        });
+    }
+
+    /// Reserves further incarnations in time.
+    pub(crate) fn reserve(&mut self, turn: &mut Turn<'_>) {
+        if self.reserving.is_none() && self.incarnation.0 + RESERVE_AT > self.record.reserved.0 {
+            self.record.reserved = Incarnation(self.incarnation.0 + RESERVE);
+            turn.reserve(self.name());
+        }
+    }
+
+    /// How `manner` is done to this instance.
+    pub(crate) fn means(&self, manner: Manner) -> Means {
+        match manner {
+            Manner::Graceful => Means::Grace(self.policy.stop_grace),
+            Manner::Force => Means::Kill,
+        }
+    }
+
+    /// Ends the current life.
+    pub(crate) fn end(&mut self, turn: &mut Turn<'_>, means: Means, then: Then) {
+        match &self.phase {
+            Phase::Stopped => {}
+            Phase::Backoff { .. } | Phase::Failed { .. } => self.rest(turn, then),
+            Phase::Adopting => {
+                self.enter(turn, Phase::Stopping { then, means });
+                self.overdue = turn.now + ANSWER_LIMIT;
+            }
+            Phase::Spawning if self.launching == Launching::Held => {
+                turn.cancelled.push(self.name().clone());
+                self.launching = Launching::No;
+                self.rest(turn, then);
+            }
+            Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy => {
+                self.order_end(turn, means, then);
+            }
+            Phase::Stopping { means: now, .. } if means > *now => self.order_end(turn, means, then),
+            Phase::Stopping { means: now, .. } => {
+                self.phase = Phase::Stopping { then, means: *now };
+                turn.touch(self.name());
+            }
+        }
+    }
+
+    pub(crate) fn order_end(&mut self, turn: &mut Turn<'_>, means: Means, then: Then) {
+        self.health.unready();
+        self.enter(turn, Phase::Stopping { then, means });
+        self.order(turn);
+    }
+
+    /// Gives the order that fits the means, and sets the time by which it should have worked.
+    pub(crate) fn order(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Stopping { means, .. } = self.phase else { return };
+        let (name, incarnation) = (self.name().clone(), self.incarnation);
+        match means {
+            Means::Grace(grace) => {
+                self.overdue = turn.now + grace + STOP_SLACK;
+                turn.act(Action::Stop { name, incarnation, grace });
+            }
+            Means::Kill => {
+                self.overdue = turn.now + STOP_SLACK;
+                turn.act(Action::Kill { name, incarnation });
+            }
+            Means::Sweep => {
+                self.overdue = turn.now + STOP_SLACK;
+                turn.act(Action::Sweep { name, incarnation });
+            }
+        }
+    }
+
+    /// The worker is of no use; everything is killed.
+    pub(crate) fn sweep(&mut self, turn: &mut Turn<'_>, then: Then) {
+        self.order_end(turn, Means::Sweep, then);
+    }
+
+    /// Nothing is alive any more.
+    pub(crate) fn rest(&mut self, turn: &mut Turn<'_>, then: Then) {
+        self.process = None;
+        self.launching = Launching::No;
+        match then {
+            Then::Recover(cause) if self.goal == Goal::Run => self.recover(turn, cause),
+            Then::Run if self.goal == Goal::Run => {
+                self.enter(turn, Phase::Stopped);
+            }
+            Then::Rest | Then::Run | Then::Recover(_) => {
+                self.death = None;
+                self.note(turn, Kind::Stopped);
+                self.enter(turn, Phase::Stopped);
+                turn.act(Action::Release { name: self.name().clone() });
+            }
+        }
+    }
+
+    /// It died, or could not be started: when is it run again?
+    pub(crate) fn recover(&mut self, turn: &mut Turn<'_>, cause: Cause) {
+        let policy = &self.policy.restart;
+        if let Some(failure) = final_failure(&cause, policy.condition, &policy.fatal_codes) {
+            self.death = Some(cause);
+            if let Failure::Fatal(exit) | Failure::NotRestarted(exit) = &failure {
+                self.note(turn, Kind::GaveUp(exit.clone()));
+            }
+            self.enter(turn, Phase::Failed { failure, retry: None });
+            turn.act(Action::Release { name: self.name().clone() });
+            return;
+        }
+        if let Cause::CannotStart(failure) = &cause
+            && matches!(failure, LaunchFailure::PortTaken { .. } | LaunchFailure::Refused(_))
+        {
+            let failure = Failure::Launch(failure.clone());
+            self.death = Some(cause);
+            self.enter(turn, Phase::Failed { failure, retry: Some(turn.now + LOOK_AGAIN) });
+            return;
+        }
+        self.death = Some(cause);
+        match self.restarts.next(turn.now, policy, turn.rng) {
+            Next::After(delay) => {
+                if !delay.is_zero() {
+                    self.note(turn, Kind::BackingOff { delay });
+                }
+                self.enter(turn, Phase::Backoff { until: turn.now + delay });
+            }
+            Next::Spent(until) => {
+                self.note(turn, Kind::BudgetSpent { budget: policy.budget, window: policy.window });
+                self.enter(turn, Phase::Failed { failure: Failure::BudgetSpent, retry: Some(until) });
+                turn.act(Action::Release { name: self.name().clone() });
+            }
+        }
+    }
+
+    /// When its failures are forgotten.
+    pub(crate) fn stable_at(&self) -> Option<Moment> {
+        let since = self.health.ready_since().filter(|_| self.restarts.troubled())?;
+        Some(since + self.policy.restart.reset_after)
+    }
+
+    /// When it wants to be looked at again.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        match &self.phase {
+            Phase::Stopped => None,
+            Phase::Adopting => Some(Deadline { at: self.since + ANSWER_LIMIT, why: Why::Answer }),
+            Phase::Spawning => match self.launching {
+                Launching::Ordered(at) => Some(Deadline { at: at + ANSWER_LIMIT, why: Why::Answer }),
+                Launching::No | Launching::Held => None,
+            },
+            Phase::Starting => Some(self.health.startup_deadline(&self.policy.health)),
+            Phase::Ready | Phase::Unhealthy => {
+                let stable = self.stable_at().map(|at| Deadline { at, why: Why::Stable });
+                self.health.probe_deadline().into_iter().chain(stable).min()
+            }
+            Phase::Stopping { .. } => Some(Deadline { at: self.overdue, why: Why::Stop }),
+            Phase::Backoff { until } => Some(Deadline { at: *until, why: Why::Backoff }),
+            Phase::Failed { retry, .. } => retry.map(|at| Deadline { at, why: Why::Retry }),
+        }
+    }
+
+    /// Why it is in its phase, one sentence without a full stop.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match &self.phase {
+            Phase::Failed { failure, .. } => match failure {
+                Failure::Fatal(exit) | Failure::NotRestarted(exit) => exit.status.to_string(),
+                Failure::BudgetSpent => "restarted too often".into(),
+                Failure::Launch(failure) => failure.to_string(),
+            },
+            Phase::Backoff { .. } => self.death.as_ref().map(ToString::to_string).unwrap_or_default(),
+            Phase::Starting | Phase::Unhealthy => self.health.message().into(),
+            Phase::Spawning if self.launching == Launching::Held => "waits for the disk".into(),
+            Phase::Stopping { means: Means::Grace(_), .. } => "was asked to end".into(),
+            Phase::Stopping { means: Means::Kill, .. } => "is being killed".into(),
+            Phase::Stopping { means: Means::Sweep, .. } => "what is left of it is being killed".into(),
+            Phase::Stopped | Phase::Adopting | Phase::Spawning | Phase::Ready => String::new(),
+        }
+    }
+}
+
+/// Whether the host has been restarted since the last supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot {
+    /// It has not: what is not alive has died.
+    Same,
+    /// It has: nothing could be alive.
+    New,
+}
+
+/// Whether a death is the last one by policy.
+fn final_failure(cause: &Cause, condition: Condition, fatal: &[i32]) -> Option<Failure> {
+    let Cause::Exited(exit) = cause else { return None };
+    let code = match exit.status {
+        ExitStatus::Code(code) => Some(code),
+        ExitStatus::Signal { .. } | ExitStatus::Unknown => None,
+    };
+    if code.is_some_and(|code| fatal.contains(&code)) {
+        return Some(Failure::Fatal(exit.clone()));
+    }
+    let restarted = match condition {
+        Condition::Always => true,
+        Condition::OnFailure => code != Some(0),
+        Condition::Never => false,
+    };
+    (!restarted).then(|| Failure::NotRestarted(exit.clone()))
+}

@@ -1,0 +1,58 @@
+//! What is durable of an instance.
+
+use alloc::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::Files,
+    failover::Standing,
+    ids::{Incarnation, Name},
+    ports::Block,
+    time::Moment,
+};
+
+/// Incarnation numbers reserved at a time: a restart or a failover never waits for the disk, which only sees
+/// every so many restarts.
+pub(crate) const RESERVE: u64 = 100;
+
+/// With fewer numbers left than this, the next ones are reserved.
+pub(crate) const RESERVE_AT: u64 = 20;
+
+/// One instance as the registry keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name.
+    pub name: Name,
+    /// What was asked for, in the shell's words.
+    pub spec: Arc<str>,
+    /// Rises with each change of the spec.
+    pub generation: u64,
+    /// Its ports.
+    pub block: Block,
+    /// The first port it had before, until the configuration has followed.
+    pub previous_base: Option<u16>,
+    /// What the operator wishes.
+    pub wish: Wish,
+    /// Incarnations up to this one may be launched.
+    pub reserved: Incarnation,
+    /// The newest incarnation that is known to have run.
+    pub launched: Incarnation,
+    /// The exits of all incarnations up to this one are in the journal.
+    pub seen: Incarnation,
+    /// Who is in this instance's place.
+    pub standing: Standing,
+    /// It is deleted once it has stopped.
+    pub deleting: Option<Files>,
+    /// When it was created.
+    pub created: Moment,
+}
+
+/// What the operator wishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wish {
+    /// It runs, or stands by.
+    Up,
+    /// It does not run.
+    Down,
+}
