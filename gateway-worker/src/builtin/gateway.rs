@@ -1,0 +1,126 @@
+//! What all connections share: the configuration, the phase of life, and who is connected.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::census::Census;
+use crate::config::Config;
+use crate::pulse::Pulse;
+
+/// Shown where OpenClaw shows its own version.
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-builtin");
+
+/// HTTP connections to the base port. A supervisor keeps one or two; the rest is room for people and scripts.
+const BASE_CONNECTIONS: usize = 128;
+/// HTTP connections to the browser-control and canvas ports together: a browser opens six for a page.
+const SIDE_CONNECTIONS: usize = 64;
+/// WebSocket clients, those still in their handshake included.
+const CLIENTS: usize = 64;
+
+/// Where the gateway is in its life. It only moves downwards.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Phase {
+    /// The base port answers; the side ports are not up yet.
+    Starting,
+    /// Everything that will be up is up.
+    Started,
+    /// A signal of this name has come; clients are being told.
+    Draining(&'static str),
+}
+
+/// The running gateway.
+pub(crate) struct Gateway {
+    pub(crate) config: Config,
+    /// New in each process, so that a supervisor can tell a restart from a pause.
+    pub(crate) boot_id: String,
+    pub(crate) pulse: Pulse,
+    /// HTTP connections to the base port.
+    pub(crate) base: Census,
+    /// HTTP connections to the side ports.
+    pub(crate) side: Census,
+    /// WebSocket clients.
+    pub(crate) clients: Census,
+    phase: watch::Sender<Phase>,
+    degraded: OnceLock<Vec<String>>,
+    born: Instant,
+}
+
+impl Gateway {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            boot_id: Uuid::now_v7().to_string(),
+            pulse: Pulse::new(),
+            base: Census::new(BASE_CONNECTIONS),
+            side: Census::new(SIDE_CONNECTIONS),
+            clients: Census::new(CLIENTS),
+            phase: watch::Sender::new(Phase::Starting),
+            degraded: OnceLock::new(),
+            born: Instant::now(),
+        }
+    }
+
+    /// The phase now.
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Says that everything is up but for `degraded`, the parts that are not, a sentence each.
+    pub(crate) fn started(&self, degraded: Vec<String>) {
+        // Set once, by the one caller that starts the gateway.
+        let _ = self.degraded.set(degraded);
+        self.phase.send_replace(Phase::Started);
+    }
+
+    /// Begins the drain.
+    pub(crate) fn drain(&self, signal: &'static str) {
+        self.phase.send_replace(Phase::Draining(signal));
+    }
+
+    /// Waits for the drain to begin, and says which signal began it.
+    pub(crate) async fn draining(&self) -> &'static str {
+        let mut phases = self.phase.subscribe();
+        loop {
+            if let Phase::Draining(signal) = *phases.borrow_and_update() {
+                return signal;
+            }
+            // The sender lives in `self`, so the wait cannot fail.
+            let _ = phases.changed().await;
+        }
+    }
+
+    /// The parts that could not be had, a sentence each.
+    pub(crate) fn degraded(&self) -> &[String] {
+        self.degraded.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Milliseconds since the process began to serve.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
+    }
+}
+
+/// Milliseconds since the epoch, the unit of every `ts` of the protocol.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::config::{Auth, BasePort, Bind};
+
+    /// A gateway that listens nowhere.
+    pub(crate) fn gateway() -> Gateway {
+        Gateway::new(Config {
+            path: "/config".into(),
+            state_dir: "/state".into(),
+            port: BasePort::parse("18789").unwrap(),
+            bind: Bind::Loopback,
+            auth: Auth::None,
+        })
+    }
+}
