@@ -1,0 +1,315 @@
+//! A real supervisor on a directory of its own, and a client of it.
+
+#![expect(dead_code, reason = "each test file uses its part of this")]
+
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use hyper_util::rt::TokioIo;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use supervisor_proto::v1::{
+    self, Instance, InstanceSpec, InstanceStatus, Phase, Role, event_service_client::EventServiceClient,
+    fleet_service_client::FleetServiceClient, instance_service_client::InstanceServiceClient,
+    system_service_client::SystemServiceClient,
+};
+use tempfile::TempDir;
+use tokio::{net::UnixStream, time};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+/// The longest that anything may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ports of one slot: a pool for 20 instances.
+const SLOT_PORTS: u16 = 400;
+
+/// Slots between the ports that services commonly use and the kernel's ephemeral range.
+const SLOTS: u16 = 28;
+
+/// First port of the first slot.
+const FIRST: u16 = 21_000;
+
+/// The programs that the workspace builds.
+pub fn program(name: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_openclaw-supervisor")).with_file_name(name);
+    assert!(beside.exists(), "{beside:?} is missing: run `cargo build --workspace` first");
+    beside
+}
+
+/// A supervisor, its data directory and its ports.
+pub struct Host {
+    pub directory: TempDir,
+    pub first_port: u16,
+    _slot: Flock<File>,
+    supervisor: Option<Child>,
+}
+
+impl Host {
+    /// A running supervisor that knows no instance.
+    pub async fn start() -> Self {
+        let mut host = Self::prepare();
+        host.start_supervisor().await;
+        host
+    }
+
+    /// A data directory with a pool that no other test uses.
+    pub fn prepare() -> Self {
+        let directory = TempDir::new().unwrap();
+        let (slot, first_port) = take_slot();
+        let host = Self { directory, first_port, _slot: slot, supervisor: None };
+        fs::create_dir(host.data_dir()).unwrap();
+        let last = first_port + SLOT_PORTS - 1;
+        let settings = format!("pool: {{ first: {first_port}, last: {last} }}\n");
+        fs::write(host.data_dir().join("settings.yaml"), settings).unwrap();
+        host
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// The supervisor's process, not yet started.
+    pub fn supervisor_command(&self) -> Command {
+        let mut command = Command::new(program("openclaw-supervisor"));
+        command.arg("--data-dir").arg(self.data_dir()).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a supervisor and waits until it answers.
+    pub async fn start_supervisor(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("supervisor.log"))
+            .unwrap();
+        let child = self.supervisor_command().process_group(0).stderr(log).spawn().unwrap();
+        self.supervisor = Some(child);
+        until("the supervisor answers", async || {
+            let mut client = SystemServiceClient::new(self.channel().await.ok()?);
+            client.get_info(v1::GetInfoRequest {}).await.ok().map(|_| ())
+        })
+        .await;
+    }
+
+    /// What the supervisor has logged so far.
+    pub fn supervisor_log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("supervisor.log")).unwrap_or_default()
+    }
+
+    pub fn supervisor_pid(&self) -> i32 {
+        i32::try_from(self.supervisor.as_ref().unwrap().id()).unwrap()
+    }
+
+    /// `kill -9`.
+    pub fn kill_supervisor(&mut self) {
+        let mut child = self.supervisor.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+        let socket = self.data_dir().join("control.sock");
+        Endpoint::from_static("http://localhost")
+            .connect_with_connector(service_fn(move |_: Uri| {
+                let socket = socket.clone();
+                async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+            }))
+            .await
+    }
+
+    pub async fn instances(&self) -> InstanceServiceClient<Channel> {
+        InstanceServiceClient::new(self.channel().await.unwrap())
+    }
+
+    pub async fn fleet(&self) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.channel().await.unwrap())
+    }
+
+    pub async fn system(&self) -> SystemServiceClient<Channel> {
+        SystemServiceClient::new(self.channel().await.unwrap())
+    }
+
+    pub async fn create(&self, name: &str, spec: InstanceSpec) -> Instance {
+        let request = v1::CreateInstanceRequest { name: name.into(), spec: Some(spec), ..Default::default() };
+        self.instances().await.create_instance(request).await.unwrap().into_inner().instance.unwrap()
+    }
+
+    /// Wishes it up, and waits until it is as it should be.
+    pub async fn up(&self, name: &str) -> InstanceStatus {
+        let request = v1::StartInstanceRequest { name: name.into(), wait: true, ..Default::default() };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(PATIENCE);
+        let answer = self.instances().await.start_instance(request).await.unwrap();
+        answer.into_inner().instance.unwrap().status.unwrap()
+    }
+
+    /// Wishes it down, and waits until nothing of it runs.
+    pub async fn down(&self, name: &str) -> InstanceStatus {
+        let request = v1::StopInstanceRequest { name: name.into(), wait: true, ..Default::default() };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(PATIENCE);
+        let answer = self.instances().await.stop_instance(request).await.unwrap();
+        answer.into_inner().instance.unwrap().status.unwrap()
+    }
+
+    pub async fn status(&self, name: &str) -> InstanceStatus {
+        let request = v1::GetInstanceRequest { name: name.into() };
+        let answer = self.instances().await.get_instance(request).await.unwrap();
+        answer.into_inner().instance.unwrap().status.unwrap()
+    }
+
+    /// Waits for a state, however it came about.
+    pub async fn wait(&self, name: &str, what: &str, holds: impl Fn(&InstanceStatus) -> bool) -> InstanceStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status(name).await;
+            if holds(&status) {
+                return status;
+            }
+            if Instant::now() > deadline {
+                panic!("{name} was to be {what}, and is {status:#?}\n{}", self.supervisor_log());
+            }
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn wait_ready(&self, name: &str) -> InstanceStatus {
+        self.wait(name, "ready", |status| status.phase() == Phase::Ready).await
+    }
+
+    pub async fn wait_role(&self, name: &str, role: Role) -> InstanceStatus {
+        self.wait(name, &format!("{role:?}"), |status| {
+            status.failover.as_ref().is_some_and(|failover| failover.role() == role)
+        })
+        .await
+    }
+
+    /// All events so far, oldest first.
+    pub async fn events(&self) -> Vec<v1::Event> {
+        let mut client = EventServiceClient::new(self.channel().await.unwrap());
+        let request = v1::ListEventsRequest { page_size: 1000, ..Default::default() };
+        client.list_events(request).await.unwrap().into_inner().events
+    }
+
+    /// Waits for an event.
+    pub async fn wait_event(&self, what: &str, is: impl Fn(&v1::Event) -> bool) -> v1::Event {
+        until(what, async || self.events().await.into_iter().find(&is)).await
+    }
+
+    /// The mark of every process of an instance.
+    pub fn processes_of(&self, name: &str) -> Vec<i32> {
+        let marks = format!("/{name}");
+        let data_dir = self.data_dir();
+        let own = |environment: &str| {
+            let variable = |name: &str| environment.split('\0').find_map(|line| line.strip_prefix(name));
+            variable("OPENCLAWCTL_MARK=").is_some_and(|mark| mark.ends_with(&marks))
+                && variable("OPENCLAWCTL_DATA_DIR=").is_none_or(|directory| Path::new(directory) == data_dir)
+        };
+        processes().filter(|pid| own(&environment(*pid))).collect()
+    }
+}
+
+impl Drop for Host {
+    /// Nothing may outlive a test, not even a failed one.
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.supervisor {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let data_dir = self.directory.path().join("data");
+        let run = data_dir.join("run").to_string_lossy().into_owned();
+        for pid in processes() {
+            let of_ours = fs::read_link(format!("/proc/{pid}/cwd"))
+                .is_ok_and(|directory| directory.to_string_lossy().starts_with(&run));
+            let marked = environment(pid).contains(&*data_dir.to_string_lossy());
+            if of_ours || marked {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("--- supervisor.log\n{}", self.supervisor_log());
+        }
+    }
+}
+
+/// A spec that runs `script` with sh.
+pub fn shell(script: &str) -> InstanceSpec {
+    InstanceSpec {
+        runtime: v1::Runtime::Command.into(),
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), script.into()],
+        ..Default::default()
+    }
+}
+
+/// A spec of the built-in gateway.
+pub fn builtin() -> InstanceSpec {
+    InstanceSpec { runtime: v1::Runtime::Builtin.into(), ..Default::default() }
+}
+
+/// Without delay between a death and the next life.
+pub fn at_once(mut spec: InstanceSpec) -> InstanceSpec {
+    spec.restart = Some(v1::RestartPolicy {
+        initial_delay: Some(prost_types::Duration::default()),
+        ..spec.restart.unwrap_or_default()
+    });
+    spec
+}
+
+/// Polls until there is something.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn environment(pid: i32) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()).into_owned()
+}
+
+/// Whether a process is alive and no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+}
+
+pub fn kill_9(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// A slot of ports that no other test has, in this process or another.
+fn take_slot() -> (Flock<File>, u16) {
+    let directory = std::env::temp_dir().join("openclaw-supervisor-test-slots");
+    fs::create_dir_all(&directory).unwrap();
+    let begin = u16::try_from(std::process::id() % u32::from(SLOTS)).unwrap();
+    let deadline = Instant::now() + PATIENCE * 5;
+    loop {
+        for slot in (0..SLOTS).map(|n| (begin + n) % SLOTS) {
+            let file = File::create(directory.join(slot.to_string())).unwrap();
+            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                return (lock, FIRST + slot * SLOT_PORTS);
+            }
+        }
+        assert!(Instant::now() < deadline, "no slot of ports became free");
+        std::thread::yield_now();
+    }
+}
