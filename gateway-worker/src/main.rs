@@ -1,0 +1,48 @@
+//! `gateway-worker`: the shim that stands between the supervisor and one gateway, and outlives the
+//! supervisor.
+//!
+//! It keeps what would be lost if the gateway were the supervisor's own child: the pipe the gateway
+//! writes its log to, its exit status, and the tree of its descendants. It decides nothing: it runs an
+//! incarnation when told to, says how it ended, and waits for orders. `worker.proto` is the contract.
+//!
+//! There is one of these per instance, a thousand on one host, so it is one thread around `poll(2)` with
+//! no async runtime, and it holds no buffer while nothing happens:
+//!
+//! ```text
+//!   supervisor ──orders──► serve ──► worker ──► child ──► the gateway
+//!              ◄─reports──   │         │          ▲            │
+//!                            │         ├─ tree ───┘ reap, kill │ stdout, stderr
+//!                            │         ├─ record  `exits`      ▼
+//!                          turn ───────┴─ output ◄─────────── pipe
+//!                        (poll(2))          └─► segment files
+//! ```
+
+mod bootstrap;
+mod child;
+mod clock;
+mod complain;
+mod confine;
+mod kernel;
+mod life;
+mod notify;
+mod orders;
+mod output;
+mod record;
+mod segment;
+mod serve;
+mod tree;
+mod turn;
+mod worker;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kernel::close_inherited();
+    match bootstrap::boot() {
+        Ok(mut worker) => worker.run(),
+        Err(failure) => {
+            failure.explain();
+            ExitCode::FAILURE
+        }
+    }
+}
