@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
@@ -16,7 +15,7 @@ use crate::config::Config;
 use crate::failure::{Failure, chain};
 use crate::gateway::Gateway;
 use crate::http::Door;
-use crate::{listen, log};
+use crate::{listen, log, manager};
 
 /// Browser control, counted from the base port; OpenClaw's offset.
 const BROWSER_OFFSET: u16 = 2;
@@ -72,7 +71,7 @@ async fn come_up(gateway: &Arc<Gateway>) -> Infallible {
         log::warn(format_args!("degraded: {part}"));
     }
     gateway.started(degraded);
-    tell_manager(NotifyState::Ready);
+    manager::ready().await;
     let config = &gateway.config;
     log::info(format_args!("ready on port {} ({})", config.port.number(), config.bind.name()));
     std::future::pending().await
@@ -81,7 +80,7 @@ async fn come_up(gateway: &Arc<Gateway>) -> Infallible {
 /// Tells every client that the gateway stops, and gives them a moment to go.
 async fn drain(gateway: &Gateway, signal: &'static str) {
     log::info(format_args!("received {signal}; {} clients to tell", gateway.clients.count()));
-    tell_manager(NotifyState::Stopping);
+    manager::stopping();
     gateway.drain(signal);
     let gone = async {
         gateway.clients.empty().await;
@@ -116,14 +115,6 @@ async fn open_side_ports(gateway: &Arc<Gateway>) -> Vec<String> {
         Err(panic) => degraded.push(format!("canvas: failed to prepare its directory: {panic}")),
     }
     degraded
-}
-
-/// Tells who started the gateway, where `NOTIFY_SOCKET` names one. The variable stays: it may only be unset while
-/// no other thread runs, and the gateway starts no program that could inherit it.
-fn tell_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        log::warn(format_args!("failed to notify the service manager: {error}"));
-    }
 }
 
 /// The signals that mean something. SIGHUP keeps its default, as in OpenClaw.

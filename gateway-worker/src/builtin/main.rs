@@ -25,6 +25,7 @@ mod http;
 mod life;
 mod listen;
 mod log;
+mod manager;
 mod methods;
 mod pulse;
 mod reply;

@@ -43,6 +43,15 @@ fn an_idle_one_exits_with_0_and_tells_its_manager() {
     assert_eq!(gateway.home.err(), "");
 }
 
+#[test]
+fn a_manager_that_does_not_read_holds_neither_the_start_nor_the_stop() {
+    let mut gateway = Gateway::start_with_full_manager();
+    eventually("the manager hears it in the end", || gateway.told().filter(|told| told == "READY=1"));
+    gateway.fill_manager();
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.exit_code(), Some(0));
+}
+
 /// A client that shook hands over WebSocket and then neither reads nor closes.
 fn deaf_client(gateway: &Gateway) -> TcpStream {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, gateway.port)).unwrap();

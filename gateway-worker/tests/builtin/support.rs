@@ -68,6 +68,19 @@ impl Home {
         command
     }
 
+    /// The socket of a service manager.
+    fn manager(&self) -> UnixDatagram {
+        let _ = fs::remove_file(self.path("notify"));
+        let notify = UnixDatagram::bind(self.path("notify")).unwrap();
+        notify.set_nonblocking(true).unwrap();
+        notify
+    }
+
+    /// Sends to the manager's socket until it takes no more.
+    fn fill(&self, manager: &UnixDatagram) {
+        while manager.send_to(b"X=1", self.path("notify")).is_ok() {}
+    }
+
     pub(crate) fn out(&self) -> String {
         fs::read_to_string(self.path("out.log")).unwrap()
     }
@@ -106,13 +119,34 @@ impl Gateway {
         }
     }
 
+    /// Starts one whose service manager has no room for another message, and waits until it answers.
+    pub(crate) fn start_with_full_manager() -> Self {
+        loop {
+            let port = free_block();
+            let home = Home::new(&config(port));
+            let notify = home.manager();
+            home.fill(&notify);
+            let mut gateway = Self::spawn(home, port, notify);
+            let asked = || Reply::at(Ipv4Addr::LOCALHOST.into(), port, "GET", "/readyz", &[]).ok();
+            let ready = eventually("the gateway is ready, or exits", || {
+                let ready = asked().filter(|reply| reply.status == 200).map(|_| true);
+                gateway.exited().map(|_| false).or(ready)
+            });
+            if ready {
+                return gateway;
+            }
+        }
+    }
+
+    fn spawn(home: Home, port: u16, notify: UnixDatagram) -> Self {
+        let child = home.command().env("NOTIFY_SOCKET", home.path("notify")).spawn().unwrap();
+        Self { child, port, home, notify }
+    }
+
     /// Starts one from these files, or `None` if its port is taken.
     pub(crate) fn try_start(home: Home, port: u16) -> Option<Self> {
-        let _ = fs::remove_file(home.path("notify"));
-        let notify = UnixDatagram::bind(home.path("notify")).unwrap();
-        let child = home.command().env("NOTIFY_SOCKET", home.path("notify")).spawn().unwrap();
-        let mut gateway = Self { child, port, home, notify };
-        gateway.notify.set_nonblocking(true).unwrap();
+        let notify = home.manager();
+        let mut gateway = Self::spawn(home, port, notify);
         let ready = eventually("the gateway says that it is ready, or exits", || {
             gateway.told().map(|told| told == "READY=1").or_else(|| gateway.exited().map(|_| false))
         });
@@ -129,6 +163,11 @@ impl Gateway {
         let mut message = [0; 256];
         let length = self.notify.recv(&mut message).ok()?;
         Some(String::from_utf8_lossy(&message[..length]).trim().to_owned())
+    }
+
+    /// Leaves its service manager no room for another message.
+    pub(crate) fn fill_manager(&self) {
+        self.home.fill(&self.notify);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
