@@ -1,7 +1,8 @@
 //! The canvas: the files under `<state dir>/canvas`, and nothing else on this machine.
 //!
-//! Every step of a path is opened relative to the step before and never through a symbolic link, so there is no
-//! moment between a check and its use, and no link, however placed, leads outside. OpenClaw refuses links too.
+//! Every step of a path is opened relative to the step before and never through a symbolic link, so there is
+//! no moment between a check and its use, and no link, however placed, leads outside. OpenClaw refuses links
+//! too.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -26,7 +27,8 @@ const CHUNK: usize = 64 * 1024;
 /// Where OpenClaw serves the canvas on its own port; links made for it work here too.
 const PREFIX: &str = "/__openclaw__/canvas";
 const INDEX: &str = "index.html";
-const FIRST_PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Canvas</title>\n\
+const FIRST_PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+    <title>Canvas</title>\n\
     <h1>Canvas</h1>\n<p>Files in this directory are served here.</p>\n</html>\n";
 
 /// Makes the directory, and a first page where there is none.

@@ -1,9 +1,9 @@
 //! What the gateway takes from OpenClaw's configuration and environment.
 //!
-//! People share one file between the real OpenClaw and this gateway, so keys that it has no use for (`agents`,
-//! `channels`, `models`, …) pass unread. Keys that it does use are held to their types, and a value that it
-//! cannot honour is refused rather than passed over: a gateway that starts without the protection its file
-//! asks for is worse than one that does not start.
+//! People share one file between the real OpenClaw and this gateway, so keys that it has no use for
+//! (`agents`, `channels`, `models`, …) pass unread. Keys that it does use are held to their types, and a
+//! value that it cannot honour is refused rather than passed over: a gateway that starts without the
+//! protection its file asks for is worse than one that does not start.
 
 use std::env;
 use std::ffi::OsString;
@@ -390,7 +390,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Replaces `${NAME}` by the variable of that name, and `$${NAME}` by the text `${NAME}`, as OpenClaw does.
+    /// Replaces `${NAME}` by the variable of that name, and `$${NAME}` by the text `${NAME}`, as OpenClaw
+    /// does.
     fn expand(&self, key: &'static str, text: &str, at: Range) -> Result<String, ConfigError> {
         let mut expanded = String::new();
         let mut rest = text;

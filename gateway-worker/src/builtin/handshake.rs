@@ -1,4 +1,5 @@
-//! The judgement of a client's first frame. Pure: text in, verdict out; `socket` does the sending and closing.
+//! The judgement of a client's first frame. Pure: text in, verdict out; `socket` does the sending and
+//! closing.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -62,8 +63,8 @@ struct ConnectParams {
     auth: Option<AuthParams>,
 }
 
-/// The part of a client's self-description that must be there. OpenClaw checks id and mode against lists that grow
-/// with its releases; a client newer than this gateway is welcome here.
+/// The part of a client's self-description that must be there. OpenClaw checks id and mode against lists that
+/// grow with its releases; a client newer than this gateway is welcome here.
 #[derive(Deserialize)]
 struct ClientParams {
     id: String,
@@ -142,7 +143,8 @@ fn mismatch(params: &ConnectParams) -> Refusal {
     }))
 }
 
-/// Holds what is offered against the secret. Message and details are OpenClaw's own: its clients match on them.
+/// Holds what is offered against the secret. Message and details are OpenClaw's own: its clients match on
+/// them.
 fn authorize(auth: &Auth, offered: Option<&AuthParams>) -> Result<(), Refusal> {
     let (kind, secret) = match auth {
         Auth::None => return Ok(()),

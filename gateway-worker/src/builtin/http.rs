@@ -16,7 +16,8 @@ use crate::{browser, canvas, socket};
 
 /// OpenClaw answers every path it does not know with its control page; a probe that looks at the status alone
 /// is as wrong here as there.
-const PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Built-in gateway</title>\n\
+const PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+    <title>Built-in gateway</title>\n\
     <h1>Built-in gateway</h1>\n<p>This gateway speaks OpenClaw's protocol and runs no agents. \
     Its health is at <a href=\"/readyz\">/readyz</a>.</p>\n</html>\n";
 

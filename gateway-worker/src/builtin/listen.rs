@@ -16,8 +16,8 @@ use crate::gateway::{Gateway, Phase};
 use crate::http::{self, Door};
 use crate::log;
 
-/// How long a connection may take over a request's headers, the wait for its next request included. Longer than
-/// the usual interval between two probes, so that a probe can keep its connection.
+/// How long a connection may take over a request's headers, the wait for its next request included. Longer
+/// than the usual interval between two probes, so that a probe can keep its connection.
 const HEADER_TIME: Duration = Duration::from_secs(75);
 /// Headers of real clients stay under 4 KiB; this is also all that a connection buffers of a request.
 const HEADER_BYTES: usize = 16 * 1024;

@@ -1,8 +1,9 @@
 //! Telling whoever started the gateway how it is, sd_notify(3), where `NOTIFY_SOCKET` names one.
 //!
-//! A datagram to a receiver that has stopped reading blocks its sender, and the usual crates for this protocol
-//! let it: a gateway would hang in its drain because its supervisor is paused. Nothing here waits on the loop.
-//! The variable stays set: unsetting is sound only while no other thread runs, and no program is started from here.
+//! A datagram to a receiver that has stopped reading blocks its sender, and the usual crates for this
+//! protocol let it: a gateway would hang in its drain because its supervisor is paused. Nothing here waits on
+//! the loop. The variable stays set: unsetting is sound only while no other thread runs, and no program is
+//! started from here.
 
 use std::env;
 use std::io;
@@ -12,7 +13,8 @@ use tokio::net::UnixDatagram;
 
 use crate::log;
 
-/// Says that the gateway is ready, as soon as the receiver has room for it: it is said once and must not be lost.
+/// Says that the gateway is ready, as soon as the receiver has room for it: it is said once and must not be
+/// lost.
 pub(crate) async fn ready() {
     let sent = async {
         let Some(socket) = connected()? else { return Ok(()) };

@@ -1,5 +1,6 @@
-//! What the gateway answers to an authenticated client: the methods that OpenClaw's own command line asks, in the
-//! shapes it reads. There are no agents, channels or sessions, so most of what is answered is an honest nothing.
+//! What the gateway answers to an authenticated client: the methods that OpenClaw's own command line asks, in
+//! the shapes it reads. There are no agents, channels or sessions, so most of what is answered is an honest
+//! nothing.
 
 use std::time::Instant;
 
@@ -164,8 +165,8 @@ fn host() -> String {
     if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
 }
 
-/// Only what this gateway read and understood. The rest of the file may hold the secrets of channels and models in
-/// places that no list can foresee, so none of it leaves.
+/// Only what this gateway read and understood. The rest of the file may hold the secrets of channels and
+/// models in places that no list can foresee, so none of it leaves.
 fn config(gateway: &Gateway) -> Value {
     let config = &gateway.config;
     let mut auth = json!({ "mode": config.auth.mode() });

@@ -1,5 +1,5 @@
-//! A WebSocket client from its upgrade to its close. One task per client that reads, answers and writes in turn:
-//! a client that asks faster than it reads only slows itself, and nothing queues behind it.
+//! A WebSocket client from its upgrade to its close. One task per client that reads, answers and writes in
+//! turn: a client that asks faster than it reads only slows itself, and nothing queues behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,8 @@ use crate::reply::{self, Body};
 
 /// The reason that OpenClaw gives while it starts, here and in the health endpoints.
 pub(crate) const STARTING: &str = "startup-sidecars";
-/// The largest message taken. Before the handshake OpenClaw allows 64 KiB; nothing asked of this gateway is larger.
+/// The largest message taken. Before the handshake OpenClaw allows 64 KiB; nothing asked of this gateway is
+/// larger.
 pub(crate) const MESSAGE_BYTES: usize = 64 * 1024;
 /// The most that waits for one client: the largest answer is a few kilobytes, and they are not queued.
 pub(crate) const UNSENT_BYTES: usize = 256 * 1024;

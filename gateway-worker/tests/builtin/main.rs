@@ -1,4 +1,5 @@
-//! The built-in gateway as its supervisor and its clients meet it: the real binary, real sockets, real signals.
+//! The built-in gateway as its supervisor and its clients meet it: the real binary, real sockets, real
+//! signals.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end where it stands")]
 

@@ -83,18 +83,23 @@ fn the_flag_beats_the_environment_beats_the_file() {
     }
 }
 
+/// JSON5, with much that this gateway has no use for.
+const SHARED: &str = r#"// Both read this.
+{
+  agents: { defaults: { workspace: '~/w' } },
+  channels: { telegram: { enabled: true, botToken: 'x' } },
+  models: {}, browser: { profiles: { a: { cdpPort: 0x7D00 } } },
+  gateway: {
+    mode: 'local', port: PORT, bind: 'loopback',
+    auth: { mode: 'token', token: 'x', },
+    controlUi: { enabled: false }, reload: { mode: 'off' },
+  },
+}
+"#;
+
 #[test]
 fn a_configuration_shared_with_the_real_openclaw_is_accepted() {
-    let gateway = Gateway::start_with(|port| {
-        format!(
-            "// JSON5, with everything that this gateway has no use for.\n{{\n  agents: {{ defaults: {{ workspace: \
-             '~/w' }} }},\n  channels: {{ telegram: {{ enabled: true, botToken: 'x' }} }},\n  models: {{}}, browser: \
-             {{ profiles: {{ a: {{ cdpPort: {cdp} }} }} }},\n  gateway: {{ mode: 'local', port: {port}, bind: \
-             'loopback', controlUi: {{ enabled: false }},\n    auth: {{ mode: 'token', token: 'x', }}, reload: {{ mode: \
-             'off' }} }},\n}}\n",
-            cdp = port + 11
-        )
-    });
+    let gateway = Gateway::start_with(|port| SHARED.replace("PORT", &port.to_string()));
     assert_eq!(gateway.get("/readyz").status, 200);
 }
 

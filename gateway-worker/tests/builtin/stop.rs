@@ -70,8 +70,8 @@ fn deaf_client(gateway: &Gateway) -> TcpStream {
 
 #[test]
 fn it_drains_while_a_client_does_not_close_and_is_not_held_by_it() {
-    // The drain lasts half a second at most. On a machine under load a look may come too late; one look in time
-    // is proof enough.
+    // The drain lasts half a second at most. On a machine under load a look may come too late; one look in
+    // time is proof enough.
     let seen = (0..20).any(|_| {
         let mut gateway = Gateway::start();
         let _deaf = deaf_client(&gateway);

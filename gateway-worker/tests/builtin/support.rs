@@ -108,8 +108,8 @@ impl Gateway {
         Self::start_in(|port| Home::new(&config(port)))
     }
 
-    /// Starts one on a free block from the files that `home` makes for its port, and waits until it says that it is
-    /// ready. Where another process takes the port first, another block is tried.
+    /// Starts one on a free block from the files that `home` makes for its port, and waits until it says that
+    /// it is ready. Where another process takes the port first, another block is tried.
     pub(crate) fn start_in(home: impl Fn(u16) -> Home) -> Self {
         loop {
             let port = free_block();
