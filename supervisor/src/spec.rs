@@ -287,8 +287,8 @@ fn or<T: Clone>(mine: &Option<T>, default: &Option<T>) -> Option<T> {
 }
 
 impl InstanceSpec {
-    /// The spec of an instance that is created by name alone: `rescue` rescues `main`, as OpenClaw's guide has
-    /// it, and everyone else is on their own.
+    /// The spec of an instance that is created by name alone: `rescue` rescues `main`, as OpenClaw's guide
+    /// has it, and everyone else is on their own.
     #[must_use]
     pub fn default_for(name: &Name) -> Self {
         let rescues = match &**name {

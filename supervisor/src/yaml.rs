@@ -21,7 +21,7 @@ use crate::problem::{Place, Problem};
 pub struct Fault {
     /// Where. `None` until the error has passed through the node it belongs to.
     pub(crate) place: Option<Place>,
-    /// The field, outermost key first.
+    /// The field, outermost key first; items of lists as `[n]`.
     pub(crate) path: Vec<String>,
     /// What is wrong.
     pub(crate) message: String,
@@ -49,10 +49,16 @@ impl Fault {
         self
     }
 
+    /// The field, e.g. `instances.rescue.rescues[0]`.
+    #[must_use]
+    pub fn field(&self) -> String {
+        self.path.join(".").replace(".[", "[")
+    }
+
     /// The same as a problem of `file`, whose content is `text`.
     #[must_use]
     pub fn problem(&self, file: &str, text: &str) -> Problem {
         let place = self.place.unwrap_or(Place::START);
-        Problem::new(file, text, place, &self.path.join("."), &self.message, &self.mend)
+        Problem::new(file, text, place, &self.field(), &self.message, &self.mend)
     }
 }

@@ -12,14 +12,15 @@ use supervisor_core::ids::Name;
 
 use super::*;
 
-fn span() -> impl Strategy<Value = Option<Span>> {
+fn span() -> BoxedStrategy<Option<Span>> {
     option::of(prop_oneof![
         (0u64..86_400_000).prop_map(|millis| Span(Duration::from_millis(millis))),
         (0u64..86_400).prop_map(Span::secs),
     ])
+    .boxed()
 }
 
-fn text() -> impl Strategy<Value = String> {
+fn text() -> BoxedStrategy<String> {
     prop_oneof![
         "[ -~]{0,12}",
         vec(
@@ -59,6 +60,7 @@ fn text() -> impl Strategy<Value = String> {
         ])
         .prop_map(str::to_owned),
     ]
+    .boxed()
 }
 
 fn path() -> impl Strategy<Value = PathBuf> {
@@ -69,7 +71,7 @@ pub(crate) fn name() -> impl Strategy<Value = Name> {
     "[a-z][a-z0-9]{0,8}".prop_map(|text| Name::new(&text).unwrap())
 }
 
-fn rescue() -> impl Strategy<Value = Rescue> {
+fn rescue() -> BoxedStrategy<Rescue> {
     (
         option::of(select(vec![Standby::Cold, Standby::Warm])),
         option::of(select(vec![OnPrimaryDeath::Restart, OnPrimaryDeath::EnsureRunning])),
@@ -82,9 +84,10 @@ fn rescue() -> impl Strategy<Value = Rescue> {
             failback,
             failback_after,
         })
+        .boxed()
 }
 
-fn restart() -> impl Strategy<Value = Restart> {
+fn restart() -> BoxedStrategy<Restart> {
     (
         option::of(select(vec![Condition::Always, Condition::OnFailure, Condition::Never])),
         span(),
@@ -118,9 +121,10 @@ fn restart() -> impl Strategy<Value = Restart> {
                 }
             },
         )
+        .boxed()
 }
 
-fn probe() -> impl Strategy<Value = Probe> {
+fn probe() -> BoxedStrategy<Probe> {
     (
         option::of(select(vec![Check::None, Check::Tcp, Check::Http, Check::Notify, Check::Openclaw])),
         option::of("/[a-z?=&#]{0,8}"),
@@ -141,18 +145,17 @@ fn probe() -> impl Strategy<Value = Probe> {
             deadline,
             cap,
         })
+        .boxed()
 }
 
-fn profile() -> impl Strategy<Value = Profile> {
-    (path(), option::of(path()), option::of(path())).prop_map(|(state_dir, config, workspace)| Profile {
-        state_dir: Some(state_dir),
-        config,
-        workspace,
-    })
+fn profile() -> BoxedStrategy<Profile> {
+    (path(), option::of(path()), option::of(path()))
+        .prop_map(|(state_dir, config, workspace)| Profile { state_dir: Some(state_dir), config, workspace })
+        .boxed()
 }
 
 /// Any spec.
-pub(crate) fn spec() -> impl Strategy<Value = InstanceSpec> {
+pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
     let first = (
         option::of(select(vec![Runtime::Auto, Runtime::Openclaw, Runtime::Builtin, Runtime::Command])),
         option::of("/[ -~]{1,12}"),
@@ -170,26 +173,28 @@ pub(crate) fn spec() -> impl Strategy<Value = InstanceSpec> {
         option::of(4_096..1u64 << 40),
         option::of(2..1_000u32),
     );
-    (first, second).prop_map(
-        |(
-            (runtime, program, args, env, port, profile, rescues),
-            (rescue, restart, probes, stop_grace, bytes, max_files),
-        )| {
-            let (startup, liveness, readiness) = probes;
-            InstanceSpec {
-                runtime,
-                program,
-                args,
-                env,
-                port,
-                profile,
-                rescues,
-                rescue,
-                restart,
-                probes: Probes { startup, liveness, readiness },
-                stop_grace,
-                log: Log { max_file_bytes: bytes.map(Bytes), max_files },
-            }
-        },
-    )
+    (first, second)
+        .prop_map(
+            |(
+                (runtime, program, args, env, port, profile, rescues),
+                (rescue, restart, probes, stop_grace, bytes, max_files),
+            )| {
+                let (startup, liveness, readiness) = probes;
+                InstanceSpec {
+                    runtime,
+                    program,
+                    args,
+                    env,
+                    port,
+                    profile,
+                    rescues,
+                    rescue,
+                    restart,
+                    probes: Probes { startup, liveness, readiness },
+                    stop_grace,
+                    log: Log { max_file_bytes: bytes.map(Bytes), max_files },
+                }
+            },
+        )
+        .boxed()
 }

@@ -1,7 +1,7 @@
 //! What a spec may not ask for.
 //!
-//! Only what can be seen from the spec alone. What depends on other instances (ports, rescues, directories) is
-//! checked where those are known.
+//! Only what can be seen from the spec alone. What depends on other instances (ports, rescues, directories)
+//! is checked where those are known.
 
 use std::{
     collections::BTreeSet,
@@ -56,11 +56,11 @@ impl FieldPath {
         self
     }
 
-    /// Each step as a key of a YAML tree.
+    /// Its steps as text; items of lists as `[n]`.
     pub fn keys(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|step| match step {
             Step::Field(name) => name.clone(),
-            Step::Item(index) => index.to_string(),
+            Step::Item(index) => format!("[{index}]"),
         })
     }
 }

@@ -6,8 +6,8 @@ use supervisor_core::ports::Block;
 
 use super::{Check, InstanceSpec, Kind, Probe};
 
-/// Between two probes of a running gateway: a hang is found within half a minute, and 1,000 instances cost 100
-/// probes a second.
+/// Between two probes of a running gateway: a hang is found within half a minute, and 1,000 instances cost
+/// 100 probes a second.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Failures in a row that count, so that one slow answer costs nothing.
 const FAILURES: u32 = 3;

@@ -17,7 +17,7 @@ use crate::problem::{Place, nearest};
 impl Node {
     /// Reads a value of type `T`.
     pub fn read<'de, T: Deserialize<'de>>(&'de self) -> Result<T, Fault> {
-        T::deserialize(self)
+        T::deserialize(self).map_err(|fault| fault.or_at(self.place))
     }
 }
 
@@ -50,20 +50,21 @@ impl Error for Fault {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let wanted = expected.to_string();
+        let wanted = plainly(&expected.to_string());
         let bare = matches!(
             found,
             Unexpected::Bool(_) | Unexpected::Signed(_) | Unexpected::Unsigned(_) | Unexpected::Float(_)
         );
-        let mend = match bare && wanted.contains("string") {
+        let mend = match bare && wanted == TEXT {
             true => "put it in quotes".to_owned(),
             false => format!("write {wanted}"),
         };
-        placeless(format!("{wanted} is wanted here, not {found}"), mend)
+        placeless(format!("{wanted} is wanted here, not {}", found_plainly(found)), mend)
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        placeless(format!("{expected} is wanted here, not {found}"), format!("write {expected}"))
+        let wanted = plainly(&expected.to_string());
+        placeless(format!("{wanted} is wanted here, not {}", found_plainly(found)), format!("write {wanted}"))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -76,6 +77,45 @@ impl Error for Fault {
 
     fn missing_field(field: &'static str) -> Self {
         placeless(format!("the field `{field}` is missing"), format!("add `{field}:`"))
+    }
+}
+
+const TEXT: &str = "text";
+
+/// What serde calls by a programmer's name.
+fn plainly(expected: &str) -> String {
+    match expected {
+        "a string" => TEXT.to_owned(),
+        "a boolean" => "`true` or `false`".to_owned(),
+        "a sequence" => "a list such as `[a, b]`".to_owned(),
+        "a map" => "fields".to_owned(),
+        "u16" => format!("a whole number from 0 to {}", u16::MAX),
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "u64" => "a whole number".to_owned(),
+        other if other.starts_with("struct ") => "fields".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn found_plainly(found: Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Bool(value) => format!("`{value}`"),
+        Unexpected::Signed(value) => format!("`{value}`"),
+        Unexpected::Unsigned(value) => format!("`{value}`"),
+        Unexpected::Float(value) => format!("the fraction `{value}`"),
+        Unexpected::Str(value) => format!("`{value}`"),
+        Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
+        Unexpected::Seq => "a list".to_owned(),
+        Unexpected::Map => "fields".to_owned(),
+        Unexpected::Char(_)
+        | Unexpected::Bytes(_)
+        | Unexpected::NewtypeStruct
+        | Unexpected::Enum
+        | Unexpected::UnitVariant
+        | Unexpected::NewtypeVariant
+        | Unexpected::TupleVariant
+        | Unexpected::StructVariant
+        | Unexpected::Other(_) => found.to_string(),
     }
 }
 
@@ -209,7 +249,7 @@ impl<'de> MapAccess<'de> for Fields<'de> {
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
         let entry =
             self.value.ok_or_else(|| Fault::new(Place::START, "a value without its key", "report this"))?;
-        seed.deserialize(&*entry.node).map_err(|fault| fault.within(&entry.key))
+        seed.deserialize(&*entry.node).map_err(|fault| fault.or_at(entry.node.place).within(&entry.key))
     }
 }
 
@@ -225,7 +265,9 @@ impl<'de> SeqAccess<'de> for Items<'de> {
         let Some(item) = self.items.next() else { return Ok(None) };
         let index = self.index;
         self.index += 1;
-        seed.deserialize(&**item).map(Some).map_err(|fault| fault.within(&index.to_string()))
+        seed.deserialize(&**item)
+            .map(Some)
+            .map_err(|fault| fault.or_at(item.place).within(&format!("[{index}]")))
     }
 }
 
@@ -295,7 +337,7 @@ mod tests {
 
     fn fault(text: &str) -> (String, String, String, String) {
         let fault = parse(text).unwrap().read::<Sample>().unwrap_err();
-        (fault.place.unwrap().to_string(), fault.path.join("."), fault.message, fault.mend)
+        (fault.place.unwrap().to_string(), fault.field(), fault.message, fault.mend)
     }
 
     #[test]
@@ -321,10 +363,10 @@ mod tests {
     fn a_wrong_type_is_named_at_its_value() {
         let (place, path, message, mend) = fault("env:\n  PORT: 80\n");
         assert_eq!((place.as_str(), path.as_str()), ("2:9", "env.PORT"));
-        assert_eq!(message, "a string is wanted here, not integer `80`");
+        assert_eq!(message, "text is wanted here, not `80`");
         assert_eq!(mend, "put it in quotes");
         let (place, path, ..) = fault("words:\n- a\n- [b]\n");
-        assert_eq!((place.as_str(), path.as_str()), ("3:3", "words.1"));
+        assert_eq!((place.as_str(), path.as_str()), ("3:3", "words[1]"));
         assert_eq!(fault("port: 70000\n").0, "1:7");
         assert_eq!(fault("port: -1\n").0, "1:7");
         assert_eq!(fault("inner: 5\n").0, "1:8");

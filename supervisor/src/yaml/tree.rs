@@ -65,7 +65,8 @@ impl Node {
     /// Whether it stands for "nothing": `~`, `null` or an empty place.
     #[must_use]
     pub fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Plain(text) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        const NULLS: [&str; 5] = ["", "~", "null", "Null", "NULL"];
+        matches!(&self.value, Value::Plain(text) if NULLS.contains(&text.as_str()))
     }
 
     /// Its entries; none if it is null.
@@ -90,8 +91,9 @@ impl Node {
         }
     }
 
-    /// Where the field at `path` stands: its value, or its key if the value is a group of fields. A path
-    /// that ends nowhere leads to the innermost part of it that is there; `None` if not even its first key is.
+    /// Where the field at `path` stands: its value, or its key if the value is a group of fields. Items of
+    /// lists are `[n]`. A path that ends nowhere leads to the innermost part of it that is there; `None` if
+    /// not even its first key is.
     #[must_use]
     pub fn find<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<Place> {
         let mut node = self;
@@ -103,7 +105,8 @@ impl Node {
                     (if group { entry.place } else { entry.node.place }, &entry.node)
                 }),
                 Value::Sequence(items) => {
-                    step.parse().ok().and_then(|index: usize| items.get(index)).map(|item| (item.place, item))
+                    let index: Option<usize> = step.trim_matches(['[', ']']).parse().ok();
+                    index.and_then(|index| items.get(index)).map(|item| (item.place, item))
                 }
                 Value::Plain(_) | Value::Text(_) => None,
             };
@@ -333,7 +336,7 @@ mod tests {
         assert_eq!(tree.place, Place::START);
         assert_eq!(tree.find(["a"]), Some(Place { line: 1, column: 4 }));
         assert_eq!(tree.find(["b"]), Some(Place { line: 2, column: 1 }), "a group is found by its key");
-        assert_eq!(tree.find(["b", "c", "1", "d"]), Some(Place { line: 3, column: 14 }));
+        assert_eq!(tree.find(["b", "c", "[1]", "d"]), Some(Place { line: 3, column: 14 }));
         assert_eq!(tree.find(["b", "nowhere"]), Some(Place { line: 2, column: 1 }), "else what is around it");
         assert_eq!(tree.find(["nowhere"]), None);
         let Value::Mapping(entries) = &tree.value else { panic!("{tree:?}") };
