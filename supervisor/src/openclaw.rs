@@ -1,0 +1,13 @@
+//! What is particular to OpenClaw: its files, variables, ports and exit codes.
+//!
+//! Nothing here knows processes, sockets or policy. [`prepare()`](prepare::prepare) makes an instance's
+//! surroundings so that its gateway can be started and shares nothing with any other instance; what it needs
+//! for that is in the rooms beside it.
+
+pub mod config;
+pub mod environment;
+mod file;
+pub mod incident;
+pub mod layout;
+pub mod prepare;
+pub mod runtime;

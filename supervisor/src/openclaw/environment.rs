@@ -1,0 +1,326 @@
+//! The environment of an instance's gateway, built from nothing.
+//!
+//! What the supervisor inherited reaches a gateway only by the allow-list below. OpenClaw takes an inherited
+//! `INVOCATION_ID` for "systemd owns me", an inherited `OPENCLAW_GATEWAY_PORT` for its port and an inherited
+//! `OPENCLAW_STATE_DIR` for its state; one forgotten variable, and a rescue serves main's state on main's
+//! port.
+//!
+//! Every instance, whatever its runtime, is told the same, so that `openclaw` run inside it by an agent, a
+//! wrapper or `openclawctl run` speaks to its own gateway and leaves restarts and updates to the supervisor.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use supervisor_core::{ids::Name, ports::Block};
+
+use super::{
+    config::Discovery,
+    incident::{Incident, MAX_TEXT, exit_text, shortened, since_text},
+    layout::{Directories, Layout},
+    runtime::Resolved,
+};
+use crate::spec::Kind;
+
+/// Inherited as they are.
+const INHERITED: [&str; 9] = [
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_USE_SYSTEM_CA",
+    "CURL_CA_BUNDLE",
+];
+
+/// Inherited with whatever follows.
+const INHERITED_PREFIXES: [&str; 2] = ["LC_", "SSL_CERT_"];
+
+/// Inherited in either case of letters, as programs differ in which they read.
+const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"];
+
+/// Where programs are looked for if the supervisor has no PATH itself (the default of systemd.exec(5)).
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How a gateway under this supervisor is to behave, for all versions of OpenClaw; each reads what it knows.
+const SUPERVISED: [(&str, &str); 4] = [
+    // Versions that put a launcher between the worker and the gateway do without; versions that restart for a
+    // configuration change do it within the process.
+    ("OPENCLAW_NO_RESPAWN", "1"),
+    // Somebody else owns start and stop: no self-update, no systemd, no launchd.
+    ("OPENCLAW_SUPERVISOR_MODE", "external"),
+    // `openclaw doctor` repairs no service definitions.
+    ("OPENCLAW_SERVICE_REPAIR_POLICY", "external"),
+    ("OPENCLAW_NO_AUTO_UPDATE", "1"),
+];
+
+/// What an environment is built from.
+#[derive(Debug)]
+pub struct Ingredients<'a> {
+    /// The supervisor's own environment.
+    pub host: &'a BTreeMap<String, String>,
+    /// The instance.
+    pub name: &'a Name,
+    /// Its directories.
+    pub directories: &'a Directories,
+    /// Its ports.
+    pub block: Block,
+    /// What its spec adds.
+    pub added: &'a BTreeMap<String, String>,
+    /// What runs in it.
+    pub runtime: &'a Resolved,
+    /// Found in every process of the instance, by which the supervisor knows them again.
+    pub mark: &'a str,
+    /// The supervisor's data directory and socket, so that an agent can call it.
+    pub control: &'a Control,
+    /// Whether the configuration asks for announcements on the local network.
+    pub discovery: Discovery,
+    /// Whom the instance stands in for.
+    pub incidents: &'a [Incident],
+    /// Where the incidents are described in full.
+    pub incident_file: &'a Path,
+}
+
+/// How the supervisor is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// Its socket.
+    pub socket: PathBuf,
+}
+
+/// The whole environment of the instance's gateway.
+#[must_use]
+pub fn environment(from: &Ingredients<'_>) -> BTreeMap<String, String> {
+    let mut variables: BTreeMap<String, String> = from
+        .host
+        .iter()
+        .filter(|(name, _)| is_inherited(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    variables.insert("PATH".to_owned(), search_path(from));
+    variables.extend(from.added.iter().map(|(name, value)| (name.clone(), value.clone())));
+
+    let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let Directories { config, state, workspace, home, tmp, layout, .. } = from.directories;
+    set("HOME", path(home));
+    set("TMPDIR", path(tmp));
+    set("OPENCLAW_STATE_DIR", path(state));
+    set("OPENCLAW_CONFIG_PATH", path(config));
+    set("OPENCLAW_WORKSPACE_DIR", path(workspace));
+    // Beats `gateway.port`: a configuration edited behind the supervisor's back moves no gateway out of its
+    // block.
+    set("OPENCLAW_GATEWAY_PORT", from.block.base.to_string());
+    for (name, value) in SUPERVISED {
+        set(name, value.to_owned());
+    }
+    match from.discovery {
+        Discovery::Quiet => set("OPENCLAW_DISABLE_BONJOUR", "1".to_owned()),
+        Discovery::AskedFor => None,
+    };
+    // In a profile's own configuration `~` means the home it was written in.
+    if let (Layout::Profile, Some(home)) = (layout, from.host.get("HOME")) {
+        set("OPENCLAW_HOME", home.clone());
+    }
+    set("OPENCLAWCTL_DATA_DIR", path(&from.control.data_dir));
+    set("OPENCLAWCTL_SOCKET", path(&from.control.socket));
+    set("OPENCLAWCTL_INSTANCE", from.name.to_string());
+    set("OPENCLAWCTL_MARK", from.mark.to_owned());
+    match from.runtime.kind {
+        Kind::Command => set("PORT", from.block.base.to_string()),
+        Kind::Openclaw | Kind::Builtin => None,
+    };
+    if let Some(incident) = from.incidents.first() {
+        let all: Vec<&str> = from.incidents.iter().map(|incident| &*incident.primary).collect();
+        set("RESCUE_INCIDENT_FILE", path(from.incident_file));
+        set("RESCUE_PRIMARY", incident.primary.to_string());
+        set("RESCUE_PRIMARIES", all.join(","));
+        set("RESCUE_SINCE", since_text(incident));
+        set("RESCUE_REASON", shortened(&incident.reason, MAX_TEXT).replace('\0', ""));
+        set("RESCUE_LAST_EXIT", exit_text(incident));
+    }
+    variables
+}
+
+fn is_inherited(name: &str) -> bool {
+    INHERITED.contains(&name)
+        || INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || PROXIES.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
+}
+
+/// The supervisor's PATH, after the program's own directory if that holds a `node`: an OpenClaw installed
+/// beside its Node must not be run by another one.
+fn search_path(from: &Ingredients<'_>) -> String {
+    let inherited = from.host.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    match &from.runtime.beside {
+        Some(directory) => format!("{}:{inherited}", directory.display()),
+        None => inherited.to_owned(),
+    }
+}
+
+/// The variables whose values are not shown to anyone.
+#[must_use]
+pub fn withheld(variables: &BTreeMap<String, String>) -> Vec<String> {
+    let with_password = |value: &str| {
+        value.split_once("://").is_some_and(|(_, rest)| {
+            rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+        })
+    };
+    variables
+        .iter()
+        .filter(|(name, value)| is_secret(name) || with_password(value))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Whether a variable of this name probably holds a secret.
+#[must_use]
+pub fn is_secret(name: &str) -> bool {
+    const PARTS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY"];
+    const WORDS: [&str; 8] = ["KEY", "KEYS", "AUTH", "PASS", "PAT", "COOKIE", "DSN", "PIN"];
+    let name = name.to_ascii_uppercase();
+    PARTS.iter().any(|part| name.contains(part)) || name.split('_').any(|word| WORDS.contains(&word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{openclaw::incident::tests::incident, spec::Profile};
+
+    fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn resolved(kind: Kind) -> Resolved {
+        Resolved { kind, program: "/bin/true".into(), args: Vec::new(), note: None, beside: None }
+    }
+
+    fn build(
+        host: &[(&str, &str)],
+        profile: Option<&Profile>,
+        added: &[(&str, &str)],
+        kind: Kind,
+        incidents: &[Incident],
+    ) -> BTreeMap<String, String> {
+        let name = Name::new("rescue").unwrap();
+        environment(&Ingredients {
+            host: &variables(host),
+            name: &name,
+            directories: &Directories::of(Path::new("/data"), &name, profile),
+            block: Block::at(19_789).unwrap(),
+            added: &variables(added),
+            runtime: &resolved(kind),
+            mark: "mark-1",
+            control: &Control { data_dir: "/data".into(), socket: "/data/supervisor.sock".into() },
+            discovery: Discovery::Quiet,
+            incidents,
+            incident_file: Path::new("/data/instances/rescue/incident.json"),
+        })
+    }
+
+    #[test]
+    fn only_what_is_allowed_is_inherited() {
+        let host = [
+            ("PATH", "/bin"),
+            ("LANG", "de_AT.UTF-8"),
+            ("LC_TIME", "C"),
+            ("HTTPS_PROXY", "http://proxy:3128"),
+            ("no_proxy", "localhost"),
+            ("SSL_CERT_FILE", "/certs.pem"),
+            ("OPENCLAW_STATE_DIR", "/main/state"),
+            ("OPENCLAW_SERVICE_MARKER", "openclaw"),
+            ("OPENCLAW_PROFILE", "main"),
+            ("OPENCLAW_GATEWAY_PORT", "18789"),
+            ("INVOCATION_ID", "x"),
+            ("JOURNAL_STREAM", "x"),
+            ("SYSTEMD_EXEC_PID", "1"),
+            ("NOTIFY_SOCKET", "/run/n"),
+            ("LISTEN_FDS", "1"),
+            ("WATCHDOG_USEC", "1"),
+            ("XDG_RUNTIME_DIR", "/run/user/0"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+            ("HOME", "/root"),
+            ("TMPDIR", "/var/tmp"),
+            ("RESCUE_PRIMARY", "stale"),
+        ];
+        let built = build(&host, None, &[], Kind::Openclaw, &[]);
+        let names: Vec<&str> = built.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "HOME",
+                "HTTPS_PROXY",
+                "LANG",
+                "LC_TIME",
+                "OPENCLAWCTL_DATA_DIR",
+                "OPENCLAWCTL_INSTANCE",
+                "OPENCLAWCTL_MARK",
+                "OPENCLAWCTL_SOCKET",
+                "OPENCLAW_CONFIG_PATH",
+                "OPENCLAW_DISABLE_BONJOUR",
+                "OPENCLAW_GATEWAY_PORT",
+                "OPENCLAW_NO_AUTO_UPDATE",
+                "OPENCLAW_NO_RESPAWN",
+                "OPENCLAW_SERVICE_REPAIR_POLICY",
+                "OPENCLAW_STATE_DIR",
+                "OPENCLAW_SUPERVISOR_MODE",
+                "OPENCLAW_WORKSPACE_DIR",
+                "PATH",
+                "SSL_CERT_FILE",
+                "TMPDIR",
+                "no_proxy",
+            ]
+        );
+        assert_eq!(built["OPENCLAW_STATE_DIR"], "/data/instances/rescue/state");
+        assert_eq!(built["HOME"], "/data/instances/rescue/home");
+        assert_eq!(built["OPENCLAW_GATEWAY_PORT"], "19789");
+    }
+
+    #[test]
+    fn the_spec_adds_variables_and_a_command_is_told_its_port() {
+        let built = build(&[], None, &[("LANG", "C"), ("PATH", "/opt/bin")], Kind::Command, &[]);
+        assert_eq!((built["LANG"].as_str(), built["PATH"].as_str()), ("C", "/opt/bin"));
+        assert_eq!(built["PORT"], "19789");
+        assert_eq!(build(&[], None, &[], Kind::Builtin, &[])["PATH"], DEFAULT_PATH);
+    }
+
+    #[test]
+    fn in_a_profile_a_tilde_means_the_home_it_was_written_in() {
+        let profile = Profile { state_dir: Some("/root/.openclaw".into()), ..Profile::default() };
+        let built = build(&[("HOME", "/root")], Some(&profile), &[], Kind::Openclaw, &[]);
+        assert_eq!(built["OPENCLAW_HOME"], "/root");
+        assert_eq!(built["HOME"], "/data/instances/rescue/home");
+        assert_eq!(built["OPENCLAW_CONFIG_PATH"], "/root/.openclaw/openclaw.json");
+        assert!(!build(&[("HOME", "/root")], None, &[], Kind::Openclaw, &[]).contains_key("OPENCLAW_HOME"));
+    }
+
+    #[test]
+    fn a_rescue_has_the_incident_in_its_hands() {
+        let built = build(&[], None, &[], Kind::Builtin, &[incident("main"), incident("other")]);
+        assert_eq!(built["RESCUE_PRIMARY"], "main");
+        assert_eq!(built["RESCUE_PRIMARIES"], "main,other");
+        assert_eq!(built["RESCUE_INCIDENT_FILE"], "/data/instances/rescue/incident.json");
+        assert_eq!(built["RESCUE_LAST_EXIT"], "killed by SIGKILL");
+        assert!(built["RESCUE_SINCE"].starts_with("2026-"), "{built:?}");
+    }
+
+    #[test]
+    fn secrets_are_withheld_by_name_and_by_shape() {
+        let all = variables(&[
+            ("ANTHROPIC_API_KEY", "x"),
+            ("BOT_TOKEN", "x"),
+            ("DB_PASSWORD", "x"),
+            ("HTTPS_PROXY", "http://me:word@proxy:1"),
+            ("HTTP_PROXY", "http://proxy:1/a@b"),
+            ("KEYBOARD", "us"),
+            ("PATH", "/bin"),
+            ("OPENCLAWCTL_MARK", "x"),
+        ]);
+        assert_eq!(withheld(&all), ["ANTHROPIC_API_KEY", "BOT_TOKEN", "DB_PASSWORD", "HTTPS_PROXY"]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Files replaced as a whole.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+/// What a power cut may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// The old content or the new one is there afterwards, never anything else.
+    Durable,
+    /// An empty file may be there afterwards; whoever reads it must bear that.
+    Quick,
+}
+
+/// Replaces `path`, or what it links to, so that every reader sees the old content or the new.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
+    };
+    // One supervisor has the directory, and it starts an instance once at a time: the name is ours, and what
+    // has it is a leftover.
+    let fresh = directory.join(format!(".{}.new", name.to_string_lossy()));
+    let written = write(&fresh, content, mode, durability).and_then(|()| fs::rename(&fresh, &path));
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&fresh);
+        return written;
+    }
+    match durability {
+        Durability::Durable => File::open(directory)?.sync_all(),
+        Durability::Quick => Ok(()),
+    }
+}
+
+fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // The umask may have taken bits away.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    match durability {
+        Durability::Durable => file.sync_all(),
+        Durability::Quick => Ok(()),
+    }
+}

@@ -1,0 +1,222 @@
+//! Everything that must be in place before an instance's gateway is started.
+//!
+//! Directories, program, configuration, incident file, environment, in this order: each can refuse, and the
+//! first refusal says what to mend. Nothing is written when nothing has changed, so that a restart costs a
+//! few looks at the file system and no wait for the disk.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use supervisor_core::{ids::Name, ports::Block};
+
+use super::{
+    config::{self, ConfigError, Discovery, Token, Wanted},
+    environment::{Control, Ingredients, environment},
+    incident::{self, Incident},
+    layout::{Directories, LayoutError, Neighbour, check_apart},
+    runtime::{self, Resolved, RuntimeError},
+};
+use crate::{
+    problem::Problem,
+    spec::{Check, InstanceSpec, Kind},
+};
+
+/// What the supervisor knows of itself and of its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// How it is reached.
+    pub control: Control,
+    /// The environment it was started with.
+    pub environment: BTreeMap<String, String>,
+    /// The directory of its own executable, where the built-in gateway is.
+    pub beside_daemon: PathBuf,
+}
+
+/// Whose gateway is to be started.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The instance.
+    pub name: &'a Name,
+    /// What was asked for.
+    pub spec: &'a InstanceSpec,
+    /// Its ports.
+    pub block: Block,
+    /// The first port of the block it had before, if that changed.
+    pub previous_base: Option<u16>,
+    /// By which its processes are known again.
+    pub mark: &'a str,
+    /// Whom it stands in for, most important first.
+    pub incidents: &'a [Incident],
+    /// The other instances.
+    pub neighbours: &'a [Neighbour],
+}
+
+/// What is to be started, and in what surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Absolute.
+    pub program: PathBuf,
+    /// Without the program's own name.
+    pub args: Vec<String>,
+    /// All of it.
+    pub environment: BTreeMap<String, String>,
+    /// Absolute and existing.
+    pub working_directory: PathBuf,
+    /// The instance's directories.
+    pub directories: Directories,
+    /// For probes; `None` where the configuration holds none in the clear.
+    pub token: Option<Token>,
+    /// The configuration's revision; `None` for a command without one.
+    pub config_revision: Option<String>,
+    /// What the runtime came to.
+    pub runtime: Resolved,
+    /// Ports that must be free, because the program listens on them.
+    pub listens: Vec<u16>,
+    /// Whether it tells by READY=1 that it has started.
+    pub notify: bool,
+    /// What went wrong without being a reason not to start, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Why an instance cannot be started as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Its directories.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Its program.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Its configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl Refusal {
+    /// What to do about it: a sentence without its full stop.
+    #[must_use]
+    pub fn mend(&self) -> String {
+        match self {
+            Self::Layout(error) => error.mend(),
+            Self::Runtime(error) => error.mend(),
+            Self::Config(error) => error.mend(),
+        }
+    }
+
+    /// Where a file is wrong, if one is.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Layout(_) | Self::Runtime(_) => None,
+            Self::Config(error) => error.problem(),
+        }
+    }
+}
+
+/// Makes the surroundings of an instance's gateway.
+pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> {
+    let Request { name, spec, block, .. } = *request;
+    let data_dir = &host.control.data_dir;
+    let directories = Directories::of(data_dir, name, spec.profile.as_ref());
+    keep_apart(data_dir, request, &directories)?;
+    directories.create(data_dir)?;
+    let runtime = runtime::resolve(spec, &host.environment, &host.beside_daemon)?;
+    let config = match needs_config(&runtime, &directories.config) {
+        true => Some(config::pin(&Wanted {
+            name,
+            directories: &directories,
+            block,
+            previous_base: request.previous_base,
+            data_dir,
+            neighbours: request.neighbours,
+        })?),
+        false => None,
+    };
+    let incident_file = incident::file(&directories.root);
+    // A rescue that knows less is better than none.
+    let warnings = match incident::write(&incident_file, name, request.incidents) {
+        Ok(()) => Vec::new(),
+        Err(error) => vec![format!("{error}: {}", error.source)],
+    };
+    let environment = environment(&Ingredients {
+        host: &host.environment,
+        name,
+        directories: &directories,
+        block,
+        added: &spec.env,
+        runtime: &runtime,
+        mark: request.mark,
+        control: &host.control,
+        discovery: config.as_ref().map_or(Discovery::Quiet, |config| config.discovery),
+        incidents: request.incidents,
+        incident_file: &incident_file,
+    });
+    Ok(Prepared {
+        program: runtime.program.clone(),
+        args: runtime.args.iter().map(|argument| filled_in(argument, name, block, &directories)).collect(),
+        environment,
+        working_directory: directories.home.clone(),
+        token: config.as_ref().and_then(|config| config.token.clone()),
+        config_revision: config.map(|config| config.revision),
+        listens: listens(runtime.kind, block),
+        notify: notifies(spec, runtime.kind),
+        runtime,
+        directories,
+        warnings,
+    })
+}
+
+/// Only profiles can meet, and most fleets have none: then nothing is looked at.
+fn keep_apart(data_dir: &Path, request: &Request<'_>, mine: &Directories) -> Result<(), LayoutError> {
+    if request.spec.profile.is_none() {
+        return Ok(());
+    }
+    let others: Vec<(&Name, Directories)> = request
+        .neighbours
+        .iter()
+        .filter(|other| other.profile.is_some() && other.name != *request.name)
+        .map(|other| (&other.name, other.directories(data_dir)))
+        .collect();
+    Ok(check_apart(data_dir, (request.name, mine), others.iter().map(|(name, paths)| (*name, paths)))?)
+}
+
+/// A command may be a wrapper of OpenClaw; then it names the configuration, or somebody put one there.
+fn needs_config(runtime: &Resolved, config: &Path) -> bool {
+    match runtime.kind {
+        Kind::Openclaw | Kind::Builtin => true,
+        Kind::Command => runtime.args.iter().any(|argument| argument.contains("{config}")) || config.exists(),
+    }
+}
+
+fn filled_in(argument: &str, name: &Name, block: Block, directories: &Directories) -> String {
+    if !argument.contains('{') {
+        return argument.to_owned();
+    }
+    argument
+        .replace("{port}", &block.base.to_string())
+        .replace("{state_dir}", &directories.state.to_string_lossy())
+        .replace("{config}", &directories.config.to_string_lossy())
+        .replace("{workspace}", &directories.workspace.to_string_lossy())
+        .replace("{name}", name)
+}
+
+/// OpenClaw opens its browsers' ports later and bears it when one is taken; its own port it must have.
+fn listens(kind: Kind, block: Block) -> Vec<u16> {
+    match kind {
+        Kind::Openclaw | Kind::Command => vec![block.base],
+        Kind::Builtin => vec![block.base, block.base + 2, block.base + 4],
+    }
+}
+
+fn notifies(spec: &InstanceSpec, kind: Kind) -> bool {
+    match (kind, spec.probes.startup.check) {
+        (Kind::Builtin, None) | (_, Some(Check::Notify)) => true,
+        (_, Some(Check::None | Check::Tcp | Check::Http | Check::Openclaw)) => false,
+        (Kind::Openclaw | Kind::Command, None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
