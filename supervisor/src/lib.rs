@@ -1,1 +1,35 @@
-//! The supervisor daemon.
+//! The supervisor daemon: the tokio shell around [`supervisor_core`], which decides.
+//!
+//! ```text
+//!            openclawctl, scripts                       gateway-worker ── gateway
+//!                    │ gRPC                               ▲  Unix socket, one each
+//!                    ▼                                    ▼
+//!   api ──► handle ──► driver ──── core ────► actions ──► perform
+//!    ▲                   │      (decides)                 worker  probe  port  sweep  store
+//!    └────── view ◄──────┘ ◄──────────── events ◄─────────┘
+//! ```
+//!
+//! * [`driver`]: the loop; the only caller of core and the only reader of the clock.
+//! * [`handle`]: the door to it: commands in, views out.
+//! * [`perform`]: the hands. They begin what they are told and report what became of it; they never decide.
+//! * [`openclaw`]: what is particular to OpenClaw: environment, configuration, directories.
+//! * [`spec`], [`fleet`], [`settings`]: what people write, with line and column for every mistake.
+//! * [`api`]: what callers see; [`events`] and [`logs`]: what they read.
+//! * [`daemon`]: puts the rooms together.
+//!
+//! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
+//! So the supervisor may die at any moment; the next one reads the store, asks every worker, and goes on.
+
+// pub mod daemon;
+mod driver;
+pub mod events;
+pub mod fleet;
+pub mod handle;
+pub mod lock;
+pub mod logs;
+pub mod openclaw;
+mod perform;
+pub mod problem;
+pub mod registry;
+pub mod spec;
+pub mod yaml;

@@ -1,2 +1,41 @@
-//! The supervisor daemon.
-fn main() {}
+//! `openclaw-supervisor`: the daemon. `openclawctl up` starts it; so can systemd.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use openclaw_supervisor::daemon::{self, Options};
+
+/// Supervises a fleet of OpenClaw gateways. Usually started by `openclawctl up` or by systemd.
+#[derive(Debug, Parser)]
+#[command(name = "openclaw-supervisor", version, max_term_width = 100)]
+struct Arguments {
+    /// Where everything is kept; one supervisor per directory.
+    #[arg(long, value_name = "DIR", env = "OPENCLAWCTL_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as `info,openclaw_supervisor=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
+        .with_context(|| format!("failed to read the log filter `{}`", arguments.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let data_dir = match arguments.data_dir {
+        Some(directory) => directory,
+        None => daemon::default_data_dir().context("failed to choose a data directory: HOME is not set")?,
+    };
+    Ok(daemon::run(Options { data_dir })?)
+}

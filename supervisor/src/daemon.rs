@@ -1,0 +1,291 @@
+//! Puts the rooms together and takes them down again.
+//!
+//! Two threads do the work: the driver's, with core and all hands on one single-threaded runtime, so that a
+//! death and the order to restart never cross a thread; and the callers' (this one), with the API. A third
+//! writes the store. Ending the daemon ends none of the gateways.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    env, fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::Uid,
+};
+use rusqlite::Connection;
+use supervisor_core::{Origin, ids::Revision, instance::Boot, view::View};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    task::{self, LocalSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    api,
+    driver::{self, Clock, Driver, Inputs},
+    events::Journal,
+    handle::Handle,
+    lock::{self, LockError},
+    openclaw::{environment::Control, prepare::Host},
+    perform::{
+        Performer, Surroundings,
+        roster::Roster,
+        store::{self, Restored, Store, StoreError},
+        sweep::Sweeper,
+    },
+    registry::{self, RegistryError},
+    settings::{self, Settings},
+};
+
+/// Threads for file work of the driver's hands. More would only fight for the disk and the processors.
+const HELPERS: usize = 4;
+
+/// Reports of the store that may wait for the driver.
+const REPORTS: usize = 64;
+
+/// The worker, installed beside the daemon.
+const WORKER: &str = "gateway-worker";
+
+/// What the daemon is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+}
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The data directory cannot be made or protected.
+    #[error("failed to prepare the data directory `{path}`")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another supervisor has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The settings cannot be taken.
+    #[error(transparent)]
+    Settings(#[from] settings::SettingsError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored cannot be understood.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A part of the daemon cannot be started.
+    #[error("failed to start {part}")]
+    Start {
+        /// Which.
+        part: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The API cannot be served.
+    #[error(transparent)]
+    Api(#[from] api::ServeError),
+}
+
+/// Where everything is kept unless somebody says otherwise.
+#[must_use]
+pub fn default_data_dir() -> Option<PathBuf> {
+    const NAME: &str = "openclaw-supervisor";
+    if Uid::effective().is_root() {
+        return Some(Path::new("/var/lib").join(NAME));
+    }
+    let from = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = from("XDG_DATA_HOME").or_else(|| from("HOME").map(|home| home.join(".local/share")));
+    data.map(|data| data.join(NAME))
+}
+
+/// Runs the daemon until it is told to end.
+pub fn run(options: Options) -> Result<(), DaemonError> {
+    let data_dir = prepare(&options.data_dir)?;
+    let _lock = lock::take(&data_dir)?;
+    let settings = settings::load(&data_dir)?;
+    raise_file_limit();
+    let boot_id = boot_id();
+    let began = driver::realtime_ns().saturating_sub(driver::monotonic_ns());
+    let (connection, restored) = store::open(&data_dir, (&boot_id, began))?;
+    let boot = match &restored.boot {
+        Some(id) if *id == boot_id => Boot::Same,
+        Some(_) | None => Boot::New,
+    };
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(HELPERS)
+        .build()
+        .map_err(|source| DaemonError::Start { part: "the API's runtime", source })?;
+    runtime.block_on(serve(Begun { data_dir, settings, connection, restored, boot }))
+}
+
+/// What is known once the store is open.
+struct Begun {
+    data_dir: PathBuf,
+    settings: Settings,
+    connection: Connection,
+    restored: Restored,
+    boot: Boot,
+}
+
+async fn serve(begun: Begun) -> Result<(), DaemonError> {
+    let Begun { data_dir, settings, connection, restored, boot } = begun;
+    let shutdown = CancellationToken::new();
+    let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
+    let (reports, store_reports) = mpsc::channel(REPORTS);
+    let store = Store::start(connection, revision, reports)?;
+    let journal = Journal::open(&data_dir, store.latest.clone());
+    let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
+    let (handle, commands) = Handle::new(view);
+    let (events, event_inbox) = mpsc::channel(driver::EVENTS);
+    let host = Arc::new(Host {
+        control: Control { data_dir: data_dir.clone(), socket: api::socket_path(&data_dir) },
+        environment: host_environment(),
+        beside_daemon: beside_daemon(),
+    });
+    let surroundings = Surroundings {
+        events,
+        worker_program: host.beside_daemon.join(WORKER),
+        host: Arc::clone(&host),
+        store_id: restored.id,
+        epoch,
+        boot_began,
+        roster: RefCell::new(Roster::new(restored.records.iter())),
+        sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
+    };
+    let origin = Origin {
+        pool: restored.pool.unwrap_or(settings.pool),
+        max_instances: settings.max_instances,
+        revision,
+        boot,
+        seed: driver::monotonic_ns(),
+        records: registry::restore(restored.records, &host)?,
+    };
+    let (pulse, beats) = watch::channel(());
+    let (ready, restored) = oneshot::channel();
+    let driving = Driving {
+        clock: Clock { boot_began },
+        origin,
+        surroundings,
+        store,
+        published,
+        inputs: Inputs { commands, events: event_inbox, store: store_reports, shutdown: shutdown.clone() },
+        pulse,
+    };
+    let driver = thread::Builder::new()
+        .name("driver".into())
+        .spawn(move || driving.run(ready))
+        .map_err(|source| DaemonError::Start { part: "the driver's thread", source })?;
+    if restored.await.is_ok() {
+        end_on_signal(&shutdown)?;
+        tokio::spawn(keep_watchdog(beats));
+        let context = api::Context { handle, journal, host, settings, epoch, shutdown: shutdown.clone() };
+        let served = api::serve(context, || notify(sd_notify::NotifyState::Ready)).await;
+        notify(sd_notify::NotifyState::Stopping);
+        shutdown.cancel();
+        served?;
+    }
+    let outcome = driver.join().unwrap_or_else(|_| Err(io::Error::other("the driver panicked")));
+    outcome.map_err(|source| DaemonError::Start { part: "the driver", source })?;
+    info!("ended; gateways run on");
+    Ok(())
+}
+
+/// What the driver's thread is given: core's beginning and all hands.
+struct Driving {
+    clock: Clock,
+    origin: Origin,
+    surroundings: Surroundings,
+    store: Store,
+    published: watch::Sender<Arc<View>>,
+    inputs: Inputs,
+    pulse: watch::Sender<()>,
+}
+
+impl Driving {
+    fn run(self, ready: oneshot::Sender<()>) -> io::Result<()> {
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().max_blocking_threads(HELPERS).build()?;
+        LocalSet::new().block_on(&runtime, async {
+            let performer = Performer::new(self.surroundings, self.store)?;
+            let driver = Driver::restore(self.clock, self.origin, performer, self.published);
+            let _ = ready.send(());
+            driver.run(self.inputs, || self.pulse.send_replace(())).await;
+            Ok(())
+        })
+    }
+}
+
+/// Makes the data directory ours alone, and says where it really is.
+fn prepare(data_dir: &Path) -> Result<PathBuf, DaemonError> {
+    let failed = |source| DaemonError::DataDir { path: data_dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    data_dir.canonicalize().map_err(failed)
+}
+
+/// The environment of this process, as far as it is text. What systemd gave to us alone is not for others.
+fn host_environment() -> BTreeMap<String, String> {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// The directory of this executable, where the worker and the built-in gateway are, too.
+fn beside_daemon() -> PathBuf {
+    let own = env::current_exe().ok();
+    own.and_then(|own| own.parent().map(Path::to_owned)).unwrap_or_else(|| PathBuf::from("/usr/bin"))
+}
+
+/// Ends the daemon on SIGTERM and SIGINT.
+fn end_on_signal(shutdown: &CancellationToken) -> Result<(), DaemonError> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut asked =
+            signal(kind).map_err(|source| DaemonError::Start { part: "the signal handler", source })?;
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            asked.recv().await;
+            shutdown.cancel();
+        });
+    }
+    Ok(())
+}
+
+/// Tells systemd, if it is there.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "failed to notify the service manager");
+    }
+}
+
+/// Passes the driver's pulse on to systemd's watchdog. Not from the driver's thread: a manager that does not
+/// read would block it.
+async fn keep_watchdog(mut beats: watch::Receiver<()>) {
+    while beats.changed().await.is_ok() {
+        let _ = task::spawn_blocking(|| notify(sd_notify::NotifyState::Watchdog)).await;
+    }
+}
+
+/// A thousand instances need a few thousand descriptors; the usual soft limit is 1,024.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        warn!(%error, "failed to raise the limit of open files");
+    }
+}
+
+/// Names this boot of the host; see random(4).
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().into())
+}

@@ -1,0 +1,262 @@
+//! What comes before a process: surroundings, free ports, incident files. And what it takes to probe it.
+
+use std::{
+    cell::Cell,
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use supervisor_core::{action::Launch, event::LaunchFailure, failover::Incident, ids::Name, ports::Block};
+use supervisor_proto::worker::{self, EnvironmentVariable, LogPolicy};
+use tokio::{sync::OnceCell, task};
+use tracing::{info, warn};
+
+use super::{
+    Surroundings, port,
+    probe::{self, Dialect},
+    roster::Known,
+};
+use crate::{
+    openclaw::{
+        config,
+        incident::{self, IncidentError},
+        layout::{Directories, Neighbour},
+        prepare::{self, Host, Refusal, Request},
+    },
+    registry,
+    spec::{Bytes, InstanceSpec, Kind},
+};
+
+/// A log file is closed at this size unless the spec says otherwise.
+const LOG_FILE: Bytes = Bytes::mib(16);
+
+/// Log files kept unless the spec says otherwise.
+const LOG_FILES: u32 = 8;
+
+/// Looked at of a primary's log for its rescue.
+const LOG_TAIL: u64 = 64 << 10;
+
+/// Of that, lines handed on.
+const LOG_LINES: usize = 50;
+
+/// A program that can be run.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// What the worker is told.
+    pub(crate) launch: worker::Launch,
+    /// Where its output goes.
+    pub(crate) log: LogPolicy,
+}
+
+/// Makes an instance's surroundings and checks its ports. File work, so it is done aside.
+pub(crate) async fn prepare(surroundings: &Surroundings, launch: Launch) -> Result<Ready, LaunchFailure> {
+    let job = Job {
+        host: Arc::clone(&surroundings.host),
+        mark: surroundings.mark(&launch.name),
+        incidents: incidents(surroundings, &launch.incidents),
+        neighbours: surroundings.roster.borrow_mut().neighbours(),
+        launch,
+    };
+    match task::spawn_blocking(move || job.run()).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(LaunchFailure::Refused(format!("failed to prepare its surroundings: {error}"))),
+    }
+}
+
+/// All that is needed aside.
+struct Job {
+    host: Arc<Host>,
+    launch: Launch,
+    mark: String,
+    incidents: Vec<(Incident, Known)>,
+    neighbours: Arc<[Neighbour]>,
+}
+
+impl Job {
+    fn run(self) -> Result<Ready, LaunchFailure> {
+        let Launch { name, block, previous_base, spec, .. } = &self.launch;
+        let spec: InstanceSpec = serde_json::from_str(spec)
+            .map_err(|error| LaunchFailure::Refused(format!("failed to read its spec: {error}")))?;
+        let described: Vec<_> = self
+            .incidents
+            .iter()
+            .map(|(incident, primary)| describe(&self.host, incident, primary))
+            .collect();
+        let prepared = prepare::prepare(
+            &self.host,
+            &Request {
+                name,
+                spec: &spec,
+                block: *block,
+                previous_base: *previous_base,
+                mark: &self.mark,
+                incidents: &described,
+                neighbours: &self.neighbours,
+            },
+        )
+        .map_err(|refusal| LaunchFailure::Refused(refused(&refusal)))?;
+        for warning in &prepared.warnings {
+            warn!(instance = %name, "{warning}");
+        }
+        if let Some(taken) = port::taken(&prepared.listens) {
+            let holder = port::holders(&[taken]).first().map(ToString::to_string);
+            let holder = holder.unwrap_or_else(|| "another process".into());
+            return Err(LaunchFailure::PortTaken { port: taken, holder });
+        }
+        if let Some(note) = &prepared.runtime.note {
+            info!(instance = %name, "{note}");
+        }
+        let environment = prepared
+            .environment
+            .into_iter()
+            .map(|(name, value)| EnvironmentVariable { name, value })
+            .collect();
+        let log = LogPolicy {
+            directory: text(&prepared.directories.logs),
+            max_file_bytes: spec.log.max_file_bytes.unwrap_or(LOG_FILE).0,
+            max_files: spec.log.max_files.unwrap_or(LOG_FILES),
+        };
+        let launch = worker::Launch {
+            program: text(&prepared.program),
+            args: prepared.args,
+            environment,
+            working_directory: text(&prepared.working_directory),
+            notify: prepared.notify,
+        };
+        Ok(Ready { launch, log })
+    }
+}
+
+/// A refusal in one line: what is wrong, where, and what to do.
+fn refused(refusal: &Refusal) -> String {
+    let mut sentence = refusal.to_string();
+    let mut source = std::error::Error::source(refusal);
+    while let Some(error) = source {
+        sentence = format!("{sentence}: {error}");
+        source = error.source();
+    }
+    format!("{sentence}; {}", refusal.mend())
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// The incidents together with what is known of their primaries.
+fn incidents(surroundings: &Surroundings, incidents: &[Incident]) -> Vec<(Incident, Known)> {
+    let roster = surroundings.roster.borrow();
+    let known = |incident: &Incident| roster.get(&incident.primary).cloned();
+    incidents.iter().filter_map(|incident| Some((incident.clone(), known(incident)?))).collect()
+}
+
+/// An incident as the rescue reads it.
+fn describe(host: &Host, incident: &Incident, primary: &Known) -> incident::Incident {
+    let directories =
+        Directories::of(&host.control.data_dir, &incident.primary, primary.spec.profile.as_ref());
+    incident::Incident {
+        number: incident.number,
+        primary: incident.primary.clone(),
+        since: UNIX_EPOCH + Duration::from_nanos(incident.since.0),
+        reason: incident.cause.to_string(),
+        last_exit: incident.last_exit.as_ref().map(ToString::to_string),
+        log: log_tail(&directories.logs).unwrap_or_default(),
+        config_revision: config::current_revision(&directories.config),
+        config: directories.config,
+        state_dir: directories.state,
+        port: primary.block.base,
+    }
+}
+
+/// The last lines of a log.
+fn log_tail(logs: &Path) -> io::Result<Vec<String>> {
+    let mut file = File::open(logs.join("gateway.log"))?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    Ok(lines.iter().skip(lines.len().saturating_sub(LOG_LINES)).map(|line| (*line).to_owned()).collect())
+}
+
+/// Brings a rescue's incident file up to date.
+pub(crate) async fn inform(
+    surroundings: &Surroundings,
+    name: Name,
+    incidents: &[Incident],
+) -> Result<(), IncidentError> {
+    let host = Arc::clone(&surroundings.host);
+    let incidents = self::incidents(surroundings, incidents);
+    let Some(spec) = surroundings.roster.borrow().get(&name).map(|known| Arc::clone(&known.spec)) else {
+        return Ok(());
+    };
+    let write = move || {
+        let root = Directories::of(&host.control.data_dir, &name, spec.profile.as_ref()).root;
+        let described: Vec<_> =
+            incidents.iter().map(|(incident, primary)| describe(&host, incident, primary)).collect();
+        incident::write(&incident::file(&root), &name, &described)
+    };
+    // The thread can only be gone because the daemon is ending.
+    task::spawn_blocking(write).await.unwrap_or(Ok(()))
+}
+
+/// Deletes the directories that the supervisor made for an instance.
+pub(crate) async fn purge(surroundings: &Surroundings, name: &Name) -> io::Result<()> {
+    let root = Directories::of(&surroundings.host.control.data_dir, name, None).root;
+    let delete = move || match fs::remove_dir_all(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    };
+    task::spawn_blocking(delete).await.unwrap_or(Ok(()))
+}
+
+/// How to ask one incarnation. Its configuration is read when it is first asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    resolved: Rc<OnceCell<probe::Target>>,
+}
+
+impl Target {
+    /// A target that has not been asked.
+    pub(crate) fn new() -> Self {
+        Self { resolved: Rc::default() }
+    }
+
+    /// What the prober needs.
+    pub(crate) async fn resolve(
+        &self,
+        surroundings: &Surroundings,
+        name: &Name,
+        block: Block,
+        spec: &str,
+    ) -> Option<probe::Target> {
+        let target = self.resolved.get_or_try_init(|| async {
+            let spec: InstanceSpec = serde_json::from_str(spec).map_err(drop)?;
+            let host = &surroundings.host;
+            let kind = registry::kind(&spec, &host.environment, &host.beside_daemon);
+            let token = match kind {
+                Kind::Openclaw => token(host, name, &spec).await,
+                Kind::Builtin | Kind::Command => None,
+            };
+            let watch_timeout = spec.watched(kind).map_or(Duration::from_secs(5), |watched| watched.timeout);
+            let plan = spec.probe_plan(kind, block);
+            Ok::<_, ()>(probe::Target {
+                plan,
+                watch_timeout,
+                token,
+                dialect: Rc::new(Cell::new(Dialect::default())),
+            })
+        });
+        target.await.ok().cloned()
+    }
+}
+
+/// The gateway's token, from its configuration.
+async fn token(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<config::Token> {
+    let config = Directories::of(&host.control.data_dir, name, spec.profile.as_ref()).config;
+    task::spawn_blocking(move || config::declared_token(&config).ok()?).await.ok()?
+}

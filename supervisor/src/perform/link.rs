@@ -1,0 +1,118 @@
+//! One connection to a worker: frames in, frames out.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::net::{SocketAddr, UnixStream as StdStream},
+    },
+    path::Path,
+};
+
+use supervisor_proto::{
+    frame::{self, FrameError},
+    worker::{Attach, Exited, Order, Report, attach::Role, order::Order as Body},
+};
+use tokio::net::UnixStream;
+
+/// The worker's socket in its run directory.
+const SOCKET: &str = "worker.sock";
+
+/// The exits that a worker has not been told to forget.
+const EXITS: &str = "exits";
+
+/// Read at once. Reports are small; only a `State` with many exits is longer.
+const CHUNK: usize = 4096;
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// The worker is gone, or has hung up.
+    #[error("the worker hung up")]
+    Closed,
+    /// The socket failed.
+    #[error("failed to talk to the worker")]
+    Io(#[from] io::Error),
+    /// The worker said something that is no frame.
+    #[error("failed to understand the worker")]
+    Frame(#[from] FrameError),
+}
+
+/// A connection to a worker.
+#[derive(Debug)]
+pub(crate) struct Link {
+    stream: UnixStream,
+    inbox: Vec<u8>,
+}
+
+impl Link {
+    /// Takes over a connected socket.
+    pub(crate) fn new(stream: StdStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: UnixStream::from_std(stream)?, inbox: Vec::new() })
+    }
+
+    /// Connects to the worker of `run_dir` as its controller.
+    pub(crate) async fn attach(run_dir: &Path, epoch: u64) -> Result<Self, LinkError> {
+        // A path below /proc/self/fd is short, however long that of the run directory is.
+        let directory = File::open(run_dir)?;
+        let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+        let stream = StdStream::connect_addr(&SocketAddr::from_pathname(path)?)?;
+        let mut link = Self::new(stream)?;
+        link.send(Body::Attach(Attach { role: Role::Control.into(), epoch })).await?;
+        Ok(link)
+    }
+
+    /// Sends one order.
+    pub(crate) async fn send(&mut self, order: Body) -> Result<(), LinkError> {
+        let mut bytes = Vec::new();
+        frame::encode(&Order { order: Some(order) }, &mut bytes);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(rest) {
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next report. Can be dropped at any await without losing one.
+    pub(crate) async fn receive(&mut self) -> Result<Report, LinkError> {
+        loop {
+            if let Some(report) = frame::decode(&mut self.inbox)? {
+                return Ok(report);
+            }
+            self.stream.readable().await?;
+            let mut chunk = [0; CHUNK];
+            match self.stream.try_read(&mut chunk) {
+                Ok(0) => return Err(LinkError::Closed),
+                Ok(read) => self.inbox.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The exits that a dead worker left. A record that its death cut short is not one: the worker reports an exit
+/// only after it has been written.
+pub(crate) fn left_exits(run_dir: &Path) -> Vec<Exited> {
+    let mut bytes = fs::read(run_dir.join(EXITS)).unwrap_or_default();
+    let mut exits = Vec::new();
+    while let Ok(Some(exit)) = frame::decode(&mut bytes) {
+        exits.push(exit);
+    }
+    exits
+}
+
+/// Forgets them.
+pub(crate) fn forget_exits(run_dir: &Path) -> io::Result<()> {
+    match fs::remove_file(run_dir.join(EXITS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,82 @@
+//! What the hands know of all instances: their specs and blocks, as they were last stored.
+//!
+//! An instance's surroundings depend on its neighbours (nothing is shared), and a rescue's on its primaries.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use supervisor_core::{action::Write, ids::Name, ports::Block, record::Record};
+use tracing::error;
+
+use crate::{openclaw::layout::Neighbour, spec::InstanceSpec};
+
+/// One instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    /// Its ports.
+    pub(crate) block: Block,
+    /// What was asked for.
+    pub(crate) spec: Arc<InstanceSpec>,
+}
+
+/// All instances.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    known: BTreeMap<Name, Known>,
+    /// All of them as neighbours, until one changes.
+    neighbours: Option<Arc<[Neighbour]>>,
+}
+
+impl Roster {
+    /// What is in the store.
+    pub(crate) fn new<'a>(records: impl Iterator<Item = &'a Record>) -> Self {
+        let mut roster = Self::default();
+        records.for_each(|record| roster.put(record));
+        roster
+    }
+
+    /// Takes note of a change of the registry.
+    pub(crate) fn note(&mut self, write: &Write) {
+        match write {
+            Write::Put(record) => self.put(record),
+            Write::Remove(name) => {
+                self.known.remove(name);
+                self.neighbours = None;
+            }
+            Write::Pool(_) => {}
+        }
+    }
+
+    fn put(&mut self, record: &Record) {
+        match serde_json::from_str::<InstanceSpec>(&record.spec) {
+            Ok(spec) => {
+                let known = self.known.get(&record.name);
+                if known.is_some_and(|known| known.block == record.block && *known.spec == spec) {
+                    return;
+                }
+                let known = Known { block: record.block, spec: Arc::new(spec) };
+                self.known.insert(record.name.clone(), known);
+                self.neighbours = None;
+            }
+            Err(error) => error!(instance = %record.name, %error, "failed to read its spec"),
+        }
+    }
+
+    /// One instance.
+    pub(crate) fn get(&self, name: &Name) -> Option<&Known> {
+        self.known.get(name)
+    }
+
+    /// All instances, the one that asks included.
+    pub(crate) fn neighbours(&mut self) -> Arc<[Neighbour]> {
+        let known = &self.known;
+        let all = self.neighbours.get_or_insert_with(|| {
+            let neighbour = |(name, known): (&Name, &Known)| Neighbour {
+                name: name.clone(),
+                block: known.block,
+                profile: known.spec.profile.clone(),
+            };
+            known.iter().map(neighbour).collect()
+        });
+        Arc::clone(all)
+    }
+}

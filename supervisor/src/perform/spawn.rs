@@ -1,0 +1,117 @@
+//! Starts workers.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{DirBuilderExt, OpenOptionsExt},
+            net::UnixStream,
+        },
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use supervisor_core::ids::Name;
+use supervisor_proto::worker::{Bootstrap, order::Order as Body, refused::Reason, report::Report as Heard};
+use tokio::{task, time};
+
+use super::{
+    Surroundings,
+    link::{Link, LinkError},
+};
+
+/// The variable that marks every process of an instance, worker included, for the sweep.
+pub(crate) const MARK: &str = "OPENCLAWCTL_MARK";
+
+/// What the worker itself complains about.
+const COMPLAINTS: &str = "worker.log";
+
+/// A worker that has just let go may hold its lock for an instant longer than its socket.
+const LOCKED_TRIES: u32 = 20;
+
+/// Between two such tries.
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why there is no worker.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpawnError {
+    /// Its directory cannot be made.
+    #[error("failed to make `{path}`: {source}")]
+    Directory {
+        /// The run directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be executed.
+    #[error("failed to start `{program}`: {source}")]
+    Execute {
+        /// The worker's program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It did not take its bootstrap.
+    #[error("failed to talk to a new worker: {0}")]
+    Bootstrap(#[from] LinkError),
+    /// It will not work.
+    #[error("the worker refused to start: {0}")]
+    Refused(String),
+}
+
+/// Starts a worker, gives it its bootstrap, and takes its first answer.
+pub(crate) async fn worker(
+    surroundings: &Surroundings,
+    name: &Name,
+    run_dir: &Path,
+    bootstrap: Bootstrap,
+) -> Result<Link, SpawnError> {
+    for _ in 0..LOCKED_TRIES {
+        let mut link = spawn(surroundings, name, run_dir).await?;
+        link.send(Body::Bootstrap(bootstrap.clone())).await?;
+        match link.receive().await?.report {
+            Some(Heard::Refused(refused)) if refused.reason() == Reason::Locked => {
+                time::sleep(LOCKED_PAUSE).await;
+            }
+            Some(Heard::Refused(refused)) => return Err(SpawnError::Refused(refused.message)),
+            Some(_) | None => return Ok(link),
+        }
+    }
+    Err(SpawnError::Refused("another worker holds its run directory".into()))
+}
+
+/// The process, connected by its standard input. Making it blocks for a fraction of a millisecond, and under
+/// load for longer, so that is done aside.
+async fn spawn(surroundings: &Surroundings, name: &Name, run_dir: &Path) -> Result<Link, SpawnError> {
+    let program = surroundings.worker_program.clone();
+    let mark = surroundings.mark(name);
+    let run_dir = run_dir.to_owned();
+    let made = task::spawn_blocking(move || make(&program, &mark, &run_dir)).await;
+    let stream = made.map_err(|error| LinkError::Io(error.into()))??;
+    Ok(Link::new(stream).map_err(LinkError::Io)?)
+}
+
+fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<UnixStream, SpawnError> {
+    let unusable = |source| SpawnError::Directory { path: run_dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).map_err(unusable)?;
+    let complaints = run_dir.join(COMPLAINTS);
+    let complaints =
+        OpenOptions::new().append(true).create(true).mode(0o600).open(complaints).map_err(unusable)?;
+    let unmade = |source| SpawnError::Execute { program: program.to_owned(), source };
+    let (ours, theirs) = UnixStream::pair().map_err(unmade)?;
+    // The process is reaped by `reap`, like every other child.
+    Command::new(program)
+        .env_clear()
+        .env(MARK, mark)
+        .current_dir("/")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(complaints)
+        .spawn()
+        .map_err(unmade)?;
+    Ok(ours)
+}

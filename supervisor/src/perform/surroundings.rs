@@ -1,0 +1,47 @@
+//! What every effect needs to know of this supervisor and its host.
+
+use std::{cell::RefCell, path::PathBuf, sync::Arc};
+
+use supervisor_core::{event::Event, ids::Name, time::Moment};
+use tokio::sync::mpsc;
+
+use super::{roster::Roster, sweep::Sweeper};
+use crate::openclaw::prepare::Host;
+
+/// Given to every effect.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// Where outcomes go.
+    pub(crate) events: mpsc::Sender<Event>,
+    /// What instances are given of this host.
+    pub(crate) host: Arc<Host>,
+    /// The `gateway-worker` executable.
+    pub(crate) worker_program: PathBuf,
+    /// Names the data directory among all others.
+    pub(crate) store_id: String,
+    /// The number of this supervisor's life.
+    pub(crate) epoch: u64,
+    /// What to add to CLOCK_MONOTONIC to get a `Moment`.
+    pub(crate) boot_began: u64,
+    /// All instances.
+    pub(crate) roster: RefCell<Roster>,
+    /// Kills what is left of instances.
+    pub(crate) sweeper: Sweeper,
+}
+
+impl Surroundings {
+    /// Where an instance's worker has its socket, lock and record.
+    pub(crate) fn run_dir(&self, name: &Name) -> PathBuf {
+        self.host.control.data_dir.join("run").join(&**name)
+    }
+
+    /// What all processes of an instance carry in their environment.
+    pub(crate) fn mark(&self, name: &Name) -> String {
+        format!("{}/{name}", self.store_id)
+    }
+
+    /// A reading of CLOCK_MONOTONIC as core counts time.
+    pub(crate) fn moment(&self, monotonic_ns: u64) -> Moment {
+        Moment(self.boot_began.saturating_add(monotonic_ns))
+    }
+}

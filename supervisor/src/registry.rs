@@ -1,0 +1,73 @@
+//! From stored specs to what core needs to know of them.
+
+use std::{collections::BTreeMap, path::Path};
+
+use supervisor_core::{
+    event::{Dangling, Definition},
+    ids::Name,
+    policy::Policy,
+    record::Record,
+};
+
+use crate::{
+    openclaw::{prepare::Host, runtime},
+    spec::{InstanceSpec, Kind, Runtime},
+};
+
+/// Why a stored spec cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// It is not what any version wrote.
+    #[error("failed to read the stored spec of `{name}`: {spec}")]
+    Spec {
+        /// Whose.
+        name: Name,
+        /// The text.
+        spec: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// Adds to each stored record the policy that follows from its spec.
+pub fn restore(records: Vec<Record>, host: &Host) -> Result<Vec<(Record, Policy)>, RegistryError> {
+    let with_policy = |record: Record| {
+        let spec: InstanceSpec = serde_json::from_str(&record.spec).map_err(|source| {
+            RegistryError::Spec { name: record.name.clone(), spec: record.spec.to_string(), source }
+        })?;
+        let policy = policy(&spec, host);
+        Ok((record, policy))
+    };
+    records.into_iter().map(with_policy).collect()
+}
+
+/// What the runtime of a spec comes to on this host. A program that is missing is refused when the instance is
+/// started; until then the instance is treated as what was asked for.
+#[must_use]
+pub fn kind(spec: &InstanceSpec, environment: &BTreeMap<String, String>, beside_daemon: &Path) -> Kind {
+    match runtime::resolve(spec, environment, beside_daemon) {
+        Ok(resolved) => resolved.kind,
+        Err(_) => match spec.runtime.unwrap_or(Runtime::Auto) {
+            Runtime::Auto | Runtime::Builtin => Kind::Builtin,
+            Runtime::Openclaw => Kind::Openclaw,
+            Runtime::Command => Kind::Command,
+        },
+    }
+}
+
+/// How an instance with this spec is treated on this host.
+#[must_use]
+pub fn policy(spec: &InstanceSpec, host: &Host) -> Policy {
+    spec.policy(kind(spec, &host.environment, &host.beside_daemon))
+}
+
+/// What core is told of an instance that is to have this spec.
+pub fn definition(
+    name: Name,
+    spec: &InstanceSpec,
+    dangling: Dangling,
+    host: &Host,
+) -> Result<Definition, serde_json::Error> {
+    let policy = Box::new(policy(spec, host));
+    Ok(Definition { name, spec: serde_json::to_string(spec)?.into(), policy, dangling })
+}
