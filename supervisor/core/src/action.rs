@@ -101,6 +101,7 @@ pub struct Batch {
 
 /// One change of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every write is a record")]
 pub enum Write {
     /// The instance's record is now this.
     Put(Record),

@@ -1,6 +1,6 @@
 //! What callers ask for: each command is done wholly, or refused by name and nothing has changed.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 
 use crate::{
     Supervisor,
@@ -16,6 +16,9 @@ use crate::{
     registry::Draft,
     turn::Turn,
 };
+
+/// Deleted names remembered with the last number they used. Reports that late come within seconds.
+const GRAVES: usize = 1_000;
 
 /// Whether `Start` created the instance.
 type Created = bool;
@@ -84,6 +87,7 @@ impl Supervisor {
     ) -> Result<(), Denied> {
         let mut draft = Draft::new(self, pool);
         let mut blocks = Vec::new();
+        check_names(&changes)?;
         // Removals first, so that a file may rename an instance within a full registry.
         for change in &changes {
             if let Change::Remove(name) = change {
@@ -126,7 +130,7 @@ impl Supervisor {
 
     fn put(&mut self, turn: &mut Turn<'_>, definition: Definition, block: crate::ports::Block) {
         let Definition { name, spec, policy, dangling: _ } = definition;
-        self.relate(&name, &policy.rescues);
+        self.relate(turn, &name, &policy.rescues);
         match self.instances.get_mut(&name) {
             Some(instance) => {
                 let record = &mut instance.record;
@@ -142,6 +146,8 @@ impl Supervisor {
                 }
             }
             None => {
+                // Reports about an instance of this name that is gone must not be taken for this one's.
+                let last = self.graves.remove(&name).unwrap_or_default();
                 let record = Record {
                     name: name.clone(),
                     spec,
@@ -149,9 +155,11 @@ impl Supervisor {
                     block,
                     previous_base: None,
                     wish: Wish::Down,
-                    reserved: Incarnation(RESERVE),
-                    launched: Incarnation(0),
-                    seen: Incarnation(0),
+                    reserved: Incarnation(last.0.saturating_add(RESERVE)),
+                    launched: last,
+                    seen: last,
+                    observed: 0,
+                    gave_up: None,
                     standing: Standing::Own,
                     deleting: None,
                     created: turn.now,
@@ -199,7 +207,7 @@ impl Supervisor {
         otherwise: Option<Definition>,
     ) -> Result<Created, Denied> {
         let missing = !self.instances.contains_key(name);
-        if missing && let Some(definition) = otherwise {
+        if missing && let Some(definition) = otherwise.filter(|definition| definition.name == *name) {
             self.create(turn, definition)?;
         }
         let instance = self.known(name)?;
@@ -270,7 +278,9 @@ impl Supervisor {
             None => self.candidate(primary, None),
         };
         let rescue = rescue.ok_or_else(|| Denied::RescueDown(primary.clone()))?;
-        self.promote(turn, primary, &rescue, Cause::ByHand, Urgency::AtOnce);
+        let incident = self.incident(turn, primary, Cause::ByHand);
+        let incident = incident.ok_or_else(|| Denied::UnknownInstance(primary.clone()))?;
+        self.promote(turn, primary, &rescue, incident, Urgency::AtOnce);
         Ok(())
     }
 
@@ -303,25 +313,33 @@ impl Supervisor {
             return;
         };
         instance.note(turn, Kind::Deleted);
-        self.ports.free(instance.record.block);
-        let primaries = instance.policy.rescues.clone();
+        let last = instance.incarnation.max(instance.record.launched).max(instance.used);
+        let stand_in = instance.record.standing.stand_in().map(|by| by.rescue.clone());
         if let Some(timer) = instance.timer {
             self.timers.remove(&(timer, name.clone()));
         }
+        self.ports.free(instance.record.block);
+        self.relate(turn, name, &[]);
         self.instances.remove(name);
-        self.relate(name, &[]);
+        if self.graves.len() >= GRAVES {
+            self.graves.pop_first();
+        }
+        self.graves.insert(name.clone(), last);
         turn.writes.push(Write::Remove(name.clone()));
         turn.act_durably(Action::Forget { name: name.clone(), files });
-        primaries.iter().for_each(|primary| turn.touch(primary));
+        if let Some(rescue) = stand_in {
+            self.stand_down(turn, &rescue);
+        }
     }
 
-    /// Keeps the list of who rescues whom.
-    pub(crate) fn relate(&mut self, rescue: &Name, primaries: &[Name]) {
+    /// Keeps the list of who rescues whom. Whoever gains or loses a rescue by it is looked at again.
+    pub(crate) fn relate(&mut self, turn: &mut Turn<'_>, rescue: &Name, primaries: &[Name]) {
         let before = self.instances.get(rescue).map(|i| i.policy.rescues.clone()).unwrap_or_default();
         for primary in before.iter().filter(|name| !primaries.contains(name)) {
             if let Some(rescues) = self.rescuers.get_mut(primary) {
                 rescues.retain(|name| name != rescue);
             }
+            turn.touch(primary);
         }
         self.rescuers.retain(|_, rescues| !rescues.is_empty());
         for primary in primaries {
@@ -336,5 +354,26 @@ impl Supervisor {
     #[must_use]
     pub fn spec(&self, name: &Name) -> Option<Arc<str>> {
         self.instances.get(name).map(|instance| Arc::clone(&instance.record.spec))
+    }
+}
+
+/// Each name is defined at most once, and not if it is also removed.
+fn check_names(changes: &[Change]) -> Result<(), Denied> {
+    let mut removed = BTreeSet::new();
+    let mut defined = BTreeSet::new();
+    for change in changes {
+        match change {
+            Change::Remove(name) => {
+                removed.insert(name);
+            }
+            Change::Put(definition) if !defined.insert(&definition.name) => {
+                return Err(Denied::InstanceExists(definition.name.clone()));
+            }
+            Change::Put(_) => {}
+        }
+    }
+    match removed.intersection(&defined).next() {
+        Some(name) => Err(Denied::InstanceDeleting((*name).clone())),
+        None => Ok(()),
     }
 }

@@ -161,10 +161,11 @@ impl Supervisor {
             .collect()
     }
 
-    /// Brings the standing of `primary` in line with what is.
+    /// Brings the standing of `primary` in line with what is. One that is being deleted keeps its standing until
+    /// it is gone.
     pub(crate) fn evaluate(&mut self, turn: &mut Turn<'_>, primary: &Name) {
         let Some(instance) = self.instances.get(primary) else { return };
-        if self.halting.is_some() {
+        if self.halting.is_some() || instance.record.deleting.is_some() {
             return;
         }
         match instance.record.standing.clone() {
@@ -176,36 +177,46 @@ impl Supervisor {
                 }
             }
             Standing::Promoting(stand_in) => self.evaluate_promotion(turn, primary, stand_in),
-            Standing::Away(stand_in) => self.evaluate_away(turn, primary, &stand_in),
+            Standing::Away(stand_in) => self.evaluate_away(turn, primary, stand_in),
         }
     }
 
     /// The primary is dead: the best rescue is called, if there is one.
     fn call_rescue(&mut self, turn: &mut Turn<'_>, primary: &Name, cause: Cause) {
         let Some(rescue) = self.candidate(primary, None) else {
-            let Some(instance) = self.instances.get_mut(primary) else { return };
-            if self.rescuers.contains_key(primary) && !core::mem::replace(&mut instance.alone, true) {
-                instance.note(turn, Kind::NoRescue { cause });
+            if self.rescuers.contains_key(primary) {
+                self.note_alone(turn, primary, cause);
             }
             return;
         };
         self.count_flap(turn, primary, &rescue);
-        self.promote(turn, primary, &rescue, cause, Urgency::AtOnce);
+        if let Some(incident) = self.incident(turn, primary, cause) {
+            self.promote(turn, primary, &rescue, incident, Urgency::AtOnce);
+        }
+    }
+
+    /// Says once that it is dead and nobody can stand in.
+    fn note_alone(&mut self, turn: &mut Turn<'_>, primary: &Name, cause: Cause) {
+        let Some(instance) = self.instances.get_mut(primary) else { return };
+        if !core::mem::replace(&mut instance.alone, true) {
+            instance.note(turn, Kind::NoRescue { cause });
+        }
+    }
+
+    /// A new incident. Its number is the revision of the entry that will tell of it.
+    pub(crate) fn incident(&self, turn: &Turn<'_>, primary: &Name, cause: Cause) -> Option<Incident> {
+        let last_exit = self.instances.get(primary)?.last_exit.clone();
+        let entries = u64::try_from(turn.entries.len()).unwrap_or(u64::MAX);
+        let number = self.revision.0.saturating_add(entries).saturating_add(1);
+        Some(Incident { number, primary: primary.clone(), since: turn.now, cause, last_exit })
     }
 
     /// The rescue that can stand in soonest: ready before alive before down; then by name.
     pub(crate) fn candidate(&self, primary: &Name, except: Option<&Name>) -> Option<Name> {
-        let rank = |rescue: &&Instance| match rescue.phase {
-            Phase::Ready => 0,
-            Phase::Starting | Phase::Unhealthy | Phase::Spawning | Phase::Adopting => 1,
-            Phase::Stopped | Phase::Stopping { .. } => 2,
-            Phase::Backoff { .. } => 3,
-            Phase::Failed { .. } => 4,
-        };
         self.rescues_of(primary)
             .filter(|rescue| Some(rescue.name()) != except && Self::can_stand_in(rescue))
             .filter(|rescue| !matches!(rescue.phase, Phase::Failed { retry: None, .. }))
-            .min_by_key(rank)
+            .min_by_key(|rescue| rank(rescue))
             .map(|rescue| rescue.name().clone())
     }
 
@@ -229,7 +240,7 @@ impl Supervisor {
         turn: &mut Turn<'_>,
         primary: &Name,
         rescue: &Name,
-        cause: Cause,
+        incident: Incident,
         urgency: Urgency,
     ) {
         let busy = self.is_active(rescue);
@@ -238,11 +249,8 @@ impl Supervisor {
         let fresh = !alone && called.is_running();
         // A launch that has not begun will carry the incident by itself.
         let after = if fresh { called.incarnation } else { Incarnation(0) };
-        let number = self.revision.0 + 1;
         let Some(instance) = self.instances.get_mut(primary) else { return };
-        let last_exit = instance.last_exit.clone();
-        let incident =
-            Incident { number, primary: primary.clone(), since: turn.now, cause: cause.clone(), last_exit };
+        let cause = incident.cause.clone();
         instance.record.standing = Standing::Promoting(StandIn { rescue: rescue.clone(), after, incident });
         instance.alone = false;
         instance.note(turn, Kind::FailoverBegan { rescue: rescue.clone(), cause });
@@ -250,11 +258,9 @@ impl Supervisor {
         self.refresh_goal(rescue);
         let Some(called) = self.instances.get_mut(rescue) else { return };
         if fresh {
-            let grace = called.policy.stop_grace.min(PROMOTION_GRACE);
-            called.end(turn, Means::Grace(grace), Then::Run);
-        } else if urgency == Urgency::AtOnce && !called.is_running() && called.phase != Phase::Stopped {
-            called.restarts.count(turn.now, &called.policy.restart);
-            called.enter(turn, Phase::Stopped);
+            called.freshen(turn);
+        } else if !called.is_running() {
+            called.hurry(turn, urgency);
         }
         turn.touch(rescue);
         self.inform(turn, rescue);
@@ -280,30 +286,58 @@ impl Supervisor {
         let rescue = stand_in.rescue.clone();
         let viable = self.rescues_of(primary).find(|candidate| *candidate.name() == rescue);
         let Some(candidate) = viable.filter(|candidate| Self::can_stand_in(candidate)) else {
-            return self.rescue_lost(turn, primary, &stand_in);
+            return self.rescue_lost(turn, primary, stand_in);
         };
         let Some(instance) = self.instances.get(primary) else { return };
-        if candidate.phase == Phase::Ready && candidate.incarnation > stand_in.after {
-            self.set_standing(turn, primary, Standing::Away(stand_in), Kind::FailedOver { rescue });
-        } else if instance.phase == Phase::Ready && stand_in.incident.cause != Cause::ByHand {
-            self.set_standing(
-                turn,
-                primary,
-                Standing::Own,
-                Kind::FailoverCancelled { rescue: rescue.clone() },
-            );
-            self.stand_down(turn, &rescue);
-        } else if matches!(candidate.phase, Phase::Failed { .. })
-            && let Some(other) = self.candidate(primary, Some(&rescue))
-        {
-            self.promote(turn, primary, &other, stand_in.incident.cause, Urgency::InTime);
+        let fresh = candidate.incarnation > stand_in.after;
+        if candidate.phase == Phase::Ready && fresh {
+            return self.set_standing(turn, primary, Standing::Away(stand_in), Kind::FailedOver { rescue });
+        }
+        if instance.phase == Phase::Ready && stand_in.incident.cause != Cause::ByHand {
+            let kind = Kind::FailoverCancelled { rescue: rescue.clone() };
+            self.set_standing(turn, primary, Standing::Own, kind);
+            return self.stand_down(turn, &rescue);
+        }
+        match candidate.phase {
+            // The order to restart it was lost with an earlier supervisor.
+            Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy if !fresh => {
+                self.with(&rescue, |rescue| rescue.freshen(turn));
+            }
+            Phase::Backoff { .. } | Phase::Failed { .. } => self.pass_on(turn, primary, stand_in),
+            Phase::Stopped
+            | Phase::Adopting
+            | Phase::Spawning
+            | Phase::Starting
+            | Phase::Ready
+            | Phase::Unhealthy
+            | Phase::Stopping { .. } => {}
         }
     }
 
-    fn evaluate_away(&mut self, turn: &mut Turn<'_>, primary: &Name, stand_in: &StandIn) {
+    /// The rescue died on its way: another one may be sooner. If it died for good and nobody else is there, the
+    /// call stands, and an operator or the primary itself will end it.
+    fn pass_on(&mut self, turn: &mut Turn<'_>, primary: &Name, stand_in: StandIn) {
+        let rescue = stand_in.rescue.clone();
+        let other = self.candidate(primary, Some(&rescue));
+        let sooner = other.filter(|name| self.instances.get(name).is_some_and(|other| rank(other) < DEAD));
+        let phase = self.instances.get(&rescue).map(|rescue| &rescue.phase);
+        if let Some(next) = sooner {
+            self.set_standing(turn, primary, Standing::Own, Kind::RescueLost { rescue: rescue.clone() });
+            self.stand_down(turn, &rescue);
+            self.promote(turn, primary, &next, stand_in.incident, Urgency::InTime);
+        } else if matches!(phase, Some(Phase::Failed { retry: None, .. })) {
+            let cause = stand_in.incident.cause;
+            let ready = self.instances.get(primary).is_some_and(|instance| instance.phase == Phase::Ready);
+            if ready { self.fail_back(turn, primary) } else { self.note_alone(turn, primary, cause) }
+        }
+    }
+
+    /// The active rescue stays in its place as long as it lives; being restarted by hand is living, too.
+    fn evaluate_away(&mut self, turn: &mut Turn<'_>, primary: &Name, stand_in: StandIn) {
         let viable = self.rescues_of(primary).find(|candidate| *candidate.name() == stand_in.rescue);
         let alive = viable.is_some_and(|rescue| {
-            Self::can_stand_in(rescue) && rescue.death.is_none() && rescue.is_running()
+            let up = rescue.is_running() || rescue.phase == Phase::Stopped;
+            Self::can_stand_in(rescue) && rescue.death.is_none() && up
         });
         if !alive {
             self.rescue_lost(turn, primary, stand_in);
@@ -312,18 +346,39 @@ impl Supervisor {
         }
     }
 
-    /// The rescue cannot stand in any more: the primary, if it is ready, or the next one.
-    fn rescue_lost(&mut self, turn: &mut Turn<'_>, primary: &Name, stand_in: &StandIn) {
-        let rescue = &stand_in.rescue;
+    /// An adoption found nothing alive of `rescue`: wherever it stood in, it has to become ready again first.
+    pub(crate) fn found_down(&mut self, turn: &mut Turn<'_>, rescue: &Name) {
+        let Some(instance) = self.instances.get(rescue).filter(|rescue| rescue.phase == Phase::Stopped)
+        else {
+            return;
+        };
+        for primary in instance.policy.rescues.clone() {
+            let standing = self.instances.get(&primary).map(|instance| instance.record.standing.clone());
+            if let Some(Standing::Away(by)) = standing
+                && by.rescue == *rescue
+                && self.halting.is_none()
+            {
+                self.rescue_lost(turn, &primary, by);
+            }
+        }
+    }
+
+    /// The rescue cannot stand in any more: the primary, if it is ready, or the next one. Where an operator took
+    /// both down, nobody else is called.
+    fn rescue_lost(&mut self, turn: &mut Turn<'_>, primary: &Name, stand_in: StandIn) {
+        let StandIn { rescue, incident, .. } = stand_in;
         let Some(instance) = self.instances.get(primary) else { return };
         if instance.phase == Phase::Ready {
             return self.fail_back(turn, primary);
         }
-        let next = self.candidate(primary, Some(rescue)).or_else(|| self.candidate(primary, None));
+        let called = self.rescues_of(primary).find(|candidate| *candidate.name() == rescue);
+        let able = called.is_some_and(Self::can_stand_in);
+        let wanted = instance.goal == Goal::Run || able;
         self.set_standing(turn, primary, Standing::Own, Kind::RescueLost { rescue: rescue.clone() });
-        self.stand_down(turn, rescue);
-        if let Some(next) = next {
-            self.promote(turn, primary, &next, stand_in.incident.cause.clone(), Urgency::InTime);
+        self.stand_down(turn, &rescue);
+        let next = self.candidate(primary, None).or(able.then_some(rescue));
+        if let Some(next) = next.filter(|_| wanted) {
+            self.promote(turn, primary, &next, incident, Urgency::InTime);
         }
     }
 
@@ -337,7 +392,7 @@ impl Supervisor {
     }
 
     /// The rescue's role has ended; a cold one is stopped by its goal.
-    fn stand_down(&mut self, turn: &mut Turn<'_>, rescue: &Name) {
+    pub(crate) fn stand_down(&mut self, turn: &mut Turn<'_>, rescue: &Name) {
         self.refresh_goal(rescue);
         turn.touch(rescue);
         self.inform(turn, rescue);
@@ -365,5 +420,48 @@ impl Supervisor {
         let since = instance.health.ready_since().filter(|_| instance.phase == Phase::Ready)?;
         let after = policy.failback_after.saturating_mul(1 << instance.flaps);
         Some(Deadline { at: since + after, why: Why::Failback })
+    }
+}
+
+impl Instance {
+    /// Restarts a rescue that runs since before the incident, so that it finds the incident in its surroundings.
+    fn freshen(&mut self, turn: &mut Turn<'_>) {
+        if self.death.is_some() {
+            // It was about to be restarted anyhow.
+            self.restarts.count(turn.now, &self.policy.restart);
+        }
+        let grace = self.policy.stop_grace.min(PROMOTION_GRACE);
+        self.end(turn, Means::Grace(grace), Then::Run);
+    }
+
+    /// A rescue that is down is called.
+    fn hurry(&mut self, turn: &mut Turn<'_>, urgency: Urgency) {
+        let waits = self.phase != Phase::Stopped;
+        match urgency {
+            Urgency::AtOnce if waits => {
+                self.restarts.count(turn.now, &self.policy.restart);
+                self.enter(turn, Phase::Stopped);
+            }
+            // It was stopped before its backoff was over.
+            Urgency::InTime if !waits && self.restarts.troubled() => self.back_off(turn),
+            Urgency::AtOnce | Urgency::InTime => {}
+        }
+    }
+}
+
+/// From this rank on, a rescue has died or failed.
+const DEAD: u8 = 3;
+
+/// How soon a rescue can stand in: 0 now, 1 it runs, 2 it can be started. One that died before it was stable is
+/// called late even where it is down, so that two of them do not start and die in a tight circle.
+fn rank(rescue: &Instance) -> u8 {
+    let troubled = rescue.death.is_some() || rescue.restarts.troubled();
+    match rescue.phase {
+        Phase::Ready => 0,
+        Phase::Starting | Phase::Unhealthy | Phase::Spawning | Phase::Adopting => 1,
+        Phase::Stopped | Phase::Stopping { .. } if troubled => DEAD,
+        Phase::Stopped | Phase::Stopping { .. } => 2,
+        Phase::Backoff { .. } => DEAD,
+        Phase::Failed { .. } => DEAD + 1,
     }
 }

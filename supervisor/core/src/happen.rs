@@ -16,20 +16,27 @@ use crate::{
 
 impl Instance {
     pub(crate) fn on_launched(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process) {
-        if incarnation != self.incarnation || self.launching == Launching::No {
+        let expected = match self.launching {
+            Launching::Ordered(_) => true,
+            // Too late to be wanted, in time to be known: the sweep will end it, and its end is recorded.
+            Launching::No => self.is_being_swept() && self.record.launched < incarnation,
+            Launching::Held => false,
+        };
+        if incarnation != self.incarnation || !expected {
             return self.stale(turn, incarnation);
         }
         self.launching = Launching::No;
         self.process = Some(process);
         self.record.launched = incarnation;
-        if self.record.previous_base.take().is_some() {
-            turn.store(self.name());
-        }
+        self.record.observed = self.observed;
+        self.record.previous_base = None;
+        turn.store(self.name());
         self.note(turn, Kind::Started { pid: process.pid });
         match &self.phase {
             Phase::Spawning => self.started(turn),
-            Phase::Stopping { .. } => self.order(turn),
-            Phase::Stopped
+            Phase::Stopping { means: Means::Grace(_) | Means::Kill, .. } => self.order(turn),
+            Phase::Stopping { means: Means::Sweep, .. }
+            | Phase::Stopped
             | Phase::Adopting
             | Phase::Starting
             | Phase::Ready
@@ -40,10 +47,11 @@ impl Instance {
     }
 
     fn started(&mut self, turn: &mut Turn<'_>) {
-        self.health = Health::starting(turn.now, &self.policy.health);
+        self.health = Health::starting(turn.now, &self.terms.health);
         self.enter(turn, Phase::Starting);
-        match self.policy.health.startup {
+        match self.terms.health.startup {
             Startup::AtOnce => self.become_ready(turn),
+            Startup::Notify if self.notified == self.incarnation => self.become_ready(turn),
             Startup::Notify => {}
             Startup::Probe => self.probe(turn, ProbeKind::Startup),
         }
@@ -52,7 +60,7 @@ impl Instance {
     fn become_ready(&mut self, turn: &mut Turn<'_>) {
         let after = turn.now.since(self.process.map_or(turn.now, |process| process.started));
         let kind = if self.phase == Phase::Unhealthy { Kind::Healthy } else { Kind::Ready { after } };
-        self.health.ready(turn.now, &self.policy.health, turn.rng);
+        self.health.ready(turn.now, &self.terms.health, turn.rng);
         self.note(turn, kind);
         self.death = None;
         self.alone = false;
@@ -65,7 +73,7 @@ impl Instance {
         incarnation: Incarnation,
         failure: LaunchFailure,
     ) {
-        if incarnation != self.incarnation || self.launching == Launching::No {
+        if incarnation != self.incarnation || !matches!(self.launching, Launching::Ordered(_)) {
             return self.stale(turn, incarnation);
         }
         self.launching = Launching::No;
@@ -93,7 +101,8 @@ impl Instance {
         if incarnation != self.incarnation {
             return self.stale(turn, incarnation);
         }
-        if self.phase == Phase::Starting && self.policy.health.startup == Startup::Notify {
+        self.notified = incarnation;
+        if self.phase == Phase::Starting && self.terms.health.startup == Startup::Notify {
             self.become_ready(turn);
         }
     }
@@ -103,10 +112,8 @@ impl Instance {
             return self.stale(turn, incarnation);
         }
         let finding = match self.phase {
-            Phase::Starting => self.health.startup_answer(turn.now, &self.policy.health, report),
-            Phase::Ready | Phase::Unhealthy => {
-                self.health.watch_answer(turn.now, &self.policy.health, report)
-            }
+            Phase::Starting => self.health.startup_answer(turn.now, &self.terms.health, report),
+            Phase::Ready | Phase::Unhealthy => self.health.watch_answer(turn.now, &self.terms.health, report),
             Phase::Stopped
             | Phase::Adopting
             | Phase::Spawning
@@ -145,24 +152,26 @@ impl Instance {
     }
 
     pub(crate) fn on_exited(&mut self, turn: &mut Turn<'_>, exit: Exit) {
-        turn.act_durably(Action::Acknowledge { name: self.name().clone(), incarnation: exit.incarnation });
-        if exit.incarnation <= self.record.seen || exit.incarnation > self.incarnation {
-            return self.stale(turn, exit.incarnation);
+        let Exit { incarnation, .. } = exit;
+        let unborn = incarnation == self.incarnation && self.launching == Launching::Held;
+        let possible = incarnation <= self.incarnation.max(self.used) || self.awaits_adoption();
+        if unborn || !possible {
+            return self.stale(turn, incarnation);
+        }
+        turn.act_durably(Action::Acknowledge { name: self.name().clone(), incarnation });
+        if incarnation <= self.record.seen {
+            return self.stale(turn, incarnation);
         }
         self.record_exit(turn, &exit);
-        if exit.incarnation < self.incarnation {
+        // A later life may run: only the adoption tells.
+        if incarnation != self.incarnation || self.awaits_adoption() {
             return;
         }
         self.launching = Launching::No;
         match &self.phase {
             Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy => {
                 self.health.unready();
-                self.process = None;
-                if self.goal == Goal::Run {
-                    self.recover(turn, Cause::Exited(exit));
-                } else {
-                    self.rest(turn, Then::Rest);
-                }
+                self.rest(turn, Then::Recover(Cause::Exited(exit)));
             }
             // Only the sweep proves that the worker itself is gone.
             Phase::Stopping { means: Means::Sweep, .. } => {}
@@ -190,8 +199,8 @@ impl Instance {
     }
 
     pub(crate) fn on_worker_lost(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation) {
-        if incarnation != self.incarnation {
-            return;
+        if incarnation != self.incarnation || self.launching == Launching::Held {
+            return self.stale(turn, incarnation);
         }
         match &self.phase {
             Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy => {
@@ -219,76 +228,92 @@ impl Instance {
         }
         let Phase::Stopping { then, means: Means::Sweep } = &self.phase else { return };
         let then = then.clone();
-        if self.record.seen < incarnation && self.record.launched >= incarnation {
-            let _exit = self.record_unknown_exit(turn, incarnation);
+        if self.record.seen < self.record.launched {
+            let _exit = self.record_unknown_exit(turn, self.record.launched);
         }
         self.rest(turn, then);
     }
 
     pub(crate) fn on_adopted(&mut self, turn: &mut Turn<'_>, adoption: Adoption, boot: Boot) {
+        if !self.awaits_adoption() {
+            return self.on_late_adoption(turn, adoption);
+        }
         let mut news = None;
         for exit in adoption.exits {
-            turn.act_durably(Action::Acknowledge {
-                name: self.name().clone(),
-                incarnation: exit.incarnation,
-            });
-            if exit.incarnation > self.record.seen {
+            let (name, incarnation) = (self.name().clone(), exit.incarnation);
+            turn.act_durably(Action::Acknowledge { name, incarnation });
+            if incarnation > self.record.seen {
                 self.record_exit(turn, &exit);
                 news = Some(exit);
             }
         }
-        let then = match &self.phase {
-            Phase::Adopting => None,
-            Phase::Stopping { then, .. } => Some(then.clone()),
-            Phase::Stopped
-            | Phase::Spawning
-            | Phase::Starting
-            | Phase::Ready
-            | Phase::Unhealthy
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. } => return,
-        };
         match adoption.found {
-            Found::Running { incarnation, process, notified, stopping } => {
-                self.adopt(turn, incarnation, process, notified);
-                if stopping || self.goal == Goal::Rest || then.is_some() {
-                    let means = self.means(Manner::Graceful);
-                    self.order_end(turn, means, then.unwrap_or(Then::Run));
+            Found::Running { incarnation, process, notified, stopping } if incarnation > self.record.seen => {
+                let ending = self.ending().or_else(|| {
+                    let unwanted = stopping || self.goal == Goal::Rest;
+                    unwanted.then(|| (self.means(Manner::Graceful), Then::Run))
+                });
+                if notified {
+                    self.notified = incarnation;
+                }
+                self.adopt(turn, incarnation, process);
+                match ending {
+                    Some((means, then)) => self.order_end(turn, means, then),
+                    None => self.started(turn),
                 }
             }
-            Found::Idle { incarnation } => {
+            // Its exit is in the journal: it runs no more.
+            Found::Running { incarnation, .. } | Found::Idle { incarnation } => {
                 self.incarnation = self.incarnation.max(incarnation);
-                self.found_dead(turn, then, news, boot);
+                self.used = Incarnation(0);
+                self.found_dead(turn, news, boot);
             }
-            Found::Nothing => self.found_dead(turn, then, news, boot),
+            Found::Nothing => self.found_dead(turn, news, boot),
         }
     }
 
-    fn adopt(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process, notified: bool) {
-        self.incarnation = incarnation;
-        self.process = Some(process);
-        if self.record.launched < incarnation {
+    /// The answer was not waited for any more: a sweep decides, and what is learned is its number.
+    fn on_late_adoption(&mut self, turn: &mut Turn<'_>, adoption: Adoption) {
+        for exit in adoption.exits {
+            self.on_exited(turn, exit);
+        }
+        if let Found::Running { incarnation, .. } = adoption.found
+            && self.is_being_swept()
+            && self.record.launched < incarnation
+        {
             self.record.launched = incarnation;
             turn.store(self.name());
         }
-        self.note(turn, Kind::Adopted { pid: process.pid });
-        self.started(turn);
-        if notified && self.phase == Phase::Starting && self.policy.health.startup == Startup::Notify {
-            self.become_ready(turn);
-        }
     }
 
-    fn found_dead(&mut self, turn: &mut Turn<'_>, then: Option<Then>, news: Option<Exit>, boot: Boot) {
+    fn adopt(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process) {
+        self.incarnation = incarnation;
+        self.used = Incarnation(0);
+        self.process = Some(process);
+        if self.record.launched < incarnation {
+            self.record.launched = incarnation;
+            self.record.observed = self.observed;
+            turn.store(self.name());
+        }
+        self.reserve(turn);
+        self.note(turn, Kind::Adopted { pid: process.pid });
+    }
+
+    fn found_dead(&mut self, turn: &mut Turn<'_>, news: Option<Exit>, boot: Boot) {
         let mut news = news;
         if self.record.seen < self.record.launched {
             news = Some(self.record_unknown_exit(turn, self.record.launched));
         }
-        match (then, news) {
-            (Some(then), _) => self.rest(turn, then),
-            (None, Some(exit)) if !exit.ordered && boot == Boot::Same && self.goal == Goal::Run => {
-                self.recover(turn, Cause::Exited(exit));
-            }
-            (None, _) => {
+        self.incarnation = self.incarnation.max(self.record.launched);
+        self.reserve(turn);
+        // What died is recovered, and what was given up is left so. After a restart of the host, and after an
+        // end that was ordered, it begins anew.
+        let death = news.filter(|exit| !exit.ordered).or_else(|| self.record.gave_up.clone());
+        let death = death.filter(|_| boot == Boot::Same && self.goal == Goal::Run);
+        match (self.ending(), death) {
+            (Some((_, then)), _) => self.rest(turn, then),
+            (None, Some(exit)) => self.recover(turn, Cause::Exited(exit)),
+            (None, None) => {
                 self.enter(turn, Phase::Stopped);
                 if self.goal == Goal::Rest {
                     turn.act(Action::Release { name: self.name().clone() });
@@ -301,7 +326,11 @@ impl Instance {
     pub(crate) fn on_deadline(&mut self, turn: &mut Turn<'_>) {
         match &self.phase {
             Phase::Stopped => {}
-            Phase::Adopting => self.sweep(turn, Then::Run),
+            Phase::Adopting => {
+                self.note(turn, Kind::WorkerLost);
+                self.death = Some(Cause::WorkerLost);
+                self.sweep(turn, Then::Recover(Cause::WorkerLost));
+            }
             Phase::Spawning => {
                 if let Launching::Ordered(at) = self.launching
                     && at + ANSWER_LIMIT <= turn.now
@@ -312,7 +341,7 @@ impl Instance {
                 }
             }
             Phase::Starting => {
-                let finding = self.health.startup_due(turn.now, &self.policy.health);
+                let finding = self.health.startup_due(turn.now, &self.terms.health);
                 self.on_finding(turn, finding);
                 if self.phase == Phase::Starting {
                     self.probe(turn, ProbeKind::Startup);
@@ -322,7 +351,7 @@ impl Instance {
                 if self.stable_at().is_some_and(|at| at <= turn.now) {
                     self.restarts.stable();
                 }
-                let finding = self.health.watch_due(turn.now, &self.policy.health);
+                let finding = self.health.watch_due(turn.now, &self.terms.health);
                 self.on_finding(turn, finding);
                 if matches!(self.phase, Phase::Ready | Phase::Unhealthy) {
                     self.probe(turn, ProbeKind::Watch);
@@ -367,19 +396,20 @@ impl Instance {
     }
 
     fn probe(&mut self, turn: &mut Turn<'_>, kind: ProbeKind) {
-        if self.health.ask(turn.now, &self.policy.health) {
+        if self.health.ask(turn.now, &self.terms.health) {
             turn.act(Action::Probe {
                 name: self.name().clone(),
                 incarnation: self.incarnation,
                 kind,
                 block: self.record.block,
-                spec: Arc::clone(&self.record.spec),
+                spec: Arc::clone(&self.terms.spec),
             });
         }
         turn.rearm(self.name());
     }
 
+    /// It changes nothing, and says so.
     fn stale(&self, turn: &mut Turn<'_>, about: Incarnation) {
-        self.note(turn, Kind::StaleReport { about });
+        turn.entries.push((Some(self.name().clone()), self.incarnation, Kind::StaleReport { about }));
     }
 }

@@ -108,9 +108,11 @@ impl Health {
         true
     }
 
-    /// A probe's answer to a starting gateway.
+    /// A probe's answer to a starting gateway. An answer that nobody waits for says nothing.
     pub fn startup_answer(&mut self, now: Moment, policy: &HealthPolicy, report: Report) -> Finding {
-        self.answer_by = None;
+        if self.answer_by.take().is_none() {
+            return Finding::Same;
+        }
         self.next_probe = Some(now + policy.startup_interval);
         if report.progress != self.progress {
             self.progress = report.progress;
@@ -125,10 +127,9 @@ impl Health {
         }
     }
 
-    /// A probe's answer to a running gateway.
+    /// A probe's answer to a running gateway. An answer that nobody waits for says nothing.
     pub fn watch_answer(&mut self, now: Moment, policy: &HealthPolicy, report: Report) -> Finding {
-        let Some(watch) = policy.watch else { return Finding::Same };
-        self.answer_by = None;
+        let (Some(watch), Some(_)) = (policy.watch, self.answer_by.take()) else { return Finding::Same };
         self.next_probe = Some(now + watch.interval);
         self.judge(watch, report)
     }

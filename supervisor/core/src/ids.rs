@@ -72,7 +72,7 @@ impl Incarnation {
     /// The life after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -3,20 +3,17 @@
 //! An instance is told by [`Goal`] whether it should run; who decides that (wishes, standby, failover) is
 //! [`failover`](crate::failover). Everything here is local: an instance never looks at another.
 
-use alloc::{
-    string::{String, ToString},
-    sync::Arc,
-};
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use crate::{
     action::{Action, Launch},
-    event::{Exit, ExitStatus, LaunchFailure, Manner, Process},
+    event::{Exit, ExitStatus, LaunchFailure, Process},
     failover::{Cause, Incident},
     health::Health,
     ids::{Incarnation, Name, Revision},
     journal::Kind,
-    policy::{Condition, Policy},
+    policy::{Condition, HealthPolicy, Policy},
     record::{RESERVE, RESERVE_AT, Record},
     restart::{Next, Restarts},
     time::{Deadline, Moment, Why},
@@ -81,7 +78,7 @@ pub enum Then {
 }
 
 /// How a process is being ended, from mild to harsh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Means {
     /// Asked to end; the worker kills it after this grace.
     Grace(Duration),
@@ -126,6 +123,12 @@ pub struct Instance {
     pub(crate) incarnation: Incarnation,
     /// The spec's generation that the current life was started with.
     pub(crate) observed: u64,
+    /// What the current life is judged by; a changed spec shows at the next start.
+    pub(crate) terms: Terms,
+    /// Numbers up to this one may have been used by an earlier supervisor; 0 once it is known which were.
+    pub(crate) used: Incarnation,
+    /// The newest life that said READY=1.
+    pub(crate) notified: Incarnation,
     pub(crate) process: Option<Process>,
     /// The start ordered last has not been answered.
     pub(crate) launching: Launching,
@@ -153,6 +156,13 @@ pub struct Instance {
     pub(crate) timer: Option<Deadline>,
 }
 
+/// What a life is judged by: fixed at its start, like the program's own configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) spec: Arc<str>,
+    pub(crate) health: HealthPolicy,
+}
+
 /// How far a launch has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launching {
@@ -167,7 +177,9 @@ pub enum Launching {
 impl Instance {
     /// A new instance that has never run.
     pub(crate) fn new(record: Record, policy: Policy, now: Moment) -> Self {
-        let (incarnation, generation) = (record.launched, record.generation);
+        let incarnation = record.launched;
+        let observed = if record.observed == 0 { record.generation } else { record.observed };
+        let terms = Terms { spec: Arc::clone(&record.spec), health: policy.health };
         Self {
             record,
             policy,
@@ -175,7 +187,10 @@ impl Instance {
             since: now,
             goal: Goal::Rest,
             incarnation,
-            observed: generation,
+            observed,
+            terms,
+            used: Incarnation(0),
+            notified: Incarnation(0),
             process: None,
             launching: Launching::No,
             restarts: Restarts::default(),
@@ -213,6 +228,25 @@ impl Instance {
         }
     }
 
+    /// Whether it is not known yet what an earlier supervisor left of it.
+    pub(crate) fn awaits_adoption(&self) -> bool {
+        match self.phase {
+            Phase::Adopting => true,
+            // Whatever else is being ended has a process, or a launch that will tell whether it has.
+            Phase::Stopping { means: Means::Grace(_) | Means::Kill, .. } => {
+                self.process.is_none() && self.launching == Launching::No
+            }
+            Phase::Stopped
+            | Phase::Spawning
+            | Phase::Starting
+            | Phase::Ready
+            | Phase::Unhealthy
+            | Phase::Stopping { means: Means::Sweep, .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => false,
+        }
+    }
+
     pub(crate) fn note(&self, turn: &mut Turn<'_>, kind: Kind) {
         turn.note(self.name(), self.incarnation, kind);
     }
@@ -225,10 +259,14 @@ impl Instance {
 
     /// Starts a new life.
     pub(crate) fn begin(&mut self, turn: &mut Turn<'_>, incidents: alloc::vec::Vec<Incident>) {
-        self.incarnation = self.incarnation.max(self.record.launched).next();
+        self.incarnation = self.incarnation.max(self.record.launched).max(self.used).next();
         self.observed = self.record.generation;
+        self.terms = Terms { spec: Arc::clone(&self.record.spec), health: self.policy.health };
         self.process = None;
         self.reserve(turn);
+        if self.record.gave_up.take().is_some() {
+            turn.store(self.name());
+        }
         self.launching = Launching::Held;
         self.enter(turn, Phase::Spawning);
         turn.launches.push(Launch {
@@ -241,93 +279,15 @@ impl Instance {
         });
     }
 
-    /// Reserves further incarnations in time.
+    /// Reserves further incarnations in time. A reservation that is on its way is not repeated, unless lives
+    /// that never left used it up meanwhile.
     pub(crate) fn reserve(&mut self, turn: &mut Turn<'_>) {
-        if self.reserving.is_none() && self.incarnation.0 + RESERVE_AT > self.record.reserved.0 {
-            self.record.reserved = Incarnation(self.incarnation.0 + RESERVE);
+        let Incarnation(newest) = self.incarnation.max(self.record.launched);
+        let Incarnation(reserved) = self.record.reserved;
+        let spare = reserved.saturating_sub(newest);
+        if newest > reserved || (spare < RESERVE_AT && self.reserving.is_none()) {
+            self.record.reserved = Incarnation(newest.saturating_add(RESERVE));
             turn.reserve(self.name());
-        }
-    }
-
-    /// How `manner` is done to this instance.
-    pub(crate) fn means(&self, manner: Manner) -> Means {
-        match manner {
-            Manner::Graceful => Means::Grace(self.policy.stop_grace),
-            Manner::Force => Means::Kill,
-        }
-    }
-
-    /// Ends the current life.
-    pub(crate) fn end(&mut self, turn: &mut Turn<'_>, means: Means, then: Then) {
-        match &self.phase {
-            Phase::Stopped => {}
-            Phase::Backoff { .. } | Phase::Failed { .. } => self.rest(turn, then),
-            Phase::Adopting => {
-                self.enter(turn, Phase::Stopping { then, means });
-                self.overdue = turn.now + ANSWER_LIMIT;
-            }
-            Phase::Spawning if self.launching == Launching::Held => {
-                turn.cancelled.push(self.name().clone());
-                self.launching = Launching::No;
-                self.rest(turn, then);
-            }
-            Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy => {
-                self.order_end(turn, means, then);
-            }
-            Phase::Stopping { means: now, .. } if means > *now => self.order_end(turn, means, then),
-            Phase::Stopping { means: now, .. } => {
-                self.phase = Phase::Stopping { then, means: *now };
-                turn.touch(self.name());
-            }
-        }
-    }
-
-    pub(crate) fn order_end(&mut self, turn: &mut Turn<'_>, means: Means, then: Then) {
-        self.health.unready();
-        self.enter(turn, Phase::Stopping { then, means });
-        self.order(turn);
-    }
-
-    /// Gives the order that fits the means, and sets the time by which it should have worked.
-    pub(crate) fn order(&mut self, turn: &mut Turn<'_>) {
-        let Phase::Stopping { means, .. } = self.phase else { return };
-        let (name, incarnation) = (self.name().clone(), self.incarnation);
-        match means {
-            Means::Grace(grace) => {
-                self.overdue = turn.now + grace + STOP_SLACK;
-                turn.act(Action::Stop { name, incarnation, grace });
-            }
-            Means::Kill => {
-                self.overdue = turn.now + STOP_SLACK;
-                turn.act(Action::Kill { name, incarnation });
-            }
-            Means::Sweep => {
-                self.overdue = turn.now + STOP_SLACK;
-                turn.act(Action::Sweep { name, incarnation });
-            }
-        }
-    }
-
-    /// The worker is of no use; everything is killed.
-    pub(crate) fn sweep(&mut self, turn: &mut Turn<'_>, then: Then) {
-        self.order_end(turn, Means::Sweep, then);
-    }
-
-    /// Nothing is alive any more.
-    pub(crate) fn rest(&mut self, turn: &mut Turn<'_>, then: Then) {
-        self.process = None;
-        self.launching = Launching::No;
-        match then {
-            Then::Recover(cause) if self.goal == Goal::Run => self.recover(turn, cause),
-            Then::Run if self.goal == Goal::Run => {
-                self.enter(turn, Phase::Stopped);
-            }
-            Then::Rest | Then::Run | Then::Recover(_) => {
-                self.death = None;
-                self.note(turn, Kind::Stopped);
-                self.enter(turn, Phase::Stopped);
-                turn.act(Action::Release { name: self.name().clone() });
-            }
         }
     }
 
@@ -338,6 +298,8 @@ impl Instance {
             self.death = Some(cause);
             if let Failure::Fatal(exit) | Failure::NotRestarted(exit) = &failure {
                 self.note(turn, Kind::GaveUp(exit.clone()));
+                self.record.gave_up = Some(exit.clone());
+                turn.store(self.name());
             }
             self.enter(turn, Phase::Failed { failure, retry: None });
             turn.act(Action::Release { name: self.name().clone() });
@@ -352,6 +314,12 @@ impl Instance {
             return;
         }
         self.death = Some(cause);
+        self.back_off(turn);
+    }
+
+    /// It waits for its next start, as long as its deaths so far ask for.
+    pub(crate) fn back_off(&mut self, turn: &mut Turn<'_>) {
+        let policy = &self.policy.restart;
         match self.restarts.next(turn.now, policy, turn.rng) {
             Next::After(delay) => {
                 if !delay.is_zero() {
@@ -361,7 +329,9 @@ impl Instance {
             }
             Next::Spent(until) => {
                 self.note(turn, Kind::BudgetSpent { budget: policy.budget, window: policy.window });
-                self.enter(turn, Phase::Failed { failure: Failure::BudgetSpent, retry: Some(until) });
+                // No budget at all means never.
+                let retry = (policy.budget > 0).then_some(until);
+                self.enter(turn, Phase::Failed { failure: Failure::BudgetSpent, retry });
                 turn.act(Action::Release { name: self.name().clone() });
             }
         }
@@ -382,7 +352,7 @@ impl Instance {
                 Launching::Ordered(at) => Some(Deadline { at: at + ANSWER_LIMIT, why: Why::Answer }),
                 Launching::No | Launching::Held => None,
             },
-            Phase::Starting => Some(self.health.startup_deadline(&self.policy.health)),
+            Phase::Starting => Some(self.health.startup_deadline(&self.terms.health)),
             Phase::Ready | Phase::Unhealthy => {
                 let stable = self.stable_at().map(|at| Deadline { at, why: Why::Stable });
                 self.health.probe_deadline().into_iter().chain(stable).min()
@@ -390,25 +360,6 @@ impl Instance {
             Phase::Stopping { .. } => Some(Deadline { at: self.overdue, why: Why::Stop }),
             Phase::Backoff { until } => Some(Deadline { at: *until, why: Why::Backoff }),
             Phase::Failed { retry, .. } => retry.map(|at| Deadline { at, why: Why::Retry }),
-        }
-    }
-
-    /// Why it is in its phase, one sentence without a full stop.
-    #[must_use]
-    pub fn reason(&self) -> String {
-        match &self.phase {
-            Phase::Failed { failure, .. } => match failure {
-                Failure::Fatal(exit) | Failure::NotRestarted(exit) => exit.status.to_string(),
-                Failure::BudgetSpent => "restarted too often".into(),
-                Failure::Launch(failure) => failure.to_string(),
-            },
-            Phase::Backoff { .. } => self.death.as_ref().map(ToString::to_string).unwrap_or_default(),
-            Phase::Starting | Phase::Unhealthy => self.health.message().into(),
-            Phase::Spawning if self.launching == Launching::Held => "waits for the disk".into(),
-            Phase::Stopping { means: Means::Grace(_), .. } => "was asked to end".into(),
-            Phase::Stopping { means: Means::Kill, .. } => "is being killed".into(),
-            Phase::Stopping { means: Means::Sweep, .. } => "what is left of it is being killed".into(),
-            Phase::Stopped | Phase::Adopting | Phase::Spawning | Phase::Ready => String::new(),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What holds after every event. Checked by `debug_assert!`, by every test and by the simulator.
 
-use alloc::{format, string::String};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 
 use crate::{
     Supervisor,
+    action::Launch,
     failover::Standing,
+    ids::{Name, Revision},
     instance::{Goal, Instance, Launching, Phase},
     record::Wish,
 };
@@ -12,9 +14,16 @@ use crate::{
 /// Says what does not hold.
 pub fn check(supervisor: &Supervisor) -> Result<(), String> {
     blocks(supervisor)?;
+    relations(supervisor)?;
+    timers(supervisor)?;
+    let mut held: BTreeMap<&Name, Vec<(Revision, &Launch)>> = BTreeMap::new();
+    for (gate, launch) in supervisor.outbox.launches() {
+        held.entry(&launch.name).or_default().push((gate, launch));
+    }
     for instance in supervisor.instances.values() {
         numbers(instance)?;
         processes(instance)?;
+        launches(supervisor, instance, held.get(instance.name()).map(Vec::as_slice).unwrap_or_default())?;
         wishes(supervisor, instance)?;
         place(supervisor, instance)?;
         deadline(supervisor, instance)?;
@@ -43,6 +52,56 @@ fn blocks(supervisor: &Supervisor) -> Result<(), String> {
     } else {
         Err("an instance holds no ports".into())
     }
+}
+
+/// The list of who rescues whom says what the instances say.
+fn relations(supervisor: &Supervisor) -> Result<(), String> {
+    let listed: usize = supervisor.rescuers.values().map(Vec::len).sum();
+    let mut declared = 0;
+    for instance in supervisor.instances.values() {
+        for (n, primary) in instance.policy.rescues.iter().enumerate() {
+            let known = supervisor.rescuers.get(primary).is_some_and(|list| list.contains(instance.name()));
+            hold(instance, "it is listed as a rescue", known)?;
+            declared += usize::from(!instance.policy.rescues[..n].contains(primary));
+        }
+    }
+    if listed == declared { Ok(()) } else { Err("somebody is listed as a rescue who is none".into()) }
+}
+
+/// The list of deadlines holds those of the instances and no others.
+fn timers(supervisor: &Supervisor) -> Result<(), String> {
+    for (deadline, name) in &supervisor.timers {
+        if supervisor.instances.get(name).is_none_or(|instance| instance.timer != Some(*deadline)) {
+            return Err(format!("{name}: {deadline:?} is nobody's"));
+        }
+    }
+    let set = supervisor.instances.values().filter(|instance| instance.timer.is_some()).count();
+    if set == supervisor.timers.len() { Ok(()) } else { Err("a deadline is not in the list".into()) }
+}
+
+/// A launch is held or has left exactly while its instance waits for it, and waits for a revision that is on its
+/// way to the disk.
+fn launches(
+    supervisor: &Supervisor,
+    instance: &Instance,
+    held: &[(Revision, &Launch)],
+) -> Result<(), String> {
+    let (spawning, right) = match instance.launching {
+        Launching::Held => (true, held.len() == 1),
+        Launching::Ordered(_) => {
+            (matches!(instance.phase, Phase::Spawning | Phase::Stopping { .. }), held.is_empty())
+        }
+        Launching::No => (instance.phase != Phase::Spawning, held.is_empty()),
+    };
+    hold(instance, "a launch under way exactly while spawning", spawning)?;
+    hold(instance, "one held launch for each that waits", right)?;
+    let fits = |(gate, launch): &(Revision, &Launch)| {
+        launch.incarnation == instance.incarnation
+            && supervisor.stored < *gate
+            && *gate <= supervisor.persisted
+            && instance.phase == Phase::Spawning
+    };
+    hold(instance, "a held launch is the current one, and will leave", held.iter().all(fits))
 }
 
 fn numbers(instance: &Instance) -> Result<(), String> {
@@ -93,16 +152,17 @@ fn wishes(supervisor: &Supervisor, instance: &Instance) -> Result<(), String> {
     )
 }
 
-/// Whoever stands in is known and does rescue this primary.
+/// Whoever stands in is known, does rescue this primary, and is wished up.
 fn place(supervisor: &Supervisor, instance: &Instance) -> Result<(), String> {
     let Some(stand_in) = instance.record.standing.stand_in() else { return Ok(()) };
+    if supervisor.halting.is_some() || instance.record.deleting.is_some() {
+        return Ok(());
+    }
     let mut rescues = supervisor.rescues_of(instance.name());
     let known = rescues.find(|rescue| *rescue.name() == stand_in.rescue);
-    let halting = supervisor.halting.is_some();
-    hold(instance, "who stands in is one of its rescues", halting || known.is_some())?;
+    hold(instance, "who stands in is one of its rescues", known.is_some_and(Supervisor::can_stand_in))?;
     let active = matches!(instance.record.standing, Standing::Away(_));
-    let alive = known.is_none_or(|rescue| rescue.is_running());
-    hold(instance, "who stands in is alive", halting || !active || alive)
+    hold(instance, "who stands in is alive", !active || known.is_some_and(Instance::is_running))
 }
 
 fn deadline(supervisor: &Supervisor, instance: &Instance) -> Result<(), String> {

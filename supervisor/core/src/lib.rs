@@ -44,6 +44,7 @@ extern crate alloc;
 pub mod action;
 mod command;
 pub mod denied;
+mod ending;
 pub mod event;
 pub mod failover;
 mod happen;
@@ -70,18 +71,18 @@ use alloc::{
 };
 
 use crate::{
-    action::{Action, Batch, Launch, Write},
+    action::Action,
     event::Event,
-    ids::{CommandId, Name, Revision},
-    instance::{Boot, Goal, Instance, Launching, Phase, Then},
-    journal::{Entry, Kind},
+    ids::{CommandId, Incarnation, Name, Revision},
+    instance::{Boot, Goal, Instance, Phase, Then},
+    journal::Kind,
     outbox::Outbox,
     policy::Policy,
     ports::{Pool, Ports},
     record::Record,
     rng::Rng,
     time::{Deadline, Moment},
-    turn::{Stored, Turn},
+    turn::Turn,
     view::View,
 };
 
@@ -120,10 +121,14 @@ pub struct Supervisor {
     max_instances: usize,
     revision: Revision,
     stored: Revision,
+    /// The revision of the newest changes that were sent to the disk.
+    persisted: Revision,
     outbox: Outbox,
     timers: BTreeSet<(Deadline, Name)>,
     /// Instances with a reservation on its way to the disk.
     reserving: Vec<Name>,
+    /// Deleted instances, and the last number each may have used.
+    graves: BTreeMap<Name, Incarnation>,
     rng: Rng,
     boot: Boot,
     store_failing: bool,
@@ -145,9 +150,11 @@ impl Supervisor {
             max_instances: origin.max_instances,
             revision,
             stored: origin.revision,
+            persisted: origin.revision,
             outbox: Outbox::default(),
             timers: BTreeSet::new(),
             reserving: Vec::new(),
+            graves: BTreeMap::new(),
             rng: Rng::new(origin.seed),
             boot: origin.boot,
             store_failing: false,
@@ -160,9 +167,10 @@ impl Supervisor {
         for (record, policy) in origin.records {
             let name = record.name.clone();
             supervisor.ports.hold(&name, record.block);
-            supervisor.relate(&name, &policy.rescues);
+            supervisor.relate(&mut turn, &name, &policy.rescues);
             let mut instance = Instance::new(record, policy, now);
             instance.durable = instance.record.reserved;
+            instance.used = instance.record.reserved;
             instance.enter(&mut turn, Phase::Adopting);
             turn.act(Action::Adopt(name.clone()));
             supervisor.instances.insert(name, instance);
@@ -170,6 +178,7 @@ impl Supervisor {
         supervisor.settle(&mut turn);
         supervisor.finish(turn, actions);
         supervisor.rng = rng;
+        debug_assert_eq!(invariant::check(&supervisor), Ok(()));
         supervisor
     }
 
@@ -192,8 +201,16 @@ impl Supervisor {
         self.timers.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Brings a view up to date.
-    pub fn refresh(&mut self, view: &mut View) {
+    /// The revision of the last change.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Brings a view up to date, and says whether it was not.
+    pub fn refresh(&mut self, view: &mut View) -> bool {
+        let flags = (view.store_failing, view.halting);
+        let stale = view.revision != self.revision || flags != (self.store_failing, self.halting.is_some());
         view.revision = self.revision;
         view.pool = self.ports.pool();
         view.store_failing = self.store_failing;
@@ -204,6 +221,7 @@ impl Supervisor {
                 None => view.remove(&name),
             }
         }
+        stale
     }
 
     /// The instances, by name.
@@ -224,6 +242,7 @@ impl Supervisor {
             Event::Adopted(name, adoption) => {
                 let boot = self.boot;
                 self.with(&name, |instance| instance.on_adopted(turn, adoption, boot));
+                self.found_down(turn, &name);
             }
             Event::Launched(name, incarnation, process) => {
                 self.with(&name, |instance| instance.on_launched(turn, incarnation, process));
@@ -251,31 +270,6 @@ impl Supervisor {
     fn with(&mut self, name: &Name, then: impl FnOnce(&mut Instance)) {
         if let Some(instance) = self.instances.get_mut(name) {
             then(instance);
-        }
-    }
-
-    fn on_stored(&mut self, turn: &mut Turn<'_>, revision: Revision) {
-        self.stored = self.stored.max(revision);
-        if core::mem::take(&mut self.store_failing) {
-            turn.note_own(Kind::StoreRecovered);
-        }
-        let stored = self.stored;
-        let instances = &mut self.instances;
-        self.reserving.retain(|name| {
-            let Some(instance) = instances.get_mut(name) else { return false };
-            if let Some((_, ceiling)) = instance.reserving.take_if(|(at, _)| *at <= stored) {
-                instance.durable = ceiling;
-            }
-            instance.reserving.is_some()
-        });
-        for action in self.outbox.release(stored) {
-            if let Action::Launch(launch) = &action
-                && let Some(instance) = instances.get_mut(&launch.name)
-            {
-                instance.launching = Launching::Ordered(turn.now);
-                turn.touch(&launch.name);
-            }
-            turn.act(action);
         }
     }
 
@@ -384,93 +378,6 @@ impl Supervisor {
                 let done = action::Done { revision: self.revision, created: false };
                 turn.act_durably(Action::Reply(id, Ok(done)));
             }
-        }
-    }
-
-    /// Gives the turn's changes their revisions, sends them to the disk, and holds back what waits for that.
-    fn finish(&mut self, mut turn: Turn<'_>, actions: &mut Vec<Action>) {
-        self.rearm(&mut turn);
-        turn.cancelled.iter().for_each(|name| self.outbox.cancel_launch(name));
-        turn.launches.retain(|launch| !turn.cancelled.contains(&launch.name) || self.still_wanted(launch));
-        let batch = self.batch(&mut turn);
-        actions.append(&mut turn.actions);
-        for launch in turn.launches {
-            self.launch(turn.now, launch, actions);
-        }
-        for mut action in turn.durably {
-            if let Action::Reply(_, Ok(done)) = &mut action {
-                done.revision = self.revision;
-            }
-            if self.revision <= self.stored {
-                actions.push(action);
-            } else {
-                self.outbox.hold(self.revision, action);
-            }
-        }
-        actions.extend(batch.map(Action::Persist));
-    }
-
-    fn still_wanted(&self, launch: &Launch) -> bool {
-        self.instances
-            .get(&launch.name)
-            .is_some_and(|i| i.phase == Phase::Spawning && i.incarnation == launch.incarnation)
-    }
-
-    /// The turn's changes as one batch.
-    fn batch(&mut self, turn: &mut Turn<'_>) -> Option<Batch> {
-        let mut entries = Vec::with_capacity(turn.entries.len());
-        for (instance, incarnation, kind) in core::mem::take(&mut turn.entries) {
-            self.revision.0 += 1;
-            entries.push(Entry { revision: self.revision, at: turn.now, instance, incarnation, kind });
-        }
-        let quiet = entries.is_empty();
-        if quiet && !(turn.stored.is_empty() && turn.writes.is_empty() && turn.touched.is_empty()) {
-            self.revision.0 += 1;
-        }
-        let revision = self.revision;
-        let mut writes = core::mem::take(&mut turn.writes);
-        let mut written: Vec<Name> = Vec::new();
-        for (name, why) in core::mem::take(&mut turn.stored) {
-            let Some(instance) = self.instances.get_mut(&name) else { continue };
-            match why {
-                Stored::Later => {}
-                Stored::BeforeLaunch => instance.launch_gate = revision,
-                Stored::Reservation => {
-                    instance.reserving = Some((revision, instance.record.reserved));
-                    self.reserving.push(name.clone());
-                }
-            }
-            if !written.contains(&name) {
-                writes.push(Write::Put(instance.record.clone()));
-                written.push(name);
-            }
-        }
-        for name in core::mem::take(&mut turn.touched) {
-            self.with(&name, |instance| instance.changed = revision);
-            self.changed.push(name);
-        }
-        (!writes.is_empty() || !quiet).then_some(Batch { revision, writes, entries })
-    }
-
-    /// Lets a launch go, or holds it until its instance and its number are durable.
-    fn launch(&mut self, now: Moment, launch: Launch, actions: &mut Vec<Action>) {
-        let Some(instance) = self.instances.get_mut(&launch.name) else { return };
-        let reserved = match instance.reserving {
-            Some((at, _)) if launch.incarnation > instance.durable => at,
-            Some(_) | None => Revision(0),
-        };
-        let gate = instance.launch_gate.max(reserved);
-        if gate <= self.stored {
-            instance.launching = Launching::Ordered(now);
-            let timer = instance.deadline();
-            let name = launch.name.clone();
-            if let Some(old) = core::mem::replace(&mut instance.timer, timer) {
-                self.timers.remove(&(old, name.clone()));
-            }
-            self.timers.extend(timer.map(|timer| (timer, name)));
-            actions.push(Action::Launch(launch));
-        } else {
-            self.outbox.hold(gate, Action::Launch(launch));
         }
     }
 }

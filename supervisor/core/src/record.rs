@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    event::Files,
+    event::{Exit, Files},
     failover::Standing,
     ids::{Incarnation, Name},
     ports::Block,
@@ -40,6 +40,12 @@ pub struct Record {
     pub launched: Incarnation,
     /// The exits of all incarnations up to this one are in the journal.
     pub seen: Incarnation,
+    /// The generation that the newest incarnation was started with.
+    #[serde(default)]
+    pub observed: u64,
+    /// It ended like this and is not run again: a new supervisor on the same host leaves it so.
+    #[serde(default)]
+    pub gave_up: Option<Exit>,
     /// Who is in this instance's place.
     pub standing: Standing,
     /// It is deleted once it has stopped.

@@ -20,6 +20,8 @@ pub(crate) struct Draft {
     pub(crate) ports: Ports,
     /// Who would exist, and whom each would rescue.
     known: BTreeMap<Name, Vec<Name>>,
+    /// Who is added or changed.
+    changed: Vec<Name>,
     /// Rescues whose primaries must be known.
     strict: Vec<Name>,
     most: usize,
@@ -34,7 +36,7 @@ impl Draft {
         let rescues = |name: &Name| supervisor.instances.get(name).map(|i| i.policy.rescues.clone());
         let known =
             supervisor.instances.keys().filter_map(|name| rescues(name).map(|r| (name.clone(), r))).collect();
-        Self { ports, known, strict: Vec::new(), most: supervisor.max_instances }
+        Self { ports, known, changed: Vec::new(), strict: Vec::new(), most: supervisor.max_instances }
     }
 
     /// Adds an instance and says which block it gets.
@@ -81,6 +83,7 @@ impl Draft {
         if definition.dangling == Dangling::Refused {
             self.strict.push(definition.name.clone());
         }
+        self.changed.push(definition.name.clone());
         self.known.insert(definition.name.clone(), definition.policy.rescues.clone());
     }
 
@@ -95,7 +98,7 @@ impl Draft {
                 return Err(Denied::UnknownPrimary { rescue: rescue.clone(), primary: primary.clone() });
             }
         }
-        self.strict.iter().try_for_each(|name| self.check_circle(name))
+        self.changed.iter().try_for_each(|name| self.check_circle(name))
     }
 
     /// Whether following `rescues` from `start` leads back to it.

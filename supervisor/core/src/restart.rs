@@ -33,8 +33,9 @@ impl Restarts {
             self.recent.pop_front();
         }
         let budget = usize::try_from(policy.budget).unwrap_or(usize::MAX);
-        if self.recent.len() >= budget {
-            let free = self.recent.front().map_or(now, |first| *first) + policy.window;
+        if let Some(over) = self.recent.len().checked_sub(budget) {
+            // A budget made smaller may be overspent by several: all of those have to leave the window.
+            let free = self.recent.get(over).map_or(now, |last| *last) + policy.window;
             return Next::Spent(free);
         }
         let delay = delay(self.in_row, policy);
@@ -100,7 +101,7 @@ fn delay(in_row: u32, policy: &RestartPolicy) -> Duration {
 mod tests {
     use super::*;
     use crate::policy::Policy;
-    use proptest::prelude::*;
+    use proptest::prelude::{prop_assert, proptest};
 
     fn policy() -> RestartPolicy {
         RestartPolicy { jitter_permille: 0, ..Policy::default().restart }

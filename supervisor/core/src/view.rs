@@ -2,6 +2,7 @@
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
+    string::{String, ToString},
     sync::Arc,
     vec::Vec,
 };
@@ -101,6 +102,12 @@ impl View {
     /// Who `instance` is in failover.
     #[must_use]
     pub fn role(&self, instance: &Instance) -> Role {
+        self.role_given(instance, || self.rescues_of(instance.name()).next().is_some())
+    }
+
+    /// The same for who knows already whether anyone may stand in for it, as those do who ask for all.
+    #[must_use]
+    pub fn role_given(&self, instance: &Instance, has_rescue: impl FnOnce() -> bool) -> Role {
         match &instance.record.standing {
             Standing::Promoting(_) | Standing::Away(_) => return Role::Rescued,
             Standing::Own => {}
@@ -113,7 +120,7 @@ impl View {
         match (places.is_empty(), instance.policy.rescues.is_empty()) {
             (false, _) => Role::Promoting,
             (true, false) => Role::Standby,
-            (true, true) if self.rescues_of(instance.name()).next().is_some() => Role::Primary,
+            (true, true) if has_rescue() => Role::Primary,
             (true, true) => Role::Single,
         }
     }
@@ -258,5 +265,24 @@ impl Instance {
     #[must_use]
     pub fn is_being_swept(&self) -> bool {
         matches!(self.phase, Phase::Stopping { means: Means::Sweep, .. })
+    }
+
+    /// Why it is in its phase, one sentence without a full stop.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match &self.phase {
+            Phase::Failed { failure, .. } => match failure {
+                Failure::Fatal(exit) | Failure::NotRestarted(exit) => exit.status.to_string(),
+                Failure::BudgetSpent => "restarted too often".into(),
+                Failure::Launch(failure) => failure.to_string(),
+            },
+            Phase::Backoff { .. } => self.death.as_ref().map(ToString::to_string).unwrap_or_default(),
+            Phase::Starting | Phase::Unhealthy => self.health.message().into(),
+            Phase::Spawning if self.launching == Launching::Held => "waits for the disk".into(),
+            Phase::Stopping { means: Means::Grace(_), .. } => "was asked to end".into(),
+            Phase::Stopping { means: Means::Kill, .. } => "is being killed".into(),
+            Phase::Stopping { means: Means::Sweep, .. } => "what is left of it is being killed".into(),
+            Phase::Stopped | Phase::Adopting | Phase::Spawning | Phase::Ready => String::new(),
+        }
     }
 }

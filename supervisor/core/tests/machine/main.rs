@@ -1,0 +1,9 @@
+//! The mind under test, through its public face only.
+
+mod adoption;
+mod commands;
+mod durability;
+mod failover;
+mod health;
+mod life;
+mod support;
