@@ -2,8 +2,10 @@
 
 use proptest::{collection::vec, option, prelude::*};
 
+use supervisor_core::ports::Block;
+
 use super::*;
-use crate::spec::{Runtime, Span, arbitrary};
+use crate::spec::{Kind, Runtime, Span, arbitrary};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -267,6 +269,29 @@ fn the_supervisors_own_business_needs_no_restart() {
             "{changes:#?}"
         );
     }
+}
+
+#[test]
+fn the_example_fleets_are_taken_and_what_they_call_defaults_are_defaults() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mut read = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let fleet = parse_among(&text, &[]).unwrap_or_else(|found| panic!("{}", found[0]));
+            assert!(!fleet.instances.is_empty(), "{}", path.display());
+            read += 1;
+            if path.ends_with("every-field.yaml") {
+                let (main, bare) = (&fleet.instances[0].1, InstanceSpec::default());
+                let asked = InstanceSpec { port: None, ..main.clone() };
+                assert_eq!(asked.policy(Kind::Openclaw), bare.policy(Kind::Openclaw));
+                let block = Block::at(18_789).unwrap();
+                assert_eq!(asked.probe_plan(Kind::Openclaw, block), bare.probe_plan(Kind::Openclaw, block));
+            }
+        }
+    }
+    assert!(read >= 5, "{read} examples");
 }
 
 /// Fleets that [`parse`] takes: specs that are valid by themselves, on ports and with rescues that fit.
