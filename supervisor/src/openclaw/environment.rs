@@ -158,8 +158,10 @@ fn is_inherited(name: &str) -> bool {
 fn search_path(from: &Ingredients<'_>) -> String {
     let inherited = from.host.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     match &from.runtime.beside {
-        Some(directory) => format!("{}:{inherited}", directory.display()),
-        None => inherited.to_owned(),
+        Some(directory) if inherited.split(':').next().map(Path::new) != Some(directory) => {
+            format!("{}:{inherited}", directory.display())
+        }
+        Some(_) | None => inherited.to_owned(),
     }
 }
 

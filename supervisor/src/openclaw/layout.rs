@@ -276,8 +276,7 @@ fn make_private(path: &Path, me: u32) -> Result<(), LayoutError> {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Another start of the same instance cannot be under way, so nobody makes it in between.
-            DirBuilder::new().mode(PRIVATE).create(path).map_err(make)?;
-            fs::symlink_metadata(path).map_err(make)?
+            return DirBuilder::new().mode(PRIVATE).create(path).map_err(make);
         }
         Err(error) => return Err(make(error)),
     };
