@@ -1,2 +1,19 @@
-//! openclawctl.
-fn main() {}
+//! `openclawctl`, the command line of the OpenClaw supervisor: a gRPC client and a terminal, nothing else.
+
+use std::process::ExitCode;
+
+mod app;
+mod command;
+mod complete;
+mod connect;
+mod context;
+mod daemon;
+mod error;
+mod progress;
+mod render;
+mod view;
+mod wait;
+
+fn main() -> ExitCode {
+    app::main()
+}

@@ -1,0 +1,24 @@
+//! One file for each command, and what several of them share.
+
+pub(crate) mod apply;
+pub(crate) mod completion;
+pub(crate) mod down;
+pub(crate) mod env;
+pub(crate) mod events;
+pub(crate) mod export;
+pub(crate) mod failback;
+pub(crate) mod failover;
+pub(crate) mod logs;
+pub(crate) mod man;
+pub(crate) mod ports;
+pub(crate) mod restart;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod supervisor;
+pub(crate) mod up;
+pub(crate) mod version;
+
+mod fleet_error;
+mod follow;
+mod verb;

@@ -1,0 +1,150 @@
+//! `openclawctl supervisor`: the daemon itself.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use supervisor_proto::v1::{GetInfoRequest, GetInfoResponse, ShutdownRequest};
+use tokio::time::{Instant, sleep};
+use tonic::Request;
+
+use crate::{
+    connect::{self, Place},
+    context::{Consent, Context, Show},
+    daemon,
+    error::{Cause, Error, Failure, Operation},
+    render::{info, notes, style::talk},
+    wait::{Effort, Patience, WaitArgs},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  openclawctl supervisor status      is it there, and is it well
+  openclawctl supervisor start       in the background, until it listens
+  openclawctl supervisor stop        gateways keep running; the next supervisor adopts them
+  openclawctl supervisor stop --all  stop every gateway first";
+
+/// Between two looks at a socket that is about to go.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What a supervisor needs to end once it has agreed to.
+const END_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Start, stop or show the supervisor itself
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Supervisor {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a supervisor in the background and wait until it listens
+    Start,
+    Stop(Stop),
+    /// Show the supervisor's version, process, places and alarms
+    Status,
+}
+
+/// Stop the supervisor; gateways keep running
+#[derive(Debug, Args)]
+struct Stop {
+    /// Stop every gateway first
+    #[arg(long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long, requires = "all")]
+    yes: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Does what was asked of the supervisor.
+pub(crate) async fn run(args: &Supervisor, context: &Context) -> Result<(), Failure> {
+    match &args.command {
+        Command::Start => start(context).await?,
+        Command::Stop(args) => stop(args, context).await?,
+        Command::Status => status(context).await?,
+    }
+    Ok(())
+}
+
+async fn start(context: &Context) -> Result<(), Error> {
+    let operation = Operation::new("start a supervisor");
+    let place = context.place(&operation)?;
+    match connect::Supervisor::connect(&place).await {
+        Ok(supervisor) => {
+            let info = info(&supervisor, &operation).await?;
+            talk(&format!("a supervisor is running already (pid {})", info.pid));
+            Ok(())
+        }
+        Err(Cause::NoListener { .. }) if place.is_own_socket() => {
+            daemon::start(&place, &operation).await.map(|_| ())
+        }
+        Err(cause) => Err(cause.during(&operation)),
+    }
+}
+
+async fn stop(args: &Stop, context: &Context) -> Result<(), Error> {
+    let operation = Operation::new("stop the supervisor");
+    let place = context.place(&operation)?;
+    let supervisor = context.connect(&operation).await?;
+    let info = info(&supervisor, &operation).await?;
+    let deadline = match args.wait.patience(Effort::Stop) {
+        Patience::Until(patience) if args.all => patience,
+        Patience::Until(_) | Patience::None => END_DEADLINE,
+    };
+    if args.all {
+        Consent::from_flag(args.yes).obtain("stop every gateway and the supervisor", &operation)?;
+        talk("stopping every gateway");
+    }
+    supervisor
+        .call_within(deadline, &operation, async || {
+            let mut request = Request::new(ShutdownRequest { stop_instances: args.all });
+            request.set_timeout(deadline);
+            supervisor.system().shutdown(request).await
+        })
+        .await?;
+    drop(supervisor);
+    if args.wait.patience(Effort::Stop) != Patience::None {
+        gone(&place, &operation).await?;
+    }
+    let rest = if args.all { "" } else { "; gateways keep running" };
+    talk(&format!("stopped the supervisor (pid {}){rest}", info.pid));
+    Ok(())
+}
+
+/// Waits until nobody listens any more.
+async fn gone(place: &Place, operation: &Operation) -> Result<(), Error> {
+    let deadline = Instant::now() + END_DEADLINE;
+    loop {
+        match place.dial().await {
+            Err(Cause::NoListener { .. }) => return Ok(()),
+            Err(_) | Ok(_) if Instant::now() >= deadline => {
+                let socket = place.socket.clone();
+                return Err(Cause::StillListening { socket, after: END_DEADLINE }.during(operation));
+            }
+            Err(_) | Ok(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn status(context: &Context) -> Result<(), Error> {
+    let operation = Operation::new("read the supervisor's status");
+    let supervisor = context.connect(&operation).await?;
+    let info = info(&supervisor, &operation).await?;
+    match context.show {
+        Show::Encoded(encoding) => context.print_message(&operation, encoding, "GetInfoResponse", &info),
+        Show::Text(_) => {
+            let mut text: String = notes::alarms(&info.alarms).into_iter().map(|line| line + "\n").collect();
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            info::sheet(&info, &mut text);
+            context.print(&operation, &text)
+        }
+    }
+}
+
+async fn info(supervisor: &connect::Supervisor, operation: &Operation) -> Result<GetInfoResponse, Error> {
+    supervisor.call(operation, async || supervisor.system().get_info(GetInfoRequest {}).await).await
+}

@@ -1,0 +1,158 @@
+//! What all verbs share: ask for every name, wait for all together, show what came of it.
+
+use futures_util::{StreamExt, stream};
+use supervisor_proto::v1::Instance;
+
+use crate::{
+    connect::Supervisor,
+    context::{Context, Show},
+    error::{Cause, Error, Failure, Operation},
+    render::{
+        notes, status,
+        style::{clause, phase_told},
+    },
+    view,
+    wait::{self, End, Goal, Patience, Target, Tracker},
+};
+
+/// Wishes under way at once. Each costs the supervisor one durable write, which several share.
+const AT_ONCE: usize = 64;
+
+/// What the supervisor answered to one wish.
+pub(crate) type Answer = Result<Target, Error>;
+
+/// Asks for every name at once; the answers come in the names' order.
+pub(crate) async fn ask_all(names: &[String], ask: impl AsyncFn(&str) -> Answer) -> Vec<Answer> {
+    let ask = &ask;
+    stream::iter(names).map(|name| ask(name)).buffered(AT_ONCE).collect().await
+}
+
+/// A target from the parts of an answer.
+pub(crate) fn target(instance: Option<Instance>, revision: u64, operation: &Operation) -> Answer {
+    let instance = instance.ok_or(Cause::Incomplete("instance")).map_err(|cause| cause.during(operation))?;
+    Ok(Target { instance, revision, goal: Goal::Settled })
+}
+
+/// Waits for what was accepted and shows it; then fails with everything that went wrong.
+pub(crate) async fn finish(
+    context: &Context,
+    supervisor: &Supervisor,
+    verb: &str,
+    answers: Vec<Answer>,
+    patience: Patience,
+) -> Result<(), Failure> {
+    let mut outcome = settle(supervisor, verb, answers, patience).await?;
+    if !outcome.instances.is_empty() {
+        show(context, &outcome.instances, outcome.revision, &Operation::new("show the instances"))?;
+    }
+    Failure::from_all(std::mem::take(&mut outcome.errors))
+}
+
+/// What came of several wishes.
+pub(crate) struct Outcome {
+    /// As they were last seen.
+    pub(crate) instances: Vec<Instance>,
+    /// The latest wish's revision.
+    pub(crate) revision: u64,
+    /// What was refused, failed or did not come.
+    pub(crate) errors: Vec<Error>,
+}
+
+/// Waits for what was accepted.
+pub(crate) async fn settle(
+    supervisor: &Supervisor,
+    verb: &str,
+    answers: Vec<Answer>,
+    patience: Patience,
+) -> Result<Outcome, Error> {
+    let mut outcome = Outcome { instances: Vec::new(), revision: 0, errors: Vec::new() };
+    let mut targets = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(target) => targets.push(target),
+            Err(error) => outcome.errors.push(error),
+        }
+    }
+    outcome.revision = targets.iter().map(|target| target.revision).max().unwrap_or_default();
+    let tracked = match patience {
+        _ if targets.is_empty() => None,
+        Patience::None => None,
+        Patience::Until(patience) => {
+            let operation = Operation::new("watch the instances");
+            Some(wait::wait(supervisor, targets.clone(), patience, &operation).await?)
+        }
+    };
+    match tracked {
+        None => outcome.instances = targets.into_iter().map(|target| target.instance).collect(),
+        Some((tracker, end)) => {
+            outcome.errors.extend(judge(&tracker, end, verb));
+            outcome.instances = tracker.each().filter_map(|each| each.seen.cloned()).collect();
+        }
+    }
+    Ok(outcome)
+}
+
+/// What went wrong for each instance.
+fn judge(tracker: &Tracker, end: End, verb: &str) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for each in tracker.each() {
+        let operation = Operation::on(verb, each.name);
+        let cause = match (each.seen, end) {
+            (None, _) => Some(Cause::Removed),
+            (Some(instance), _) if each.done => match each.goal {
+                Goal::Settled => failed(instance),
+                // A primary is failed over because it is not well.
+                Goal::FailedOver | Goal::InPlace => None,
+            },
+            (Some(_), End::Done) => None,
+            (Some(instance), End::TimedOut(after)) => {
+                let state = format!("it is {}", state(instance));
+                Some(Cause::NotSettled { state, after, hint: view::status(instance).hint.clone() })
+            }
+            (Some(_), End::Interrupted) => Some(Cause::Interrupted),
+        };
+        errors.extend(cause.map(|cause| cause.during(&operation)));
+    }
+    errors
+}
+
+/// Why an instance that has settled is not what was wished.
+fn failed(instance: &Instance) -> Option<Cause> {
+    let status = view::status(instance);
+    let hint = if status.hint.is_empty() {
+        format!("openclawctl logs {}", instance.name)
+    } else {
+        status.hint.clone()
+    };
+    view::is_unwell(status.phase())
+        .then(|| Cause::Outcome { reason: format!("it is {}", state(instance)), hint })
+}
+
+/// An instance's phase and why it is in it.
+fn state(instance: &Instance) -> String {
+    let status = view::status(instance);
+    let word = phase_told(status.phase());
+    let reason = clause(&status.reason);
+    if reason.is_empty() { word.to_owned() } else { format!("{word} ({reason})") }
+}
+
+/// Shows instances in the form that was asked for.
+pub(crate) fn show(
+    context: &Context,
+    instances: &[Instance],
+    revision: u64,
+    operation: &Operation,
+) -> Result<(), Error> {
+    match context.show {
+        Show::Encoded(encoding) => context.print_instances(operation, encoding, instances.to_vec(), revision),
+        Show::Text(breadth) => {
+            let mut text = String::new();
+            status::table(instances, breadth, context.marks, &mut text);
+            for line in notes::failovers(instances).into_iter().chain(notes::runtimes(instances)) {
+                text.push_str(&line);
+                text.push('\n');
+            }
+            context.print(operation, &text)
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `openclawctl version`.
+
+use clap::Args;
+use serde_json::json;
+use supervisor_proto::v1::{GetInfoRequest, GetInfoResponse};
+
+use crate::{
+    connect::Supervisor,
+    context::{Context, Show},
+    error::{Error, Failure, Operation},
+    render::{json, style::printable},
+};
+
+/// Print the versions of this program and of the supervisor, if one is listening
+#[derive(Debug, Args)]
+pub(crate) struct Version {}
+
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
+/// Prints the versions.
+pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
+    let operation = Operation::new("read the versions");
+    let place = context.place(&operation)?;
+    let info = match Supervisor::connect(&place).await {
+        Ok(supervisor) => ask(&supervisor, &operation).await.map_err(|error| error.to_string()),
+        Err(cause) => Err(cause.to_string()),
+    };
+    let text = match context.show {
+        Show::Text(_) => {
+            let supervisor = match &info {
+                Ok(info) => format!("{} (pid {})", printable(&info.version), info.pid),
+                Err(why) => format!("- ({})", printable(why)),
+            };
+            format!("openclawctl          {OWN}\nopenclaw-supervisor  {supervisor}\n")
+        }
+        Show::Encoded(encoding) => {
+            let supervisor = info.ok().map(|info| info.version);
+            let versions = json!({ "openclawctl": OWN, "supervisor": supervisor });
+            json::text(encoding, &versions).map_err(|cause| cause.during(&operation))?
+        }
+    };
+    Ok(context.print(&operation, &text)?)
+}
+
+async fn ask(supervisor: &Supervisor, operation: &Operation) -> Result<GetInfoResponse, Error> {
+    supervisor.call(operation, async || supervisor.system().get_info(GetInfoRequest {}).await).await
+}

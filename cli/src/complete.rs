@@ -1,0 +1,69 @@
+//! Instance names for the shell's completion: quick, and silent when there is nobody to ask.
+
+use std::{env, ffi::OsStr, path::PathBuf, time::Duration};
+
+use clap_complete::CompletionCandidate;
+use supervisor_proto::v1::{Instance, ListInstancesRequest};
+use tokio::{runtime::Builder, time::timeout};
+
+use crate::{
+    app::{Global, Output},
+    connect::{Place, Supervisor},
+    render::style::{Color, phase_word},
+    view,
+};
+
+/// The variable by which a shell asks for completions.
+pub(crate) const VARIABLE: &str = "OPENCLAWCTL_COMPLETE";
+
+/// A person waits with a finger on the key.
+const DEADLINE: Duration = Duration::from_millis(400);
+
+/// The instances whose names begin with `current`, with their phases.
+pub(crate) fn instances(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    known()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|instance| instance.name.starts_with(current))
+        .map(|instance| {
+            let phase = phase_word(view::status(&instance).phase());
+            CompletionCandidate::new(instance.name).help(Some(phase.into()))
+        })
+        .collect()
+}
+
+fn known() -> Option<Vec<Instance>> {
+    let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+    let place = Place::resolve(&global()).ok()?;
+    runtime.block_on(async {
+        let ask = async {
+            let supervisor = Supervisor::connect(&place).await.ok()?;
+            let answer = supervisor.instances().list_instances(ListInstancesRequest::default()).await.ok()?;
+            Some(answer.into_inner().instances)
+        };
+        timeout(DEADLINE, ask).await.ok().flatten()
+    })
+}
+
+/// The options that say where the supervisor is, from the half-typed command line.
+fn global() -> Global {
+    let words: Vec<_> = env::args_os().collect();
+    let option = |name: &str, variable: &str| -> Option<PathBuf> {
+        let given = words.iter().enumerate().find_map(|(at, word)| {
+            let word = word.to_str()?;
+            match word.strip_prefix(name)?.strip_prefix('=') {
+                Some(value) => Some(value.into()),
+                None if word == name => words.get(at + 1).map(PathBuf::from),
+                None => None,
+            }
+        });
+        given.or_else(|| env::var_os(variable).map(PathBuf::from))
+    };
+    Global {
+        data_dir: option("--data-dir", "OPENCLAWCTL_DATA_DIR"),
+        socket: option("--socket", "OPENCLAWCTL_SOCKET"),
+        output: Output::Table,
+        color: Color::Never,
+    }
+}

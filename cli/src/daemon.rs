@@ -1,0 +1,139 @@
+//! Starts a supervisor on this host, detached from the terminal, and waits until it answers.
+
+use std::{
+    env,
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use supervisor_proto::v1::GetInfoRequest;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    connect::{Place, Supervisor},
+    error::{Cause, Error, Operation},
+    render::style::talk,
+};
+
+const PROGRAM: &str = "openclaw-supervisor";
+const LOG: &str = "supervisor.log";
+/// A supervisor listens within milliseconds, and within seconds when it adopts thousands of gateways.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// After our child's end another supervisor may yet listen: the one because of which ours gave up.
+const OTHER_DEADLINE: Duration = Duration::from_secs(2);
+/// One that listens and has not answered for so long is asked anew.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// The first pause between two looks at the socket; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// The end of the log that is shown when the supervisor dies at once.
+const SHOWN_LINES: usize = 12;
+const SHOWN_BYTES: u64 = 16 << 10;
+
+/// Starts a supervisor on `place`, waits until it answers, and says so on standard error.
+pub(crate) async fn start(place: &Place, operation: &Operation) -> Result<Supervisor, Error> {
+    let fail = |cause: Cause| cause.during(operation);
+    let program = find().ok_or_else(|| fail(Cause::DaemonMissing))?;
+    let data_dir = &place.data_dir;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(|source| fail(Cause::Create { path: data_dir.clone(), source }))?;
+    let log = data_dir.join(LOG);
+    let log_start = log.metadata().map_or(0, |metadata| metadata.len());
+    let mut child = spawn(&program, data_dir, &log).map_err(fail)?;
+
+    let mut exited: Option<(ExitStatus, Instant)> = None;
+    let deadline = Instant::now() + START_DEADLINE;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Some((supervisor, pid)) = answering(place).await {
+            // Another one may have been quicker; ours then gives up by itself.
+            let what =
+                if pid == i64::from(child.id()) { "started a supervisor" } else { "a supervisor is running" };
+            talk(&format!("{what} (pid {pid})"));
+            return Ok(supervisor);
+        }
+        let now = Instant::now();
+        if exited.is_none()
+            && let Ok(Some(status)) = child.try_wait()
+        {
+            exited = Some((status, now));
+        }
+        match exited {
+            Some((status, at)) if now >= at + OTHER_DEADLINE => {
+                let lines = last_lines(&log, log_start).unwrap_or_default();
+                return Err(fail(Cause::DaemonDied { status, log }).with_detail(lines));
+            }
+            None if now >= deadline => {
+                return Err(fail(Cause::DaemonSilent { pid: child.id(), after: START_DEADLINE, log }));
+            }
+            Some(_) | None => {}
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The supervisor that answers at `place`, if one does, and its process.
+async fn answering(place: &Place) -> Option<(Supervisor, i64)> {
+    let ask = async {
+        let supervisor = Supervisor::connect(place).await.ok()?;
+        let info = supervisor.system().get_info(GetInfoRequest {}).await.ok()?;
+        Some((supervisor, i64::from(info.into_inner().pid)))
+    };
+    timeout(ANSWER_DEADLINE, ask).await.ok().flatten()
+}
+
+/// The daemon's executable: beside our own, else on PATH.
+fn find() -> Option<PathBuf> {
+    let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path: Vec<PathBuf> = env::split_paths(&path).map(|directory| directory.join(PROGRAM)).collect();
+    beside.into_iter().chain(on_path).find(|candidate| is_executable(candidate))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
+/// Runs the daemon in a process group of its own, so that Ctrl-C in this terminal is not meant for it.
+fn spawn(program: &Path, data_dir: &Path, log: &Path) -> Result<Child, Cause> {
+    let open = || -> io::Result<(File, File)> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
+        Ok((file.try_clone()?, file))
+    };
+    let (out, err) = open().map_err(|source| Cause::Create { path: log.to_owned(), source })?;
+    Command::new(program)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .map_err(|source| Cause::Spawn { path: program.to_owned(), source })
+}
+
+/// The last lines that were written to the log after `start`.
+fn last_lines(log: &Path, start: u64) -> io::Result<Vec<String>> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(start.max(length.saturating_sub(SHOWN_BYTES)).min(length)))?;
+    let mut bytes = Vec::new();
+    file.take(SHOWN_BYTES).read_to_end(&mut bytes)?;
+    let text = anstream::adapter::strip_bytes(&bytes).into_vec();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+    Ok(shown.iter().map(|line| format!("  | {line}")).collect())
+}

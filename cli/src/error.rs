@@ -1,0 +1,367 @@
+//! What can go wrong, how it is said, and with which code the process ends.
+//!
+//! Every failure is told in the same form: `error: failed to <operation>: <cause>`, then, where one helps,
+//! `hint: <what to type>`. The exit codes are a contract with scripts: [`Kind`] is their only source, and
+//! [`refusal`] the only place that maps the supervisor's refusals to them.
+
+use std::{error::Error as _, fmt, io, path::PathBuf, process::ExitStatus, time::Duration};
+
+use anstyle::Style;
+
+pub(crate) use self::refusal::Refusal;
+use crate::render::{style, time::humane};
+
+mod refusal;
+
+const ASK_OWNER: &str = "run it as the user the supervisor runs as, or as root";
+const REPORT: &str = "this is a bug: please report it with the output of `openclawctl version`";
+
+/// What kind of end a command came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The supervisor or this program is wrong.
+    Bug,
+    /// The command line cannot be carried out as it stands.
+    Usage,
+    /// The supervisor refused, or the instance came to another end than the one asked for.
+    Refused,
+    /// There is no such instance, file or program.
+    NotFound,
+    /// The outcome did not come in time.
+    TimedOut,
+    /// No supervisor answers.
+    Unreachable,
+    /// The caller may not do this.
+    NotPermitted,
+    /// Ctrl-C while waiting.
+    Interrupted,
+    /// The reader of our output has gone; nobody is left to be told.
+    ReaderGone,
+}
+
+impl Kind {
+    /// The exit code, as the manual lists it.
+    pub(crate) const fn exit_code(self) -> u8 {
+        match self {
+            Self::ReaderGone => 0,
+            Self::Bug => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::NotFound => 4,
+            Self::TimedOut => 5,
+            Self::Unreachable => 6,
+            Self::NotPermitted => 7,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// What was being done, and to which instance: the middle of every error.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    words: String,
+    subject: Option<String>,
+}
+
+impl Operation {
+    /// An operation on the supervisor or the whole fleet, e.g. `list the instances`.
+    pub(crate) fn new(words: impl Into<String>) -> Self {
+        Self { words: words.into(), subject: None }
+    }
+
+    /// An operation on one instance: `Operation::on("start", "main")` reads "start `main`".
+    pub(crate) fn on(verb: &str, name: &str) -> Self {
+        Self { words: format!("{verb} `{name}`"), subject: Some(name.to_owned()) }
+    }
+
+    /// The instance, if it is about one.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error("no supervisor is listening on {}", .socket.display())]
+    NoListener { socket: PathBuf },
+    #[error("cannot connect to {}", .socket.display())]
+    Connect { socket: PathBuf, source: io::Error },
+    #[cfg_attr(target_os = "linux", expect(dead_code, reason = "Linux reaches long paths by descriptor"))]
+    #[error("the socket's path {} is longer than the {limit} bytes that a Unix socket takes", .socket.display())]
+    SocketPath { socket: PathBuf, limit: usize },
+    #[error("{}", .0.message)]
+    Refused(Box<Refusal>),
+    #[error("the connection to the supervisor broke: {0}")]
+    Broken(String),
+    #[error("the supervisor has not answered for {}", humane(*.0))]
+    NoAnswer(Duration),
+    #[error("{reason}")]
+    Outcome { reason: String, hint: String },
+    #[error("{state} after {}", humane(*.after))]
+    NotSettled { state: String, after: Duration, hint: String },
+    #[error("it was removed meanwhile")]
+    Removed,
+    #[error("interrupted; the wish stands and is being carried out")]
+    Interrupted,
+    #[error("neither --data-dir nor $XDG_DATA_HOME nor $HOME says where the supervisor's data is")]
+    NoDataDir,
+    #[error("this would {what}, and nobody can be asked: standard input is no terminal")]
+    Unconfirmed { what: String },
+    #[error("declined; nothing was changed")]
+    Declined,
+    #[error("no instance has a rescue")]
+    NoRescue,
+    #[error("several primaries have a rescue: {}", .0.join(", "))]
+    SeveralPrimaries(Vec<String>),
+    #[error("not tried, as an earlier one failed")]
+    NotTried,
+    #[error("cannot read {name}")]
+    ReadFile { name: String, source: io::Error },
+    #[error("it is longer than {limit} bytes")]
+    FileTooLong { limit: u64 },
+    #[error("it is not UTF-8 text")]
+    FileEncoding,
+    #[error("cannot create {}", .path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot start the runtime")]
+    Runtime { source: io::Error },
+    #[error("`openclaw-supervisor` is neither beside this program nor on PATH")]
+    DaemonMissing,
+    #[error("cannot run {}", .path.display())]
+    Spawn { path: PathBuf, source: io::Error },
+    #[error("the supervisor ended at once ({status}); its log {} says", .log.display())]
+    DaemonDied { status: ExitStatus, log: PathBuf },
+    #[error("the supervisor (pid {pid}) is not listening after {}", humane(*.after))]
+    DaemonSilent { pid: u32, after: Duration, log: PathBuf },
+    #[error("it still listens on {} after {}", .socket.display(), humane(*.after))]
+    StillListening { socket: PathBuf, after: Duration },
+    #[error("cannot enter {}", .path.display())]
+    Enter { path: PathBuf, source: io::Error },
+    #[error("cannot run `{program}`")]
+    Exec { program: String, source: io::Error },
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+    #[error("the answer has no {0}")]
+    Incomplete(&'static str),
+    #[error("cannot show the answer as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("cannot show the answer as YAML")]
+    Yaml(#[from] serde_yaml::Error),
+    #[error("cannot read the contract's descriptors")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
+    #[error("cannot decode the answer by the contract's descriptors")]
+    Decode(#[from] prost::DecodeError),
+    #[error("the contract has no message {0}")]
+    UnknownMessage(&'static str),
+}
+
+impl Cause {
+    /// Names the operation that this ended.
+    pub(crate) fn during(self, operation: &Operation) -> Error {
+        Error { operation: operation.clone(), cause: Box::new(self), detail: Vec::new() }
+    }
+
+    /// Whether the same call may succeed in a moment, and does no harm if it was carried out already.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Broken(_)) || matches!(self, Self::Refused(refusal) if refusal.is_passing())
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoListener { .. } | Self::Broken(_) | Self::DaemonDied { .. } => Kind::Unreachable,
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Kind::NotPermitted
+            }
+            Self::Connect { .. } => Kind::Unreachable,
+            Self::Refused(refusal) => refusal.kind(),
+            Self::NoAnswer(_)
+            | Self::NotSettled { .. }
+            | Self::DaemonSilent { .. }
+            | Self::StillListening { .. } => Kind::TimedOut,
+            Self::Outcome { .. } | Self::Removed | Self::Declined | Self::NoRescue | Self::NotTried => {
+                Kind::Refused
+            }
+            Self::Interrupted => Kind::Interrupted,
+            Self::SocketPath { .. }
+            | Self::NoDataDir
+            | Self::Unconfirmed { .. }
+            | Self::SeveralPrimaries(_)
+            | Self::FileTooLong { .. }
+            | Self::FileEncoding => Kind::Usage,
+            Self::DaemonMissing => Kind::NotFound,
+            Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Kind::ReaderGone,
+            Self::ReadFile { source, .. }
+            | Self::Create { source, .. }
+            | Self::Spawn { source, .. }
+            | Self::Runtime { source }
+            | Self::Enter { source, .. }
+            | Self::Exec { source, .. }
+            | Self::Output(source) => kind_of_io(source),
+            Self::Incomplete(_)
+            | Self::Json(_)
+            | Self::Yaml(_)
+            | Self::Descriptors(_)
+            | Self::Decode(_)
+            | Self::UnknownMessage(_) => Kind::Bug,
+        }
+    }
+
+    /// What to type next, if anything helps. `subject` is the instance in question.
+    fn hint(&self, subject: Option<&str>) -> Option<String> {
+        let status = || format!("openclawctl status {}", subject.unwrap_or_default()).trim_end().to_owned();
+        match self {
+            Self::NoListener { .. } => {
+                Some("`openclawctl up` or `openclawctl supervisor start` starts one".to_owned())
+            }
+            Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some(ASK_OWNER.to_owned())
+            }
+            Self::Refused(refusal) => refusal.hint(subject),
+            Self::Outcome { hint, .. } if !hint.is_empty() => Some(hint.clone()),
+            Self::NotSettled { hint, .. } if !hint.is_empty() => Some(hint.clone()),
+            Self::NotSettled { .. } | Self::Outcome { .. } | Self::Interrupted => Some(status()),
+            Self::SocketPath { .. } | Self::NoDataDir => Some("name one with --data-dir DIR".to_owned()),
+            Self::Unconfirmed { .. } => Some("add --yes".to_owned()),
+            Self::NoRescue => Some(
+                "give an instance `rescues: [main]` in the fleet file, then openclawctl apply -f FILE"
+                    .to_owned(),
+            ),
+            Self::SeveralPrimaries(_) => Some("name one with --from NAME".to_owned()),
+            Self::DaemonMissing => Some(
+                "install `openclaw-supervisor` beside `openclawctl`, or add its directory to PATH".to_owned(),
+            ),
+            Self::DaemonDied { log, .. } | Self::DaemonSilent { log, .. } => {
+                Some(format!("the whole log: {}", log.display()))
+            }
+            Self::Broken(_) | Self::NoAnswer(_) | Self::StillListening { .. } => {
+                Some("openclawctl supervisor status".to_owned())
+            }
+            Self::Incomplete(_)
+            | Self::Json(_)
+            | Self::Yaml(_)
+            | Self::Descriptors(_)
+            | Self::Decode(_)
+            | Self::UnknownMessage(_) => Some(REPORT.to_owned()),
+            Self::Connect { .. }
+            | Self::Removed
+            | Self::Declined
+            | Self::NotTried
+            | Self::ReadFile { .. }
+            | Self::FileTooLong { .. }
+            | Self::FileEncoding
+            | Self::Create { .. }
+            | Self::Spawn { .. }
+            | Self::Runtime { .. }
+            | Self::Enter { .. }
+            | Self::Exec { .. }
+            | Self::Output(_) => None,
+        }
+    }
+}
+
+/// What kind of end an error of the operating system is.
+fn kind_of_io(source: &io::Error) -> Kind {
+    if source.kind() == io::ErrorKind::NotFound {
+        Kind::NotFound
+    } else if source.kind() == io::ErrorKind::PermissionDenied {
+        Kind::NotPermitted
+    } else {
+        Kind::Refused
+    }
+}
+
+/// An operation that failed, and why.
+#[derive(Debug)]
+pub(crate) struct Error {
+    operation: Operation,
+    cause: Box<Cause>,
+    detail: Vec<String>,
+}
+
+impl Error {
+    /// Adds lines between the cause and the hint, e.g. the source line at fault.
+    pub(crate) fn with_detail(mut self, lines: Vec<String>) -> Self {
+        self.detail = lines;
+        self
+    }
+
+    /// Why it failed.
+    pub(crate) fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
+    /// What kind of end this is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.cause.kind()
+    }
+
+    /// Tells it on standard error.
+    pub(crate) fn tell(&self) {
+        if self.kind() == Kind::ReaderGone {
+            return;
+        }
+        let (label, plain) = (style::ERROR.render(), Style::new().render_reset());
+        let mut text = format!("{label}error:{plain} {self}");
+        for line in self.detail_lines() {
+            text.push('\n');
+            text.push_str(&line);
+        }
+        if let Some(hint) = self.cause.hint(self.operation.subject()) {
+            text.push_str(&format!("\n{}hint:{plain} {hint}", style::HINT.render()));
+        }
+        style::talk(&text);
+    }
+
+    fn detail_lines(&self) -> Vec<String> {
+        if let Cause::Refused(refusal) = &*self.cause
+            && self.detail.is_empty()
+        {
+            return refusal.violations.iter().map(|(path, what)| format!("  {path}: {what}")).collect();
+        }
+        self.detail.clone()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to {}: {}", self.operation, self.cause)?;
+        let mut source = self.cause.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+/// Everything that went wrong in one command, in order. The first decides the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure(Vec<Error>);
+
+impl Failure {
+    /// Success if `errors` is empty.
+    pub(crate) fn from_all(errors: Vec<Error>) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
+    }
+
+    /// Tells all of it and gives the exit code.
+    pub(crate) fn tell(&self) -> u8 {
+        for error in &self.0 {
+            error.tell();
+        }
+        self.0.first().map_or(Kind::Bug, Error::kind).exit_code()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(vec![error])
+    }
+}

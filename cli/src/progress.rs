@@ -1,0 +1,110 @@
+//! What is told on standard error while waiting: one line that is drawn anew on a terminal, plain lines
+//! elsewhere.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+    time::Instant,
+};
+
+use supervisor_proto::v1::Phase;
+
+use crate::{
+    render::{
+        style::{phase_word, talk},
+        time::humane,
+    },
+    view,
+    wait::Tracker,
+};
+
+const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+/// The width of a terminal that does not tell its own.
+const USUAL_WIDTH: usize = 80;
+/// Carriage return, then "erase to the end of the line" (ECMA-48 EL).
+const CLEAR: &str = "\r\x1b[K";
+
+/// Where progress is told.
+#[derive(Debug)]
+enum Manner {
+    /// One line, drawn anew; how often it was.
+    Line { drawn: usize },
+    /// A line whenever an instance comes to another phase; the phases told.
+    Lines(BTreeMap<String, Phase>),
+}
+
+/// Tells how far the waiting has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    manner: Manner,
+    since: Instant,
+}
+
+impl Progress {
+    /// In the manner that standard error can show.
+    pub(crate) fn new() -> Self {
+        let manner = if io::stderr().is_terminal() {
+            Manner::Line { drawn: 0 }
+        } else {
+            Manner::Lines(BTreeMap::new())
+        };
+        Self { manner, since: Instant::now() }
+    }
+
+    /// Tells what is known now.
+    pub(crate) fn show(&mut self, tracker: &Tracker) {
+        match &mut self.manner {
+            Manner::Line { drawn } => {
+                if tracker.is_done() {
+                    return;
+                }
+                let text = line(tracker, *drawn, &humane(self.since.elapsed()));
+                *drawn += 1;
+                write(&format!("{CLEAR}{text}"));
+            }
+            Manner::Lines(told) => {
+                for each in tracker.each() {
+                    let Some(phase) = each.seen.map(|instance| view::status(instance).phase()) else {
+                        continue;
+                    };
+                    if told.insert(each.name.to_owned(), phase) != Some(phase) {
+                        talk(&format!("{}: {}", each.name, phase_word(phase)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the line away.
+    pub(crate) fn clear(&mut self) {
+        if let Manner::Line { drawn: 1.. } = self.manner {
+            write(CLEAR);
+        }
+    }
+}
+
+fn line(tracker: &Tracker, drawn: usize, elapsed: &str) -> String {
+    let width =
+        terminal_size::terminal_size_of(io::stderr()).map_or(USUAL_WIDTH, |(width, _)| width.0.into());
+    let done = tracker.each().filter(|each| each.done).count();
+    let all = tracker.each().count();
+    let count = if all == 1 { String::new() } else { format!("{done} of {all} done, ") };
+    let waiting: Vec<String> = tracker
+        .each()
+        .filter(|each| !each.done)
+        .filter_map(|each| {
+            let phase = view::status(each.seen?).phase();
+            Some(format!("{} {}", each.name, phase_word(phase)))
+        })
+        .collect();
+    let sign = SPINNER[drawn % SPINNER.len()];
+    let text = format!("{sign} {elapsed}  {count}{}", waiting.join(", "));
+    // One column short, so that no terminal wraps it.
+    text.chars().take(width.saturating_sub(1)).collect()
+}
+
+fn write(text: &str) {
+    let mut out = io::stderr().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}

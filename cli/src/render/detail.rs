@@ -1,0 +1,186 @@
+//! Everything about one instance, and why it is so.
+
+use supervisor_proto::v1::{Event, Exit, Instance, PortBlock, Role, Runtime, exit::How};
+
+use super::{
+    notes,
+    sheet::Sheet,
+    status::{bytes, uptime},
+    style::{self, Marks, clause, paint, phase_look, phase_word, printable},
+    time::{Clock, ago, between, humane, now, until},
+};
+use crate::view;
+
+/// Appends everything about `instance` and its last `events` to `out`.
+pub(crate) fn sheet(instance: &Instance, events: &[Event], marks: Marks, out: &mut String) {
+    let clock = Clock::local();
+    heading(instance, marks, out);
+    let mut sheet = Sheet::new(out);
+    why(instance, &clock, &mut sheet);
+    sheet.gap();
+    process(instance, &clock, &mut sheet);
+    sheet.gap();
+    places(instance, &mut sheet);
+    if !events.is_empty() {
+        out.push_str(&format!("\n{}\n", paint(style::STRONG, "Last events")));
+        for event in events {
+            out.push_str(&format!("  {}\n", event_line(event, &clock)));
+        }
+    }
+}
+
+fn heading(instance: &Instance, marks: Marks, out: &mut String) {
+    let status = view::status(instance);
+    let phase = status.phase();
+    let (mark, look) = phase_look(phase);
+    let state = match marks {
+        Marks::Shown => format!("{mark} {}", phase_word(phase)),
+        Marks::Hidden => phase_word(phase).to_owned(),
+    };
+    out.push_str(&format!("{}  {}", paint(style::STRONG, &printable(&instance.name)), paint(look, &state)));
+    if let Some(since) = &status.phase_time {
+        out.push_str(&format!(" for {}", humane(between(since, &now()))));
+    }
+    out.push('\n');
+}
+
+fn why(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
+    let status = view::status(instance);
+    sheet.line("why", &clause(&status.reason));
+    if let Some(next) = &status.next_start_time {
+        sheet.line("next start", &until(next));
+    }
+    match notes::attention(instance) {
+        Some((what, hint)) => {
+            if !view::is_unwell(status.phase()) && view::runs_old_spec(instance) {
+                sheet.line("spec", &what);
+            }
+            sheet.line("to do", &paint(style::HINT, &hint));
+        }
+        None => sheet.line("to do", ""),
+    }
+    let wish = match status.wish() {
+        supervisor_proto::v1::Wish::Unspecified => "",
+        supervisor_proto::v1::Wish::Up => "up",
+        supervisor_proto::v1::Wish::Down => "down",
+    };
+    sheet.line("wish", wish);
+    sheet.line("role", &role(instance));
+    for line in notes::failovers(std::slice::from_ref(instance)) {
+        sheet.line("failover", &line);
+    }
+    if let Some(health) = &status.health {
+        sheet.line("health", &healthy(health));
+    }
+    if let Some(exit) = &status.last_exit {
+        sheet.line("last exit", &last_exit(exit, clock));
+    }
+}
+
+fn role(instance: &Instance) -> String {
+    let failover = view::failover(instance);
+    let word = style::role_word(failover.role());
+    let rescues = instance.spec.as_ref().map(|spec| spec.rescues.join(", ")).unwrap_or_default();
+    match failover.role() {
+        Role::Unspecified | Role::Single => String::new(),
+        Role::Primary | Role::Rescued => format!("{word}, rescued by {}", failover.rescued_by.join(", ")),
+        Role::Standby | Role::Promoting => format!("{word} for {rescues}"),
+        Role::Active => format!("{word} for {}", failover.active_for.join(", ")),
+    }
+}
+
+fn healthy(health: &supervisor_proto::v1::Health) -> String {
+    let mut text = match (health.live, health.ready) {
+        (true, true) => "live, ready".to_owned(),
+        (true, false) => "live, not ready".to_owned(),
+        (false, _) => "not live".to_owned(),
+    };
+    if !health.failing.is_empty() {
+        text.push_str(&format!("; failing: {}", printable(&health.failing.join(", "))));
+    }
+    if health.consecutive_failures > 0 {
+        text.push_str(&format!("; {} failures in a row", health.consecutive_failures));
+    }
+    let message = clause(&health.message);
+    if message.is_empty() { text } else { format!("{text}: {message}") }
+}
+
+fn last_exit(exit: &Exit, clock: &Clock) -> String {
+    let how = match &exit.how {
+        _ if !exit.message.is_empty() => clause(&exit.message),
+        Some(How::Code(code)) => format!("status {code}"),
+        Some(How::Signal(signal)) => format!("killed by signal {signal}"),
+        Some(How::Unknown(why)) => format!("unknown: {}", clause(why)),
+        None => "unknown".to_owned(),
+    };
+    let core = if exit.core_dumped { ", core dumped" } else { "" };
+    let when = exit.time.as_ref().map(|at| format!(", {} ({})", clock.time(at), ago(at))).unwrap_or_default();
+    format!("{how}{core}{when}, incarnation {}", exit.incarnation)
+}
+
+fn process(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
+    let status = view::status(instance);
+    let runtime = match (status.runtime(), clause(&status.runtime_note)) {
+        (Runtime::Unspecified, note) => note,
+        (runtime, note) if note.is_empty() => view::runtime_word(runtime).to_owned(),
+        (runtime, note) => format!("{}: {note}", view::runtime_word(runtime)),
+    };
+    sheet.line("runtime", &runtime);
+    if status.pid != 0 {
+        let incarnation = status.incarnation;
+        sheet.line(
+            "process",
+            &format!("pid {}, worker {}, incarnation {incarnation}", status.pid, status.worker_pid),
+        );
+    }
+    if let (Some(uptime), Some(start)) = (uptime(instance), &status.start_time) {
+        sheet.line("uptime", &format!("{uptime}, since {}", clock.time(start)));
+    }
+    sheet.line("restarts", &status.restarts.to_string());
+    if let Some(used) = &status.resources {
+        let processes = if used.processes == 1 { "process" } else { "processes" };
+        let memory = bytes(used.rss_bytes);
+        sheet
+            .line("uses", &format!("{:.1}% CPU, {memory}, {} {processes}", used.cpu_percent, used.processes));
+    }
+    if let Some(block) = &status.ports {
+        ports(block, sheet);
+    }
+}
+
+fn ports(block: &PortBlock, sheet: &mut Sheet<'_>) {
+    sheet.line("ports", &format!("{} to {}", block.base, block.last));
+    let mut port = |what: &str, port: u32| {
+        if port != 0 {
+            sheet.line("", &format!("{port} {what}"));
+        }
+    };
+    port("gateway", block.gateway);
+    port("browser control", block.browser_control);
+    port("canvas", block.canvas);
+    if block.cdp_first != 0 {
+        sheet.line("", &format!("{} to {} CDP", block.cdp_first, block.cdp_last));
+    }
+}
+
+fn places(instance: &Instance, sheet: &mut Sheet<'_>) {
+    let Some(places) = &view::status(instance).directories else { return };
+    for (label, place) in [
+        ("config", &places.config),
+        ("state", &places.state),
+        ("workspace", &places.workspace),
+        ("home", &places.home),
+        ("tmp", &places.tmp),
+        ("logs", &places.logs),
+    ] {
+        sheet.line(label, &printable(place));
+    }
+}
+
+/// One event on one line.
+fn event_line(event: &Event, clock: &Clock) -> String {
+    let severity = event.severity();
+    let time = event.time.as_ref().map_or_else(|| "-".to_owned(), |time| clock.time(time));
+    let word = paint(style::severity_style(severity), &format!("{:7}", style::severity_word(severity)));
+    format!("{time}  {word}  {}", clause(&event.message))
+}

@@ -1,0 +1,14 @@
+//! From answers to text: tables for people, proto JSON and YAML for programs.
+
+pub(crate) mod detail;
+pub(crate) mod events;
+pub(crate) mod info;
+pub(crate) mod json;
+pub(crate) mod notes;
+pub(crate) mod plan;
+pub(crate) mod ports;
+pub(crate) mod sheet;
+pub(crate) mod status;
+pub(crate) mod style;
+pub(crate) mod table;
+pub(crate) mod time;

@@ -1,0 +1,127 @@
+//! What a table cannot tell: who stands in for whom, what is not well and why, and what to type.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use supervisor_proto::v1::{Instance, Phase, Role};
+
+use super::{
+    style::{self, clause, paint, phase_told, phase_word},
+    time::{Clock, ago, until},
+};
+use crate::view;
+
+/// The order in which phases are counted: what is well first, what is broken last.
+const COUNTED: [Phase; 10] = [
+    Phase::Ready,
+    Phase::Starting,
+    Phase::Spawning,
+    Phase::Adopting,
+    Phase::Stopping,
+    Phase::Stopped,
+    Phase::Unhealthy,
+    Phase::Backoff,
+    Phase::Failed,
+    Phase::Unspecified,
+];
+
+/// What is wrong with the supervisor itself, a line each.
+pub(crate) fn alarms(alarms: &[String]) -> Vec<String> {
+    alarms.iter().map(|alarm| format!("{} {}", paint(style::ERROR, "alarm:"), clause(alarm))).collect()
+}
+
+/// One line for each primary that is not in its place.
+pub(crate) fn failovers(instances: &[Instance]) -> Vec<String> {
+    let primaries: BTreeSet<&str> = instances.iter().map(|instance| instance.name.as_str()).collect();
+    let clock = Clock::local();
+    let mut lines = Vec::new();
+    for instance in instances {
+        let failover = view::failover(instance);
+        let role = failover.role();
+        match role {
+            Role::Rescued => lines.push(rescued(instance, &clock)),
+            // Only for primaries that are not among the instances shown: they tell it themselves.
+            Role::Promoting | Role::Active => {
+                for primary in failover.active_for.iter().filter(|name| !primaries.contains(name.as_str())) {
+                    lines.push(stands_in(&instance.name, primary, role, instance, &clock));
+                }
+            }
+            Role::Unspecified | Role::Single | Role::Primary | Role::Standby => {}
+        }
+    }
+    lines
+}
+
+fn rescued(primary: &Instance, clock: &Clock) -> String {
+    let failover = view::failover(primary);
+    match view::stand_in(primary) {
+        Some(rescue) => stands_in(rescue, &primary.name, Role::Active, primary, clock),
+        None => {
+            let by = failover.rescued_by.join(" or ");
+            let by = if by.is_empty() { "a rescue".to_owned() } else { by };
+            with_why(format!("{by} is being made active in place of {}", primary.name), primary, clock)
+        }
+    }
+}
+
+fn stands_in(rescue: &str, primary: &str, role: Role, told_by: &Instance, clock: &Clock) -> String {
+    let what = if role == Role::Active { "stands in for" } else { "is being made active in place of" };
+    with_why(format!("{rescue} {what} {primary}"), told_by, clock)
+}
+
+fn with_why(mut text: String, told_by: &Instance, clock: &Clock) -> String {
+    let failover = view::failover(told_by);
+    if let Some(since) = &failover.since {
+        text.push_str(&format!(" since {} ({})", clock.time(since), ago(since)));
+    }
+    let reason = clause(&failover.reason);
+    if reason.is_empty() { text } else { format!("{text}: {reason}") }
+}
+
+/// Why an instance needs a look and what to type, if it does.
+pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
+    let (name, status) = (&instance.name, view::status(instance));
+    let phase = status.phase();
+    let hint = style::printable(status.hint.trim());
+    let unwell = view::is_unwell(phase);
+    if !unwell && hint.is_empty() {
+        return view::runs_old_spec(instance).then(|| {
+            (format!("{name} runs an older spec than was asked for"), format!("openclawctl restart {name}"))
+        });
+    }
+    let mut why = format!("{name} is {}", phase_told(phase));
+    let reason = clause(&status.reason);
+    if !reason.is_empty() {
+        why.push_str(&format!(": {reason}"));
+    }
+    if let Some(next) = &status.next_start_time {
+        why.push_str(&format!("; next start {}", until(next)));
+    }
+    Some((why, if hint.is_empty() { format!("openclawctl logs {name}") } else { hint }))
+}
+
+/// What AUTO came to, each note once.
+pub(crate) fn runtimes(instances: &[Instance]) -> Vec<String> {
+    let notes: BTreeSet<String> =
+        instances.iter().map(|instance| clause(&view::status(instance).runtime_note)).collect();
+    let label = paint(style::FAINT, "note:");
+    notes.into_iter().filter(|note| !note.is_empty()).map(|note| format!("{label} {note}")).collect()
+}
+
+/// E.g. "3 instances: 2 ready, 1 failed".
+pub(crate) fn summary(instances: &[Instance]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for instance in instances {
+        *counts.entry(phase_word(view::status(instance).phase())).or_default() += 1;
+    }
+    let total = match instances.len() {
+        1 => "1 instance".to_owned(),
+        many => format!("{many} instances"),
+    };
+    let parts: Vec<String> = COUNTED
+        .iter()
+        .filter_map(|phase| {
+            counts.get(phase_word(*phase)).map(|count| format!("{count} {}", phase_word(*phase)))
+        })
+        .collect();
+    if parts.is_empty() { total } else { format!("{total}: {}", parts.join(", ")) }
+}

@@ -1,0 +1,91 @@
+//! Port blocks as a table.
+
+use supervisor_proto::v1::{InstancePorts, PortUse};
+
+use super::{
+    style::{self, paint, printable},
+    table::{Cell, Side, Table},
+};
+
+/// The table, then a line for each squatter.
+pub(crate) fn text(instances: &[InstancePorts]) -> String {
+    let mut table = Table::new([
+        ("NAME", Side::Left),
+        ("BLOCK", Side::Left),
+        ("PORT", Side::Left),
+        ("PURPOSE", Side::Left),
+        ("HELD BY", Side::Left),
+    ]);
+    let mut squatters = Vec::new();
+    for instance in instances {
+        let name = printable(&instance.instance);
+        let mut title =
+            Some((Cell::styled(&name, style::STRONG), format!("{}-{}", instance.base, instance.last)));
+        for run in runs(&instance.ports) {
+            let (name, block) = title.take().unwrap_or((Cell::from(""), String::new()));
+            table.row(vec![
+                name,
+                block.into(),
+                span(run).into(),
+                printable(&run[0].purpose).into(),
+                holder(&run[0]),
+            ]);
+        }
+        if let Some((name, block)) = title {
+            table.row(vec![name, block.into(), Cell::none(), Cell::none(), Cell::none()]);
+        }
+        squatters.extend(instance.ports.iter().filter(|port| port.foreign).map(|port| squatter(&name, port)));
+    }
+    let mut out = String::new();
+    table.render(&mut out);
+    if !squatters.is_empty() {
+        out.push('\n');
+    }
+    for line in squatters {
+        out.push_str(&line);
+    }
+    out
+}
+
+/// Neighbouring ports of one purpose that nobody holds go on one line.
+fn runs(ports: &[PortUse]) -> impl Iterator<Item = &[PortUse]> {
+    ports.chunk_by(|a, b| a.pid == 0 && b.pid == 0 && a.purpose == b.purpose && a.port + 1 == b.port)
+}
+
+fn span(run: &[PortUse]) -> String {
+    match run {
+        [] => String::new(),
+        [only] => only.port.to_string(),
+        [first, .., last] => format!("{}-{}", first.port, last.port),
+    }
+}
+
+fn holder(port: &PortUse) -> Cell {
+    match (port.pid, port.foreign) {
+        (0, false) => Cell::none(),
+        (_, false) => Cell::from(process(port)),
+        (_, true) => Cell::styled(format!("{}, foreign", process(port)), style::BAD),
+    }
+}
+
+fn process(port: &PortUse) -> String {
+    let command = printable(&port.command);
+    match (port.pid, command.is_empty()) {
+        (0, _) => "unknown process".to_owned(),
+        (pid, true) => format!("pid {pid}"),
+        (pid, false) => format!("pid {pid} ({command})"),
+    }
+}
+
+fn squatter(instance: &str, port: &PortUse) -> String {
+    let hint = paint(style::HINT, "hint:");
+    let remedy = match port.pid {
+        0 => "find it as root with `openclawctl ports`".to_owned(),
+        pid => format!("end process {pid}, or give {instance} another `port` in the fleet file"),
+    };
+    format!(
+        "port {} of {instance} is held by {}, which is not its own\n  {hint} {remedy}\n",
+        port.port,
+        process(port)
+    )
+}

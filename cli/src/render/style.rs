@@ -1,0 +1,181 @@
+//! Colours and marks. They add to words and never stand in for them: without them nothing is lost.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+};
+
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+use supervisor_proto::v1::{Phase, Role, Severity};
+
+/// The word `error:`.
+pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
+/// The word `hint:`.
+pub(crate) const HINT: Style = AnsiColor::Cyan.on_default().bold();
+/// What needs a look.
+pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default();
+/// What is well, or is added.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// What is broken, or is removed.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+/// What is less important than its neighbours.
+pub(crate) const FAINT: Style = Style::new().dimmed();
+/// Headings and names.
+pub(crate) const STRONG: Style = Style::new().bold();
+/// Text as it is.
+pub(crate) const PLAIN: Style = Style::new();
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// Makes this the choice for both streams.
+    pub(crate) fn apply(self) {
+        match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// Whether a mark goes before a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// A sign before the word, for people.
+    Shown,
+    /// The word alone, so that columns stay one word each for `awk` and the like.
+    Hidden,
+}
+
+impl Marks {
+    /// Shown on a terminal whose locale can show them.
+    pub(crate) fn for_stdout() -> Self {
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .filter_map(|name| env::var(name).ok())
+            .find(|value| !value.is_empty())
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let able = locale.contains("utf-8") || locale.contains("utf8");
+        if able && io::stdout().is_terminal() { Self::Shown } else { Self::Hidden }
+    }
+}
+
+/// Writes `text` to standard output, in one write where the stream allows.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Tells a person something on standard error. If nobody can hear it, so be it.
+pub(crate) fn talk(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// `text` in `style`.
+pub(crate) fn paint(style: Style, text: &str) -> String {
+    if style.is_plain() { text.to_owned() } else { format!("{style}{text}{style:#}") }
+}
+
+/// `text` without control characters, which could move the cursor or forge lines.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// `text` as the middle of a sentence: printable, and without its full stop.
+pub(crate) fn clause(text: &str) -> String {
+    printable(text.trim().trim_end_matches('.'))
+}
+
+/// A phase in one word.
+pub(crate) fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Unspecified => "unknown",
+        Phase::Stopped => "stopped",
+        Phase::Adopting => "adopting",
+        Phase::Spawning => "spawning",
+        Phase::Starting => "starting",
+        Phase::Ready => "ready",
+        Phase::Unhealthy => "unhealthy",
+        Phase::Stopping => "stopping",
+        Phase::Backoff => "backoff",
+        Phase::Failed => "failed",
+    }
+}
+
+/// A phase after "is", in a sentence.
+pub(crate) fn phase_told(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Backoff => "waiting to be started again",
+        Phase::Unspecified
+        | Phase::Stopped
+        | Phase::Adopting
+        | Phase::Spawning
+        | Phase::Starting
+        | Phase::Ready
+        | Phase::Unhealthy
+        | Phase::Stopping
+        | Phase::Failed => phase_word(phase),
+    }
+}
+
+/// How a phase looks: its mark and its style.
+pub(crate) fn phase_look(phase: Phase) -> (char, Style) {
+    match phase {
+        Phase::Unspecified => ('?', FAINT),
+        Phase::Stopped => ('○', FAINT),
+        Phase::Adopting | Phase::Spawning | Phase::Starting | Phase::Stopping => ('◌', WARNING),
+        Phase::Ready => ('●', GOOD),
+        Phase::Unhealthy => ('▲', WARNING),
+        Phase::Backoff => ('↻', WARNING),
+        Phase::Failed => ('✗', BAD),
+    }
+}
+
+/// A role in failover in one word.
+pub(crate) fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Unspecified | Role::Single => "-",
+        Role::Primary => "primary",
+        Role::Rescued => "rescued",
+        Role::Standby => "standby",
+        Role::Promoting => "promoting",
+        Role::Active => "active",
+    }
+}
+
+/// How a role looks.
+pub(crate) fn role_style(role: Role) -> Style {
+    match role {
+        Role::Unspecified | Role::Single | Role::Primary | Role::Standby => PLAIN,
+        Role::Rescued | Role::Promoting | Role::Active => WARNING,
+    }
+}
+
+/// A severity in one word.
+pub(crate) fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Unspecified | Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+/// How a severity looks.
+pub(crate) fn severity_style(severity: Severity) -> Style {
+    match severity {
+        Severity::Unspecified | Severity::Info => FAINT,
+        Severity::Warning => WARNING,
+        Severity::Error => BAD,
+    }
+}

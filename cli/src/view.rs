@@ -1,0 +1,55 @@
+//! Reading answers: what the contract leaves optional, made plain.
+
+use std::sync::LazyLock;
+
+use supervisor_proto::v1::{FailoverStatus, Instance, InstanceStatus, Phase, Role, Runtime};
+
+static NO_STATUS: LazyLock<InstanceStatus> = LazyLock::new(InstanceStatus::default);
+static NO_FAILOVER: LazyLock<FailoverStatus> = LazyLock::new(FailoverStatus::default);
+
+/// What is seen of an instance.
+pub(crate) fn status(instance: &Instance) -> &InstanceStatus {
+    instance.status.as_ref().unwrap_or(&NO_STATUS)
+}
+
+/// Who stands in for whom.
+pub(crate) fn failover(instance: &Instance) -> &FailoverStatus {
+    status(instance).failover.as_ref().unwrap_or(&NO_FAILOVER)
+}
+
+/// Who stands in for this primary, if somebody does.
+pub(crate) fn stand_in(primary: &Instance) -> Option<&str> {
+    let failover = failover(primary);
+    let somebody = !failover.active.is_empty() && failover.active != primary.name;
+    (failover.role() == Role::Rescued && somebody).then_some(failover.active.as_str())
+}
+
+/// Whether an instance in this phase does not do what it should, and is not on its way there.
+pub(crate) fn is_unwell(phase: Phase) -> bool {
+    match phase {
+        Phase::Unhealthy | Phase::Backoff | Phase::Failed => true,
+        Phase::Unspecified
+        | Phase::Stopped
+        | Phase::Adopting
+        | Phase::Spawning
+        | Phase::Starting
+        | Phase::Ready
+        | Phase::Stopping => false,
+    }
+}
+
+/// Whether the running process was started from an older spec than the present one.
+pub(crate) fn runs_old_spec(instance: &Instance) -> bool {
+    let status = status(instance);
+    status.pid != 0 && status.observed_generation != 0 && status.observed_generation < status.generation
+}
+
+/// A runtime in one word.
+pub(crate) fn runtime_word(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Unspecified | Runtime::Auto => "auto",
+        Runtime::Openclaw => "openclaw",
+        Runtime::Builtin => "builtin",
+        Runtime::Command => "command",
+    }
+}

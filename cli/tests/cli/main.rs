@@ -1,0 +1,13 @@
+//! Drives the real `openclawctl` against a fake supervisor that speaks the real contract over a real socket.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod apply;
+mod ctl;
+mod daemon;
+mod errors;
+mod fake;
+mod misc;
+mod status;
+mod streams;
+mod verbs;

@@ -1,0 +1,175 @@
+//! Environments, commands run in them, ports, completion, manual and version.
+
+use std::{collections::HashMap, path::Path, process::Command};
+
+use supervisor_proto::v1::{GetInstanceEnvironmentResponse, InstancePorts, Phase, PortUse};
+
+use crate::{
+    ctl::{ctl, finish},
+    fake::{Fake, instance},
+};
+
+const NASTY: &str = "it's $(reboot) `x` \"q\"\nsecond line \\ ~ * end";
+
+fn with_environment(variables: &[(&str, &str)], directory: &Path) -> Fake {
+    let fake = Fake::start();
+    fake.with([instance("rescue", Phase::Ready, 19_789)]);
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    fake.world().environment = GetInstanceEnvironmentResponse {
+        variables: variables.iter().map(owned).collect::<HashMap<_, _>>(),
+        withheld: vec!["OPENCLAW_GATEWAY_TOKEN".into()],
+        working_directory: directory.display().to_string(),
+    };
+    fake
+}
+
+#[test]
+fn a_shell_that_evaluates_env_gets_exactly_the_values() {
+    let fake = with_environment(&[("NASTY", NASTY), ("OPENCLAW_STATE_DIR", "/a/b")], Path::new("/"));
+    let text = fake.ctl(&["env", "rescue"]).done();
+    assert!(text.contains("# OPENCLAW_GATEWAY_TOKEN is set, and its value withheld\n"), "{text}");
+    assert!(text.ends_with("export OPENCLAW_STATE_DIR=/a/b\n"), "{text}");
+    let script = format!("{text}\nprintf %s \"$NASTY\"");
+    let output = Command::new("/bin/sh").args(["-c", &script]).env_clear().output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), NASTY);
+}
+
+#[test]
+fn run_gives_the_command_the_instance_s_environment_and_directory_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().canonicalize().unwrap();
+    let fake = with_environment(&[("NASTY", NASTY), ("PATH", "/usr/bin:/bin")], &directory);
+    let script = "pwd; echo \"$TERM\"; printf '%s' \"$NASTY\" | cksum; env | grep -c OPENCLAWCTL";
+    let mut command = fake.command(&["run", "rescue", "--", "sh", "-c", script]);
+    command.env("TERM", "vt100").env("SECRET", "of this shell");
+    let ran = finish(command);
+    assert_eq!(ran.code, Some(1), "the command's own exit code: {ran:?}");
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines[0], directory.to_str().unwrap());
+    assert_eq!(lines[1], "vt100");
+    assert_eq!(lines[3], "0");
+    assert_eq!(ran.err, "without OPENCLAW_GATEWAY_TOKEN: withheld\n");
+}
+
+#[test]
+fn run_passes_the_exit_code_and_the_signal_through() {
+    let fake = with_environment(&[("PATH", "/usr/bin:/bin")], Path::new("/"));
+    assert_eq!(fake.ctl(&["run", "rescue", "--", "sh", "-c", "exit 42"]).code, Some(42));
+    assert_eq!(fake.ctl(&["run", "rescue", "--", "sh", "-c", "kill -9 $$"]).code, None);
+}
+
+#[test]
+fn run_tells_a_missing_program_from_a_missing_directory() {
+    let fake = with_environment(&[("PATH", "/usr/bin:/bin")], Path::new("/"));
+    let ran = fake.ctl(&["run", "rescue", "--", "no-such-program"]);
+    assert_eq!(ran.code, Some(4));
+    assert!(
+        ran.err.contains("failed to run a command as `rescue`: cannot run `no-such-program`: No such file"),
+        "{ran:?}"
+    );
+    fake.world().environment.working_directory = "/nowhere".into();
+    let ran = fake.ctl(&["run", "rescue", "--", "true"]);
+    assert_eq!(ran.code, Some(4));
+    assert!(ran.err.contains("cannot enter /nowhere: No such file"), "{ran:?}");
+}
+
+#[test]
+fn ports_show_who_holds_each_port_and_who_squats() {
+    let fake = Fake::start();
+    let port = |port, purpose: &str, pid, command: &str, foreign| PortUse {
+        port,
+        purpose: purpose.into(),
+        pid,
+        command: command.into(),
+        foreign,
+    };
+    let mut ports = vec![
+        port(18_789, "gateway", 4_242, "gateway-builtin", false),
+        port(18_791, "browser-control", 0, "", false),
+        port(18_793, "canvas", 77, "nginx", true),
+    ];
+    ports.extend((18_800..18_809).map(|number| port(number, "cdp", 0, "", false)));
+    fake.world().ports = vec![InstancePorts { instance: "main".into(), base: 18_789, last: 18_808, ports }];
+    assert_eq!(
+        fake.ctl(&["ports"]).done(),
+        "\
+NAME  BLOCK        PORT         PURPOSE          HELD BY
+main  18789-18808  18789        gateway          pid 4242 (gateway-builtin)
+                   18791        browser-control  -
+                   18793        canvas           pid 77 (nginx), foreign
+                   18800-18808  cdp              -
+
+port 18793 of main is held by pid 77 (nginx), which is not its own
+  hint: end process 77, or give main another `port` in the fleet file
+"
+    );
+}
+
+#[test]
+fn names_complete_from_the_supervisor_and_nothing_is_said_without_one() {
+    let fake = Fake::start();
+    fake.with([instance("rescue", Phase::Ready, 19_789), instance("main", Phase::Ready, 18_789)]);
+    let complete = |mut command: Command| {
+        command.env("OPENCLAWCTL_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "2").env("_CLAP_IFS", "\n");
+        let ran = finish(command);
+        assert_eq!(ran.err, "");
+        ran.done()
+    };
+    assert_eq!(complete(fake.command(&["--", "openclawctl", "status", "re"])), "rescue");
+    let nowhere = tempfile::tempdir().unwrap();
+    assert_eq!(complete(ctl(nowhere.path(), &["--", "openclawctl", "status", "re"])), "");
+    let socket = fake.data_dir.join("control.sock");
+    let mut elsewhere =
+        ctl(nowhere.path(), &["--", "openclawctl", "--socket", socket.to_str().unwrap(), "down", "ma"]);
+    elsewhere.env("OPENCLAWCTL_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "4").env("_CLAP_IFS", "\n");
+    assert_eq!(finish(elsewhere).done(), "main");
+}
+
+#[test]
+fn the_completion_scripts_are_what_the_shells_read() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let script = finish(ctl(nowhere.path(), &["completion", "bash"])).done();
+    let checked = Command::new("bash").args(["-n", "-c", &script]).status().unwrap();
+    assert!(checked.success() && script.contains("OPENCLAWCTL_COMPLETE"));
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        assert!(finish(ctl(nowhere.path(), &["completion", shell])).done().contains("OPENCLAWCTL_COMPLETE"));
+    }
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let page = finish(ctl(directory.path(), &["man"])).done();
+    assert!(page.contains(".TH openclawctl 1") && page.contains("Exit codes"), "{page}");
+    let pages = directory.path().join("man1");
+    finish(ctl(directory.path(), &["man", pages.to_str().unwrap()])).done();
+    for page in ["openclawctl.1", "openclawctl-up.1", "openclawctl-supervisor-stop.1"] {
+        assert!(pages.join(page).is_file(), "{page}");
+    }
+}
+
+#[test]
+fn version_tells_both_versions_and_needs_no_supervisor() {
+    let fake = Fake::start();
+    let own = env!("CARGO_PKG_VERSION");
+    let pid = std::process::id();
+    assert_eq!(
+        fake.ctl(&["version"]).done(),
+        format!("openclawctl          {own}\nopenclaw-supervisor  0.1.0 (pid {pid})\n")
+    );
+    let nowhere = tempfile::tempdir().unwrap();
+    let text = finish(ctl(nowhere.path(), &["version"])).done();
+    assert!(text.contains("openclaw-supervisor  - (no supervisor is listening on "), "{text}");
+    let json = finish(ctl(nowhere.path(), &["version", "-o", "jsonl"])).done();
+    assert_eq!(json, format!("{{\"openclawctl\":\"{own}\",\"supervisor\":null}}\n"));
+}
+
+#[test]
+fn alone_it_prints_its_help() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let text = finish(ctl(nowhere.path(), &[])).done();
+    assert!(
+        text.contains("Usage: openclawctl") && text.lines().all(|line| line.chars().count() <= 90),
+        "{text}"
+    );
+}
