@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A file is taken as a whole or not at all. [`parse`] refuses everything that can be seen from the file and
-//! this host, each refusal with line, column and mend; [`plan`] says what would change; core checks again
+//! this host, each refusal with line, column and mend; [`plan()`] says what would change; core checks again
 //! what depends on the registry at the moment of the change.
 
 mod check;

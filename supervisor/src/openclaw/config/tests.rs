@@ -1,5 +1,7 @@
 //! Configurations: made, completed, refused.
 
+use proptest::{collection::btree_map, option, prelude::*, sample::select};
+
 use super::*;
 use crate::spec::Profile;
 
@@ -335,5 +337,82 @@ fn announcements_are_only_made_where_they_are_asked_for() {
         ("{discovery: {mdns: {mode: 'minimal'}}}", Discovery::AskedFor),
     ] {
         assert_eq!(World::with(text).pin().unwrap().discovery, discovery, "{text}");
+    }
+}
+
+/// Configurations with what matters here present, missing, odd or wrong.
+fn configurations() -> impl Strategy<Value = serde_json::Value> {
+    let port = || prop_oneof![18_789u16..18_812, 9_222u16..9_224].prop_map(serde_json::Value::from);
+    let word = |words: &'static [&'static str]| select(words).prop_map(serde_json::Value::from);
+    let field = |name: &'static str, value: BoxedStrategy<serde_json::Value>| {
+        option::weighted(0.4, value).prop_map(move |value| (name, value))
+    };
+    let object = |fields: Vec<BoxedStrategy<(&'static str, Option<serde_json::Value>)>>| {
+        fields.prop_map(|fields| {
+            let set = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            serde_json::Value::Object(set.collect())
+        })
+    };
+    let profile = object(vec![
+        field("driver", word(&["openclaw", "extension", "existing-session"]).boxed()).boxed(),
+        field("cdpPort", port().boxed()).boxed(),
+        field("cdpUrl", word(&["http://127.0.0.1:18800", "ws://10.0.0.1:9222", "nonsense"]).boxed()).boxed(),
+    ]);
+    let profiles =
+        btree_map("[a-c]|openclaw", profile, 0..4).prop_map(|profiles| serde_json::json!(profiles));
+    let auth = object(vec![
+        field("mode", word(&["token", "password", "none"]).boxed()).boxed(),
+        field("token", word(&["", "abc", "${T}"]).boxed()).boxed(),
+        field("password", word(&["x"]).boxed()).boxed(),
+    ]);
+    let gateway = object(vec![
+        field("port", select(vec![18_789, 18_789, 18_809, 19_001]).prop_map(serde_json::Value::from).boxed())
+            .boxed(),
+        field("bind", word(&["lan"]).boxed()).boxed(),
+        field("auth", auth.boxed()).boxed(),
+        field("$include", word(&["./x.json"]).boxed()).boxed(),
+    ]);
+    let browser = object(vec![field("profiles", profiles.boxed()).boxed()]);
+    object(vec![
+        field("gateway", gateway.boxed()).boxed(),
+        field("browser", browser.boxed()).boxed(),
+        field("canvasHost", object(vec![field("port", port().boxed()).boxed()]).boxed()).boxed(),
+        field("odd", word(&["x"]).boxed()).boxed(),
+    ])
+}
+
+proptest! {
+    #[test]
+    fn what_is_pinned_stays_pinned_inside_the_block(found in configurations()) {
+        let mut world = World::with(&found.to_string());
+        world.previous_base = Some(18_809);
+        let Ok(first) = world.pin() else { return Ok(()) };
+        let text = world.text();
+        world.previous_base = None;
+        prop_assert_eq!(world.pin().unwrap(), first, "a second look finds nothing to do");
+        prop_assert_eq!(world.text(), text);
+        let json = world.json();
+        prop_assert_eq!(&json["gateway"]["port"], BASE);
+        prop_assert_eq!(json.get("odd"), found.get("odd"));
+        let mut ports = Vec::new();
+        for profile in json["browser"]["profiles"].as_object().into_iter().flat_map(|profiles| profiles.values()) {
+            match (profile["driver"].as_str(), profile["cdpPort"].as_u64()) {
+                (Some("existing-session"), _) | (Some("extension"), None) => {}
+                (_, Some(port)) => ports.push(port),
+                (_, None) => prop_assert!(profile.get("cdpUrl").is_some(), "{}", profile),
+            }
+        }
+        prop_assert!(ports.iter().all(|port| (18_792..=18_808).contains(port)), "{:?}", ports);
+        let all = ports.len();
+        ports.sort_unstable();
+        ports.dedup();
+        prop_assert_eq!(ports.len(), all, "{}", json);
+    }
+
+    #[test]
+    fn no_text_breaks_the_reader(text in "[a-z0-9{}\\[\\]:,'\"$/ \n]{0,80}") {
+        if let Err(error) = World::with(&text).pin() {
+            prop_assert!(!error.mend().is_empty() && error.problem().is_some(), "{}", error);
+        }
     }
 }
