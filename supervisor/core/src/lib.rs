@@ -37,6 +37,8 @@
 //! ```
 //!
 //! Rules that hold always are written down in [`invariant::check`].
+//!
+#![doc = include_str!("phases.md")]
 #![no_std]
 
 extern crate alloc;

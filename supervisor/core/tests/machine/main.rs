@@ -6,4 +6,5 @@ mod durability;
 mod failover;
 mod health;
 mod life;
+mod phases;
 mod support;

@@ -373,6 +373,13 @@ impl World {
         self.lives.remove(who);
     }
 
+    /// As above, if that is still to be found out.
+    pub(crate) fn dies_unseen_if_adopting(&mut self) {
+        if self.core.instances().all(|one| *one.phase() == supervisor_core::instance::Phase::Adopting) {
+            self.lives.clear();
+        }
+    }
+
     /// The current life has ended, and the worker with it.
     pub(crate) fn swept(&mut self, who: &str) {
         self.lives.remove(who);
