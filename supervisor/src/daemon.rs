@@ -30,16 +30,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api,
+    api::{self, FindListeners, Listener},
     driver::{self, Clock, Driver, Inputs},
-    events::Journal,
+    events::{Journal, JournalError},
     handle::Handle,
     lock::{self, LockError},
     openclaw::{environment::Control, prepare::Host},
     perform::{
         Performer, Surroundings,
+        port::{self, Hold, Holder},
         roster::Roster,
-        store::{self, Restored, Store, StoreError},
+        store::{self, Restored, Retention, Store, StoreError},
         sweep::Sweeper,
     },
     registry::{self, RegistryError},
@@ -60,6 +61,8 @@ const WORKER: &str = "gateway-worker";
 pub struct Options {
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// The settings in force.
+    pub settings: Settings,
 }
 
 /// Why the daemon cannot run.
@@ -76,12 +79,12 @@ pub enum DaemonError {
     /// Another supervisor has it.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The settings cannot be taken.
-    #[error(transparent)]
-    Settings(#[from] settings::SettingsError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// What is stored cannot be understood.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -114,7 +117,10 @@ pub fn default_data_dir() -> Option<PathBuf> {
 pub fn run(options: Options) -> Result<(), DaemonError> {
     let data_dir = prepare(&options.data_dir)?;
     let _lock = lock::take(&data_dir)?;
-    let settings = settings::load(&data_dir)?;
+    let settings = options.settings;
+    for warning in settings.warnings(settings::ephemeral_ports()) {
+        warn!("{warning}");
+    }
     raise_file_limit();
     let boot_id = boot_id();
     let began = driver::realtime_ns().saturating_sub(driver::monotonic_ns());
@@ -145,8 +151,9 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let shutdown = CancellationToken::new();
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
     let (reports, store_reports) = mpsc::channel(REPORTS);
-    let store = Store::start(connection, revision, reports)?;
-    let journal = Journal::open(&data_dir, store.latest.clone());
+    let retention = Retention { entries: settings.keep_events, age: settings.keep_events_for };
+    let store = Store::start(connection, revision, retention, reports)?;
+    let journal = Journal::open(&data_dir, store.latest.clone())?;
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let (handle, commands) = Handle::new(view);
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);
@@ -167,7 +174,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     };
     let origin = Origin {
         pool: restored.pool.unwrap_or(settings.pool),
-        max_instances: settings.max_instances,
+        max_instances: usize::try_from(settings.max_instances).unwrap_or(usize::MAX),
         revision,
         boot,
         seed: driver::monotonic_ns(),
@@ -175,8 +182,9 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     };
     let (pulse, beats) = watch::channel(());
     let (ready, restored) = oneshot::channel();
+    let clock = Clock { boot_began };
     let driving = Driving {
-        clock: Clock { boot_began },
+        clock,
         origin,
         surroundings,
         store,
@@ -191,7 +199,16 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     if restored.await.is_ok() {
         end_on_signal(&shutdown)?;
         tokio::spawn(keep_watchdog(beats));
-        let context = api::Context { handle, journal, host, settings, epoch, shutdown: shutdown.clone() };
+        let context = api::Context {
+            handle,
+            journal,
+            host,
+            settings,
+            listeners: FindListeners(Arc::new(listeners)),
+            started: clock.now(),
+            epoch,
+            shutdown: shutdown.clone(),
+        };
         let served = api::serve(context, || notify(sd_notify::NotifyState::Ready)).await;
         notify(sd_notify::NotifyState::Stopping);
         shutdown.cancel();
@@ -226,6 +243,13 @@ impl Driving {
             Ok(())
         })
     }
+}
+
+/// Who listens on the given ports, for the API, which knows no processes.
+fn listeners(ports: &[u16]) -> Vec<Listener> {
+    let described = |holder: Holder| Listener { port: holder.port, pid: holder.pid, command: holder.command };
+    let listening = |holder: &Holder| holder.hold == Hold::Listening;
+    port::holders(ports).into_iter().filter(listening).map(described).collect()
 }
 
 /// Makes the data directory ours alone, and says where it really is.

@@ -20,9 +20,11 @@
 //! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
 //! So the supervisor may die at any moment; the next one reads the store, asks every worker, and goes on.
 
-// pub mod daemon;
+mod api;
+pub mod daemon;
 mod driver;
 pub mod events;
+mod figures;
 pub mod fleet;
 pub mod handle;
 pub mod lock;
@@ -31,5 +33,6 @@ pub mod openclaw;
 mod perform;
 pub mod problem;
 pub mod registry;
+pub mod settings;
 pub mod spec;
 pub mod yaml;

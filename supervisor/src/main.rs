@@ -4,7 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
-use openclaw_supervisor::daemon::{self, Options};
+use openclaw_supervisor::{
+    daemon::{self, Options},
+    settings,
+};
 
 /// Supervises a fleet of OpenClaw gateways. Usually started by `openclawctl up` or by systemd.
 #[derive(Debug, Parser)]
@@ -14,8 +17,9 @@ struct Arguments {
     #[arg(long, value_name = "DIR", env = "OPENCLAWCTL_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,openclaw_supervisor=debug`.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    log: String,
+    /// Unless given, `log_level` in the settings says it.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -30,12 +34,14 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log)
-        .with_context(|| format!("failed to read the log filter `{}`", arguments.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let data_dir = match arguments.data_dir {
         Some(directory) => directory,
         None => daemon::default_data_dir().context("failed to choose a data directory: HOME is not set")?,
     };
-    Ok(daemon::run(Options { data_dir })?)
+    let settings = settings::load(&data_dir)?;
+    let filter = arguments.log.unwrap_or_else(|| settings.log_level.to_string());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter)
+        .with_context(|| format!("failed to read the log filter `{filter}`"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(daemon::run(Options { data_dir, settings })?)
 }

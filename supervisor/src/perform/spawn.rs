@@ -63,22 +63,31 @@ pub(crate) enum SpawnError {
     Refused(String),
 }
 
+/// A worker that has taken its bootstrap.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// The connection to it.
+    pub(crate) link: Link,
+    /// Its process.
+    pub(crate) pid: i32,
+}
+
 /// Starts a worker, gives it its bootstrap, and takes its first answer.
 pub(crate) async fn worker(
     surroundings: &Surroundings,
     name: &Name,
     run_dir: &Path,
     bootstrap: Bootstrap,
-) -> Result<Link, SpawnError> {
+) -> Result<Worker, SpawnError> {
     for _ in 0..LOCKED_TRIES {
-        let mut link = spawn(surroundings, name, run_dir).await?;
+        let Worker { mut link, pid } = spawn(surroundings, name, run_dir).await?;
         link.send(Body::Bootstrap(bootstrap.clone())).await?;
         match link.receive().await?.report {
             Some(Heard::Refused(refused)) if refused.reason() == Reason::Locked => {
                 time::sleep(LOCKED_PAUSE).await;
             }
             Some(Heard::Refused(refused)) => return Err(SpawnError::Refused(refused.message)),
-            Some(_) | None => return Ok(link),
+            Some(_) | None => return Ok(Worker { link, pid }),
         }
     }
     Err(SpawnError::Refused("another worker holds its run directory".into()))
@@ -86,16 +95,17 @@ pub(crate) async fn worker(
 
 /// The process, connected by its standard input. Making it blocks for a fraction of a millisecond, and under
 /// load for longer, so that is done aside.
-async fn spawn(surroundings: &Surroundings, name: &Name, run_dir: &Path) -> Result<Link, SpawnError> {
+async fn spawn(surroundings: &Surroundings, name: &Name, run_dir: &Path) -> Result<Worker, SpawnError> {
     let program = surroundings.worker_program.clone();
     let mark = surroundings.mark(name);
     let run_dir = run_dir.to_owned();
     let made = task::spawn_blocking(move || make(&program, &mark, &run_dir)).await;
-    let stream = made.map_err(|error| LinkError::Io(error.into()))??;
-    Ok(Link::new(stream).map_err(LinkError::Io)?)
+    let (stream, pid) = made.map_err(|error| LinkError::Io(error.into()))??;
+    let link = Link::new(stream).map_err(LinkError::Io)?;
+    Ok(Worker { link, pid })
 }
 
-fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<UnixStream, SpawnError> {
+fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<(UnixStream, i32), SpawnError> {
     let unusable = |source| SpawnError::Directory { path: run_dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).map_err(unusable)?;
     let complaints = run_dir.join(COMPLAINTS);
@@ -104,7 +114,7 @@ fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<UnixStream, SpawnE
     let unmade = |source| SpawnError::Execute { program: program.to_owned(), source };
     let (ours, theirs) = UnixStream::pair().map_err(unmade)?;
     // The process is reaped by `reap`, like every other child.
-    Command::new(program)
+    let child = Command::new(program)
         .env_clear()
         .env(MARK, mark)
         .current_dir("/")
@@ -113,5 +123,5 @@ fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<UnixStream, SpawnE
         .stderr(complaints)
         .spawn()
         .map_err(unmade)?;
-    Ok(ours)
+    Ok((ours, i32::try_from(child.id()).unwrap_or(0)))
 }

@@ -30,9 +30,6 @@ const WAITING: usize = 1_000;
 /// Entries that may wait for the disk.
 const ENTRIES: usize = 10_000;
 
-/// Entries kept in the journal.
-const JOURNAL: i64 = 100_000;
-
 /// Entries may be this many more before the oldest are deleted: deleting is not done at every commit.
 const JOURNAL_SLACK: u64 = 1_000;
 
@@ -112,26 +109,35 @@ pub enum StoreError {
 
 /// What an earlier supervisor stored.
 #[derive(Debug)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// The number of this supervisor's life, one above the last.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Names this data directory among all others.
-    pub id: String,
+    pub(crate) id: String,
     /// All instances.
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     /// The pool, if it was ever changed.
-    pub pool: Option<Pool>,
+    pub(crate) pool: Option<Pool>,
     /// The highest revision stored.
-    pub revision: Revision,
+    pub(crate) revision: Revision,
     /// The boot in which the last supervisor ran.
-    pub boot: Option<String>,
+    pub(crate) boot: Option<String>,
     /// What is added to CLOCK_MONOTONIC in this boot, by every supervisor alike.
-    pub boot_began: u64,
+    pub(crate) boot_began: u64,
+}
+
+/// How much of the journal is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retention {
+    /// At most so many entries.
+    pub(crate) entries: u64,
+    /// None older than this.
+    pub(crate) age: Duration,
 }
 
 /// What the store tells the driver.
 #[derive(Debug)]
-pub enum Report {
+pub(crate) enum Report {
     /// All batches up to this revision are durable.
     Stored(Revision),
     /// Writing fails.
@@ -140,15 +146,15 @@ pub enum Report {
 
 /// The writing end of the store.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     /// Bounded by [`merge`] on the other side.
     batches: std::sync::mpsc::Sender<Batch>,
     /// The revision of the newest durable entry.
-    pub latest: watch::Receiver<u64>,
+    pub(crate) latest: watch::Receiver<u64>,
 }
 
 /// Opens the store of `data_dir`, making it if need be, and reads all that is in it.
-pub fn open(data_dir: &Path, boot: (&str, u64)) -> Result<(Connection, Restored), StoreError> {
+pub(crate) fn open(data_dir: &Path, boot: (&str, u64)) -> Result<(Connection, Restored), StoreError> {
     let path = data_dir.join(FILE);
     let failed = |source| StoreError::Open { path: path.clone(), source };
     let unreadable = |source| StoreError::Read { path: path.clone(), source };
@@ -232,14 +238,15 @@ fn put_meta(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
 
 impl Store {
     /// Starts the writing thread.
-    pub fn start(
+    pub(crate) fn start(
         connection: Connection,
         newest: Revision,
+        retention: Retention,
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StoreError> {
         let (batches, inbox) = std::sync::mpsc::channel();
         let (latest, watched) = watch::channel(newest.0);
-        let writer = Writer { connection, reports, latest, since_trim: 0 };
+        let writer = Writer { connection, reports, latest, retention, since_trim: 0 };
         thread::Builder::new()
             .name("store".into())
             .spawn(move || writer.run(&inbox))
@@ -248,7 +255,7 @@ impl Store {
     }
 
     /// Queues a batch. Never blocks.
-    pub fn persist(&self, batch: Batch) {
+    pub(crate) fn persist(&self, batch: Batch) {
         // Without the thread there is no `Stored` either, and everything that needs the disk waits.
         let _ = self.batches.send(batch);
     }
@@ -258,6 +265,7 @@ struct Writer {
     connection: Connection,
     reports: mpsc::Sender<Report>,
     latest: watch::Sender<u64>,
+    retention: Retention,
     since_trim: u64,
 }
 
@@ -317,7 +325,8 @@ impl Writer {
             put_meta(&transaction, "revision", &last.revision.0.to_string())?;
         }
         if self.since_trim + entries >= JOURNAL_SLACK {
-            trim(&transaction)?;
+            let newest = batches.iter().rev().find_map(|batch| batch.entries.last());
+            trim(&transaction, self.retention, newest.map_or(0, |entry| entry.at.0))?;
         }
         transaction.commit()?;
         self.since_trim =
@@ -347,7 +356,6 @@ fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
 }
 
 fn append(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     db.prepare_cached("INSERT OR REPLACE INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![
             signed(entry.revision.0),
@@ -371,14 +379,23 @@ fn severity(severity: Severity) -> i64 {
 }
 
 /// Deletes the oldest entries beyond what is kept, and notes how far that went, for readers who come from there.
-fn trim(db: &Connection) -> rusqlite::Result<()> {
-    let newest: Option<i64> = db
+fn trim(db: &Connection, retention: Retention, now_ns: u64) -> rusqlite::Result<()> {
+    let oldest = now_ns.saturating_sub(u64::try_from(retention.age.as_nanos()).unwrap_or(u64::MAX));
+    let beyond: Option<i64> = db
         .prepare_cached("SELECT revision FROM events ORDER BY revision DESC LIMIT 1 OFFSET ?1")?
-        .query_row([JOURNAL], |row| row.get(0))
+        .query_row([signed(retention.entries)], |row| row.get(0))
         .optional()?;
-    let Some(newest) = newest else { return Ok(()) };
+    let expired: Option<i64> = db
+        .prepare_cached("SELECT max(revision) FROM events WHERE unix_ns < ?1")?
+        .query_row([signed(oldest)], |row| row.get(0))?;
+    let Some(newest) = beyond.max(expired) else { return Ok(()) };
     db.prepare_cached("DELETE FROM events WHERE revision <= ?1")?.execute([newest])?;
     put_meta(db, "trimmed", &newest.to_string())
+}
+
+/// As SQLite has numbers.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The disk has not taken anything for long: what waits becomes one batch of bounded size.

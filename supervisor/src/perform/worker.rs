@@ -58,7 +58,7 @@ pub(crate) enum Order {
 pub(crate) fn start(name: Name, surroundings: Rc<Surroundings>) -> mpsc::Sender<Order> {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let run_dir = surroundings.run_dir(&name);
-    let task = Task { name, run_dir, surroundings, link: None, incarnation: Incarnation(0) };
+    let task = Task { name, run_dir, surroundings, link: None, worker_pid: 0, incarnation: Incarnation(0) };
     task::spawn_local(task.run(inbox));
     orders
 }
@@ -68,6 +68,8 @@ struct Task {
     run_dir: PathBuf,
     surroundings: Rc<Surroundings>,
     link: Option<Link>,
+    /// The worker's process; 0 until there is one.
+    worker_pid: i32,
     /// The newest life that this task knows of.
     incarnation: Incarnation,
 }
@@ -139,7 +141,7 @@ impl Task {
                 }
             }
             Some(Heard::Started(started)) => {
-                let process = self.process(started.process.unwrap_or_default(), 0);
+                let process = self.process(started.process.unwrap_or_default());
                 self.tell(Event::Launched(name, Incarnation(started.incarnation), process)).await;
             }
             Some(Heard::SpawnFailed(failed)) => {
@@ -197,10 +199,10 @@ impl Task {
             log: Some(ready.log),
             run: Some(run),
         };
-        let link = spawn::worker(&self.surroundings, &self.name, &self.run_dir, bootstrap).await;
-        match link {
-            Ok(link) => {
+        match spawn::worker(&self.surroundings, &self.name, &self.run_dir, bootstrap).await {
+            Ok(spawn::Worker { link, pid }) => {
                 self.link = Some(link);
+                self.worker_pid = pid;
                 Ok(())
             }
             Err(error) => Err(LaunchFailure::Spawn(error.to_string())),
@@ -212,6 +214,7 @@ impl Task {
             Some((link, state)) => {
                 self.link = Some(link);
                 self.incarnation = Incarnation(state.incarnation);
+                self.worker_pid = state.worker_pid;
                 self.adoption(&state)
             }
             None => {
@@ -249,7 +252,7 @@ impl Task {
         let exits = state.exits.iter().map(|exit| self.exit(exit)).collect();
         let running = |stopping| Found::Running {
             incarnation,
-            process: self.process(state.process.unwrap_or_default(), state.worker_pid),
+            process: self.process(state.process.unwrap_or_default()),
             notified: state.notified,
             stopping,
         };
@@ -327,10 +330,10 @@ impl Task {
         }
     }
 
-    fn process(&self, process: worker::Process, worker_pid: i32) -> Process {
+    fn process(&self, process: worker::Process) -> Process {
         Process {
             pid: process.pid,
-            worker_pid,
+            worker_pid: self.worker_pid,
             started: self.surroundings.moment(process.started_monotonic_ns),
         }
     }

@@ -1,0 +1,241 @@
+//! What the services share.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use supervisor_core::{
+    action::Done,
+    denied::Denied,
+    event::{Command, Dangling, Definition},
+    ids::Name,
+    instance::Instance,
+    time::Moment,
+    view::View,
+};
+use supervisor_proto::v1;
+use tokio::{task, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+
+use super::{
+    convert::{Extent, Scene},
+    facts::Facts,
+    requests::Requests,
+    status::Refusal,
+};
+use crate::{
+    events::Journal,
+    figures::{Figures, Wanted},
+    handle::Handle,
+    logs::Notices,
+    openclaw::{
+        layout::{Directories, Layout, check_apart},
+        prepare::Host,
+    },
+    registry,
+    settings::Settings,
+    spec::InstanceSpec,
+};
+
+/// Looking at the processes of this many instances takes a few milliseconds, and a caller waits for that. The
+/// figures of more are shown as they were seen last.
+const LOOK_AT_ONCE: usize = 32;
+
+/// What the API is given.
+#[derive(Debug)]
+pub struct Context {
+    /// The door to the driver.
+    pub handle: Handle,
+    /// What happened.
+    pub journal: Journal,
+    /// What the supervisor knows of itself and of its host.
+    pub host: Arc<Host>,
+    /// The settings in force.
+    pub settings: Settings,
+    /// Finds out who listens on ports.
+    pub listeners: FindListeners,
+    /// When the supervisor was started.
+    pub started: Moment,
+    /// The number of its life on its data directory.
+    pub epoch: u64,
+    /// Ends it.
+    pub shutdown: CancellationToken,
+}
+
+/// Finds out who listens on which of the given ports; ports on which nobody does are missing. May block.
+#[derive(Clone)]
+pub struct FindListeners(pub Arc<dyn Fn(&[u16]) -> Vec<Listener> + Send + Sync>);
+
+impl fmt::Debug for FindListeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FindListeners")
+    }
+}
+
+/// Who listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The port.
+    pub port: u16,
+    /// The process; `None` if it cannot be seen from here.
+    pub pid: Option<i32>,
+    /// Its command, or what else is known of it.
+    pub command: String,
+}
+
+/// The state of the API.
+#[derive(Debug)]
+pub(super) struct Api {
+    pub(super) handle: Handle,
+    pub(super) journal: Journal,
+    pub(super) facts: Facts,
+    pub(super) figures: Figures,
+    pub(super) requests: Requests,
+    pub(super) notices: Notices,
+    pub(super) listeners: FindListeners,
+    pub(super) started: Moment,
+    pub(super) epoch: u64,
+    pub(super) shutdown: CancellationToken,
+    settings: Mutex<Settings>,
+}
+
+impl Api {
+    pub(super) fn new(context: Context) -> Arc<Self> {
+        let Context { handle, journal, host, settings, listeners, started, epoch, shutdown } = context;
+        Arc::new(Self {
+            handle,
+            journal,
+            facts: Facts::new(host),
+            figures: Figures::default(),
+            requests: Requests::default(),
+            notices: Notices::start(),
+            listeners,
+            started,
+            epoch,
+            shutdown,
+            settings: Mutex::new(settings),
+        })
+    }
+
+    pub(super) fn host(&self) -> &Arc<Host> {
+        self.facts.host()
+    }
+
+    pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the driver a command. The view shows what it did before this returns.
+    pub(super) async fn submit(&self, command: Command) -> Result<Done, Refusal> {
+        Ok(self.handle.submit(command).await?)
+    }
+
+    pub(super) fn scene<'a>(&'a self, view: &'a View, extent: Extent) -> Scene<'a> {
+        Scene::new(view, &self.facts, &self.figures, extent)
+    }
+
+    /// The instance as it is now.
+    pub(super) fn shown(&self, name: &Name) -> Option<v1::Instance> {
+        let view = self.handle.view();
+        let scene = self.scene(&view, Extent::Few);
+        view.instances.get(name).map(|instance| scene.instance(instance))
+    }
+
+    /// Has somebody look at the processes of `instances` if that was long ago.
+    pub(super) async fn look(&self, instances: impl Iterator<Item = &Instance>) {
+        let wanted: Vec<Wanted> = instances
+            .filter_map(|instance| {
+                let (name, incarnation) = (instance.name().clone(), instance.incarnation());
+                Some(Wanted { name, incarnation, worker_pid: instance.process()?.worker_pid })
+            })
+            .collect();
+        if wanted.len() <= LOOK_AT_ONCE {
+            self.figures.look(wanted).await;
+        } else {
+            let view = self.handle.view();
+            self.figures.retain(|name| view.instances.contains_key(name));
+            self.figures.look_later(wanted);
+        }
+    }
+
+    /// What core is told of an instance that is to have `spec`.
+    pub(super) fn definition(
+        &self,
+        name: Name,
+        spec: &InstanceSpec,
+        dangling: Dangling,
+    ) -> Result<Definition, Refusal> {
+        // Writing a spec as JSON does not fail.
+        registry::definition(name, spec, dangling, self.host()).map_err(|error| Refusal::storage(&error))
+    }
+
+    /// Refuses a spec whose directories meet those of another instance.
+    pub(super) async fn keep_apart(&self, view: &View, name: &Name, spec: &InstanceSpec) -> Result<(), Refusal> {
+        if spec.profile.is_none() {
+            return Ok(());
+        }
+        let data_dir = self.host().control.data_dir.clone();
+        let mine = (name.clone(), Directories::of(&data_dir, name, spec.profile.as_ref()));
+        let others: Vec<(Name, Directories)> = view
+            .instances
+            .values()
+            .filter(|other| other.name() != name)
+            .map(|other| (other.name().clone(), self.facts.of(view, other).directories.clone()))
+            .filter(|(_, directories)| directories.layout == Layout::Profile)
+            .collect();
+        let check = move || {
+            let others = others.iter().map(|(name, directories)| (name, directories));
+            check_apart(&data_dir, (&mine.0, &mine.1), others)
+        };
+        task::spawn_blocking(check).await.map_err(|_| Refusal::ShuttingDown)?.map_err(Refusal::from)
+    }
+}
+
+/// The instance called `name`.
+pub(super) fn known<'a>(view: &'a View, name: &Name) -> Result<&'a Instance, Refusal> {
+    let found = view.instances.get(name).ok_or_else(|| Denied::UnknownInstance(name.clone()))?;
+    Ok(found)
+}
+
+/// When the caller will have lost patience, and a little before that: an answer takes a moment to travel.
+pub(super) fn deadline<T>(request: &Request<T>) -> Option<Instant> {
+    const TRAVEL: Duration = Duration::from_millis(50);
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let patience = timeout(text)?;
+    Some(Instant::now() + patience.saturating_sub(TRAVEL.min(patience / 10)))
+}
+
+/// As gRPC writes it: up to eight digits and a unit.
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let value: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_patience_is_read_as_grpc_writes_it() {
+        assert_eq!(timeout("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(timeout("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(timeout("30S"), Some(Duration::from_secs(30)));
+        assert_eq!(timeout("1500m"), Some(Duration::from_millis(1500)));
+        assert_eq!(timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for bad in ["", "S", "5", "5x", "123456789S", "é"] {
+            assert_eq!(timeout(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What the shell knows of an instance beyond core's view of it: its spec in the contract's words, its
+//! directories, what its runtime came to.
+//!
+//! That is worked out once for each life of an instance and kept: a list of a thousand instances is then a
+//! matter of copying.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use supervisor_core::{
+    failover::Incident,
+    ids::{Incarnation, Name},
+    instance::Instance,
+    time::Moment,
+    view::View,
+};
+use supervisor_proto::v1;
+
+use super::convert_spec;
+use crate::{
+    openclaw::{
+        config::Discovery,
+        environment::{Ingredients, environment, withheld},
+        incident,
+        layout::Directories,
+        prepare::Host,
+        runtime::{self, Resolved},
+    },
+    registry,
+    spec::InstanceSpec,
+};
+
+/// Facts are kept for this many instances more than there are, before those of the deleted ones are dropped.
+const SLACK: usize = 64;
+
+/// By which the supervisor knows an instance's processes again. What a person runs in the instance's
+/// environment must not be taken for one of them.
+const MARK: &str = "OPENCLAWCTL_MARK";
+
+/// What is known of one life of an instance.
+#[derive(Debug)]
+pub(super) struct Fact {
+    /// What was asked for.
+    pub(super) spec: Arc<InstanceSpec>,
+    /// The same in the contract's words.
+    pub(super) message: v1::InstanceSpec,
+    /// What the runtime came to.
+    pub(super) runtime: v1::Runtime,
+    /// What should be known about that choice; empty if nothing.
+    pub(super) note: String,
+    /// Where its files are.
+    pub(super) directories: Directories,
+}
+
+/// Of which life a fact is. An instance may be deleted and created anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life {
+    created: Moment,
+    generation: u64,
+    incarnation: Incarnation,
+}
+
+/// The facts of all instances.
+#[derive(Debug)]
+pub(super) struct Facts {
+    host: Arc<Host>,
+    known: Mutex<HashMap<Name, (Life, Arc<Fact>)>>,
+}
+
+/// The environment of an instance's gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Surroundings {
+    /// Variables that may be shown.
+    pub(super) variables: BTreeMap<String, String>,
+    /// The names of the others.
+    pub(super) withheld: Vec<String>,
+    /// Where it is started.
+    pub(super) working_directory: PathBuf,
+}
+
+impl Facts {
+    pub(super) fn new(host: Arc<Host>) -> Self {
+        Self { host, known: Mutex::default() }
+    }
+
+    pub(super) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// What is known of `instance`, which `view` shows.
+    pub(super) fn of(&self, view: &View, instance: &Instance) -> Arc<Fact> {
+        let record = instance.record();
+        let life = Life {
+            created: record.created,
+            generation: record.generation,
+            incarnation: instance.incarnation(),
+        };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, fact)) = known.get(instance.name()).filter(|(of, _)| *of == life) {
+            return Arc::clone(fact);
+        }
+        let fact = Arc::new(self.find_out(instance));
+        known.insert(instance.name().clone(), (life, Arc::clone(&fact)));
+        if known.len() > view.instances.len() + SLACK {
+            known.retain(|name, _| view.instances.contains_key(name));
+        }
+        fact
+    }
+
+    fn find_out(&self, instance: &Instance) -> Fact {
+        // A stored spec that cannot be read keeps the supervisor from starting, so there is none.
+        let spec: InstanceSpec = serde_json::from_str(&instance.record().spec).unwrap_or_default();
+        let (runtime, note) = self.runtime(&spec);
+        let directories =
+            Directories::of(&self.host.control.data_dir, instance.name(), spec.profile.as_ref());
+        Fact { message: convert_spec::to_proto(&spec), spec: Arc::new(spec), runtime, note, directories }
+    }
+
+    fn runtime(&self, spec: &InstanceSpec) -> (v1::Runtime, String) {
+        match runtime::resolve(spec, &self.host.environment, &self.host.beside_daemon) {
+            Ok(resolved) => (convert_spec::kind_to_proto(resolved.kind), resolved.note.unwrap_or_default()),
+            Err(missing) => {
+                let asked = convert_spec::to_proto(spec).runtime();
+                (asked, format!("{missing}; {}", missing.mend()))
+            }
+        }
+    }
+
+    /// The environment that a start of `instance` would give its gateway now.
+    pub(super) fn surroundings(&self, view: &View, instance: &Instance) -> Surroundings {
+        let fact = self.of(view, instance);
+        let (host, beside_daemon) = (&self.host.environment, &self.host.beside_daemon);
+        let runtime = runtime::resolve(&fact.spec, host, beside_daemon).unwrap_or_else(|_| Resolved {
+            kind: registry::kind(&fact.spec, host, beside_daemon),
+            program: PathBuf::new(),
+            args: Vec::new(),
+            note: None,
+            beside: None,
+        });
+        let incidents: Vec<_> = view
+            .stands_in_for(instance)
+            .map(|(primary, stand_in)| self.describe(view, primary, &stand_in.incident))
+            .collect();
+        let incident_file = incident::file(&fact.directories.root);
+        let mut variables = environment(&Ingredients {
+            host: &self.host.environment,
+            name: instance.name(),
+            directories: &fact.directories,
+            block: instance.record().block,
+            added: &fact.spec.env,
+            runtime: &runtime,
+            mark: "",
+            control: &self.host.control,
+            discovery: Discovery::Quiet,
+            incidents: &incidents,
+            incident_file: &incident_file,
+        });
+        variables.remove(MARK);
+        let withheld = withheld(&variables);
+        variables.retain(|name, _| !withheld.contains(name));
+        Surroundings { variables, withheld, working_directory: fact.directories.home.clone() }
+    }
+
+    /// An incident as far as the environment tells of it.
+    fn describe(&self, view: &View, primary: &Instance, incident: &Incident) -> incident::Incident {
+        let directories = &self.of(view, primary).directories;
+        incident::Incident {
+            number: incident.number,
+            primary: incident.primary.clone(),
+            since: UNIX_EPOCH + Duration::from_nanos(incident.since.0),
+            reason: incident.cause.to_string(),
+            last_exit: incident.last_exit.as_ref().map(ToString::to_string),
+            log: Vec::new(),
+            config: directories.config.clone(),
+            config_revision: None,
+            state_dir: directories.state.clone(),
+            port: primary.record().block.base,
+        }
+    }
+}
+

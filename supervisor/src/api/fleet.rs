@@ -1,0 +1,208 @@
+//! `FleetService`.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use supervisor_core::{
+    event::{self, ApplyMode, Command, Dangling, Manner},
+    ids::Name,
+    ports::Pool,
+    view::View,
+};
+use supervisor_proto::v1::{
+    ApplyFleetRequest, ApplyFleetResponse, ExportFleetRequest, ExportFleetResponse, FleetChange,
+    fleet_change::{Field, Kind},
+    fleet_service_server::FleetService,
+};
+use tokio::task;
+use tonic::{Request, Response, Status};
+
+use super::{
+    context::{Api, deadline},
+    status::Refusal,
+    wait::Awaited,
+};
+use crate::{
+    fleet::{self, Change, Current, FieldChange, Fleet, Restarts, Surroundings, Unnamed},
+    spec::InstanceSpec,
+};
+
+/// What a fleet file is called whose name the caller does not give.
+const NAMELESS: &str = "fleet file";
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(super) struct Fleets(pub(super) Arc<Api>);
+
+/// What follows for one instance once the plan is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follows {
+    Start,
+    Restart,
+}
+
+fn field(field: FieldChange) -> Field {
+    Field { path: field.path, old: field.old, new: field.new }
+}
+
+fn fields(changes: &[FieldChange]) -> Vec<Field> {
+    changes.iter().cloned().map(field).collect()
+}
+
+/// A step of the plan in the contract's words.
+fn shown(change: &Change) -> FleetChange {
+    let step = |kind: Kind, name: &Name| FleetChange {
+        kind: kind.into(),
+        instance: name.to_string(),
+        ..FleetChange::default()
+    };
+    match change {
+        Change::Pool { fields: changed, .. } => {
+            FleetChange { kind: Kind::Pool.into(), fields: fields(changed), ..FleetChange::default() }
+        }
+        Change::Create { name, fields: changed, .. } => {
+            FleetChange { fields: fields(changed), ..step(Kind::Create, name) }
+        }
+        Change::Update { name, fields: changed, restarts, .. } => FleetChange {
+            fields: fields(changed),
+            needs_restart: *restarts == Restarts::Needed,
+            ..step(Kind::Update, name)
+        },
+        Change::Delete { name } => step(Kind::Delete, name),
+        Change::Unchanged { name } => step(Kind::Unchanged, name),
+        Change::NotInFile { name } => step(Kind::NotInFile, name),
+    }
+}
+
+/// The registry's instances, by name.
+fn registered(api: &Api, view: &View) -> Vec<(Name, InstanceSpec)> {
+    let instances = view.instances.values().filter(|instance| instance.record().deleting.is_none());
+    instances
+        .map(|instance| (instance.name().clone(), InstanceSpec::clone(&api.facts.of(view, instance).spec)))
+        .collect()
+}
+
+impl Api {
+    /// What would make the registry agree with the file.
+    async fn planned(&self, request: &ApplyFleetRequest, view: &View) -> Result<Vec<Change>, Refusal> {
+        let current = registered(self, view);
+        let (pool, unnamed) = (view.pool, if request.prune { Unnamed::Delete } else { Unnamed::Keep });
+        let known: BTreeSet<Name> = match unnamed {
+            Unnamed::Keep => current.iter().map(|(name, _)| name.clone()).collect(),
+            Unnamed::Delete => BTreeSet::new(),
+        };
+        let data_dir = self.host().control.data_dir.clone();
+        let (content, file_name) = (request.content.clone(), request.file_name.clone());
+        // A large file takes a while, and it names directories.
+        let plan = task::spawn_blocking(move || {
+            let file_name = if file_name.is_empty() { NAMELESS } else { &file_name };
+            let surroundings = Surroundings { pool, known: &known, data_dir: &data_dir };
+            let fleet = fleet::parse(&content, file_name, &surroundings)?;
+            Ok(fleet::plan(&Current { pool, instances: &current }, &fleet, unnamed))
+        });
+        plan.await.map_err(|_| Refusal::ShuttingDown)?.map_err(Refusal::InvalidFleet)
+    }
+
+    /// The same for core, and what is to follow.
+    fn steps(&self, plan: &[Change]) -> Result<Steps, Refusal> {
+        let mut steps = Steps { changes: Vec::new(), pool: None, follow: Vec::new() };
+        for change in plan {
+            match change {
+                Change::Pool { pool, .. } => steps.pool = Some(*pool),
+                Change::Create { name, spec, .. } => {
+                    let definition = self.definition(name.clone(), spec, Dangling::Refused)?;
+                    steps.changes.push(event::Change::Put(definition));
+                    steps.follow.push((name.clone(), Follows::Start));
+                }
+                Change::Update { name, spec, restarts, .. } => {
+                    let definition = self.definition(name.clone(), spec, Dangling::Refused)?;
+                    steps.changes.push(event::Change::Put(definition));
+                    let follows = match restarts {
+                        Restarts::Needed => Follows::Restart,
+                        Restarts::NotNeeded => Follows::Start,
+                    };
+                    steps.follow.push((name.clone(), follows));
+                }
+                Change::Delete { name } => steps.changes.push(event::Change::Remove(name.clone())),
+                Change::Unchanged { .. } | Change::NotInFile { .. } => {}
+            }
+        }
+        Ok(steps)
+    }
+
+    async fn apply(self: Arc<Self>, request: ApplyFleetRequest) -> Result<ApplyFleetResponse, Refusal> {
+        let view = self.handle.view();
+        let plan = self.planned(&request, &view).await?;
+        let changes = plan.iter().map(shown).collect();
+        let steps = self.steps(&plan)?;
+        let mode = if request.validate_only { ApplyMode::Validate } else { ApplyMode::Do };
+        let mut revision = view.revision.0;
+        if !steps.changes.is_empty() || steps.pool.is_some() {
+            let command = Command::Apply { changes: steps.changes, pool: steps.pool, mode };
+            revision = self.submit(command).await?.revision.0;
+        }
+        if request.start && !request.validate_only {
+            for (name, follows) in steps.follow {
+                revision = self.follow(name, follows).await?.max(revision);
+            }
+        }
+        Ok(ApplyFleetResponse { changes, revision })
+    }
+
+    /// Starts a new instance, or one that is down; starts anew one that runs with its old spec.
+    async fn follow(&self, name: Name, follows: Follows) -> Result<u64, Refusal> {
+        let view = self.handle.view();
+        let runs = view.instances.get(&name).is_some_and(|instance| instance.process().is_some());
+        let command = match follows {
+            Follows::Restart if runs => Command::Restart { name, manner: Manner::Graceful },
+            Follows::Start | Follows::Restart => Command::Start { name, otherwise: None },
+        };
+        Ok(self.submit(command).await?.revision.0)
+    }
+
+    fn export(&self) -> Result<String, Refusal> {
+        let view = self.handle.view();
+        let pool = Some(view.pool).filter(|pool| *pool != Pool::default());
+        let fleet = Fleet { pool, instances: registered(self, &view) };
+        fleet::export(&fleet).map_err(|error| Refusal::storage(&error))
+    }
+}
+
+/// A plan as core takes it.
+struct Steps {
+    changes: Vec<event::Change>,
+    pool: Option<Pool>,
+    /// What is done after that if the caller wishes.
+    follow: Vec<(Name, Follows)>,
+}
+
+#[tonic::async_trait]
+impl FleetService for Fleets {
+    async fn apply_fleet(
+        &self,
+        request: Request<ApplyFleetRequest>,
+    ) -> Result<Response<ApplyFleetResponse>, Status> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).apply(request.clone());
+        let waits = request.start && request.wait && !request.validate_only;
+        let answer = self.0.requests.once(&request.request_id.clone(), request, work).await?;
+        if waits {
+            let started = [Kind::Create, Kind::Update];
+            let wanted: Vec<(Name, Awaited)> = answer
+                .changes
+                .iter()
+                .filter(|change| started.contains(&change.kind()))
+                .filter_map(|change| Some((Name::new(&change.instance).ok()?, Awaited::Up)))
+                .collect();
+            self.0.outcome(&wanted, answer.revision, deadline).await?;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn export_fleet(
+        &self,
+        _: Request<ExportFleetRequest>,
+    ) -> Result<Response<ExportFleetResponse>, Status> {
+        Ok(Response::new(ExportFleetResponse { content: self.0.export()? }))
+    }
+}

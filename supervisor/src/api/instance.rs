@@ -1,0 +1,202 @@
+//! `InstanceService`.
+
+use std::{ops::Bound, sync::Arc};
+
+use supervisor_core::{ids::Name, instance::Instance};
+use supervisor_proto::v1::{self, instance_service_server::InstanceService};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::{
+    context::{Api, deadline, known},
+    convert::Extent,
+    filter::Filter,
+    page::{self, Sizes},
+    status::Refusal,
+    stream::Answers,
+    wait::Awaited,
+    watch,
+};
+
+/// Pages of `ListInstances`.
+const PAGES: Sizes = Sizes { usual: 1_000, most: 1_000 };
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(super) struct Instances(pub(super) Arc<Api>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Instances {
+    /// The outcome of a verb, if the caller waits for it: the instance as it is then.
+    async fn outcome(
+        &self,
+        wait: bool,
+        (name, awaited): (&str, Awaited),
+        revision: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<v1::Instance>, Status> {
+        if !wait {
+            return Ok(None);
+        }
+        let name = Name::new(name).map_err(Refusal::from)?;
+        let view = self.0.outcome(&[(name.clone(), awaited)], revision, deadline).await?;
+        let scene = self.0.scene(&view, Extent::Few);
+        Ok(view.instances.get(&name).map(|instance| scene.instance(instance)))
+    }
+
+    async fn list(&self, request: &v1::ListInstancesRequest) -> Result<v1::ListInstancesResponse, Refusal> {
+        let size = PAGES.of(request.page_size)?;
+        let filter = Filter::parse(&request.filter)?;
+        let conditions = page::conditions("instances", &[&request.filter]);
+        let after = page::begin(conditions, &request.page_token)?;
+        let view = self.0.handle.view();
+        self.0.look(view.instances.values().map(Arc::as_ref)).await;
+        let scene = self.0.scene(&view, Extent::Many);
+        let begin = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = view.instances.range::<str, _>((begin, Bound::Unbounded));
+        // One more than the page has, to know whether there is another page.
+        let mut instances: Vec<_> = rest
+            .map(|(_, instance)| scene.instance(instance))
+            .filter(|instance| filter.admits(instance))
+            .take(size.saturating_add(1))
+            .collect();
+        let more = instances.len() > size;
+        instances.truncate(size);
+        let last = instances.last().filter(|_| more);
+        let next_page_token = last.map(|last| page::token(conditions, &last.name)).unwrap_or_default();
+        Ok(v1::ListInstancesResponse { instances, next_page_token, revision: view.revision.0 })
+    }
+
+    async fn get(&self, name: &str) -> Result<v1::GetInstanceResponse, Refusal> {
+        let name = Name::new(name)?;
+        let view = self.0.handle.view();
+        let instance: &Instance = known(&view, &name)?;
+        self.0.look([instance].into_iter()).await;
+        let shown = self.0.scene(&view, Extent::Few).instance(instance);
+        Ok(v1::GetInstanceResponse { instance: Some(shown), revision: view.revision.0 })
+    }
+}
+
+#[tonic::async_trait]
+impl InstanceService for Instances {
+    type WatchInstancesStream = Answers<v1::WatchInstancesResponse>;
+
+    async fn create_instance(
+        &self,
+        request: Request<v1::CreateInstanceRequest>,
+    ) -> Answer<v1::CreateInstanceResponse> {
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).create(request.clone());
+        Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
+    }
+
+    async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Answer<v1::GetInstanceResponse> {
+        Ok(Response::new(self.get(&request.get_ref().name).await?))
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<v1::ListInstancesRequest>,
+    ) -> Answer<v1::ListInstancesResponse> {
+        Ok(Response::new(self.list(request.get_ref()).await?))
+    }
+
+    async fn update_instance(
+        &self,
+        request: Request<v1::UpdateInstanceRequest>,
+    ) -> Answer<v1::UpdateInstanceResponse> {
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).update(request.clone());
+        Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
+    }
+
+    async fn delete_instance(
+        &self,
+        request: Request<v1::DeleteInstanceRequest>,
+    ) -> Answer<v1::DeleteInstanceResponse> {
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).delete(request.clone());
+        Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
+    }
+
+    async fn start_instance(
+        &self,
+        request: Request<v1::StartInstanceRequest>,
+    ) -> Answer<v1::StartInstanceResponse> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).start(request.clone());
+        let answer = self.0.requests.once(&request.request_id, request.clone(), work).await?;
+        let awaited = (request.name.as_str(), Awaited::Up);
+        let outcome = self.outcome(request.wait, awaited, answer.revision, deadline).await?;
+        Ok(Response::new(v1::StartInstanceResponse { instance: outcome.or(answer.instance), ..answer }))
+    }
+
+    async fn stop_instance(
+        &self,
+        request: Request<v1::StopInstanceRequest>,
+    ) -> Answer<v1::StopInstanceResponse> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).stop(request.clone());
+        let answer = self.0.requests.once(&request.request_id, request.clone(), work).await?;
+        let awaited = (request.name.as_str(), Awaited::Down);
+        let outcome = self.outcome(request.wait, awaited, answer.revision, deadline).await?;
+        Ok(Response::new(v1::StopInstanceResponse { instance: outcome.or(answer.instance), ..answer }))
+    }
+
+    async fn restart_instance(
+        &self,
+        request: Request<v1::RestartInstanceRequest>,
+    ) -> Answer<v1::RestartInstanceResponse> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).restart(request.clone());
+        let answer = self.0.requests.once(&request.request_id, request.clone(), work).await?;
+        let awaited = (request.name.as_str(), Awaited::Up);
+        let outcome = self.outcome(request.wait, awaited, answer.revision, deadline).await?;
+        Ok(Response::new(v1::RestartInstanceResponse { instance: outcome.or(answer.instance), ..answer }))
+    }
+
+    async fn fail_over(&self, request: Request<v1::FailOverRequest>) -> Answer<v1::FailOverResponse> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).fail_over(request.clone());
+        let answer = self.0.requests.once(&request.request_id, request.clone(), work).await?;
+        let awaited = (request.primary.as_str(), Awaited::FailedOver);
+        let outcome = self.outcome(request.wait, awaited, answer.revision, deadline).await?;
+        Ok(Response::new(v1::FailOverResponse { instance: outcome.or(answer.instance), ..answer }))
+    }
+
+    async fn fail_back(&self, request: Request<v1::FailBackRequest>) -> Answer<v1::FailBackResponse> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let work = Arc::clone(&self.0).fail_back(request.clone());
+        let answer = self.0.requests.once(&request.request_id, request.clone(), work).await?;
+        let awaited = (request.primary.as_str(), Awaited::InPlace);
+        let outcome = self.outcome(request.wait, awaited, answer.revision, deadline).await?;
+        Ok(Response::new(v1::FailBackResponse { instance: outcome.or(answer.instance), ..answer }))
+    }
+
+    async fn watch_instances(
+        &self,
+        request: Request<v1::WatchInstancesRequest>,
+    ) -> Answer<Self::WatchInstancesStream> {
+        Ok(Response::new(watch::start(Arc::clone(&self.0), request.into_inner())?))
+    }
+
+    async fn get_instance_environment(
+        &self,
+        request: Request<v1::GetInstanceEnvironmentRequest>,
+    ) -> Answer<v1::GetInstanceEnvironmentResponse> {
+        let name = Name::new(&request.get_ref().name).map_err(Refusal::from)?;
+        let view = self.0.handle.view();
+        let surroundings = self.0.facts.surroundings(&view, known(&view, &name)?);
+        Ok(Response::new(v1::GetInstanceEnvironmentResponse {
+            variables: surroundings.variables.into_iter().collect(),
+            withheld: surroundings.withheld,
+            working_directory: surroundings.working_directory.to_string_lossy().into_owned(),
+        }))
+    }
+}

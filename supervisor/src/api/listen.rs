@@ -1,0 +1,268 @@
+//! Serves the API on the control socket.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::{fs::PermissionsExt, net},
+    },
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task,
+    time::Duration,
+};
+
+use futures_util::{Stream, stream};
+use supervisor_proto::v1::{
+    DESCRIPTORS, event_service_server::EventServiceServer, fleet_service_server::FleetServiceServer,
+    instance_service_server::InstanceServiceServer, log_service_server::LogServiceServer,
+    system_service_server::SystemServiceServer,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
+use tonic::transport::{
+    Server,
+    server::{Connected, UdsConnectInfo},
+};
+use tonic_health::pb::health_server::HealthServer;
+use tracing::{info, warn};
+
+use super::{
+    access::Gate,
+    context::{Api, Context},
+    event::Events,
+    fleet::Fleets,
+    health::Healths,
+    instance::Instances,
+    log::Logs,
+    system::Systems,
+};
+
+/// The socket's name in the data directory.
+const SOCKET: &str = "control.sock";
+
+/// The longest path in a Unix socket's address, without its final NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The largest request: a fleet file has up to 1 MiB.
+const MAX_REQUEST: usize = 4 << 20;
+
+/// Connections at once. Each is a descriptor, and the workers need theirs.
+const CONNECTIONS: usize = 1_024;
+
+/// Calls at once on one connection; a client that begins more waits, as HTTP/2 has it.
+const STREAMS: u32 = 1_024;
+
+/// A connection that is silent for this long is asked whether it is alive.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// And it is dropped when it has not answered after this long: a stopped watcher would hold it for ever.
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
+
+/// At the end, calls have this long to finish. Watches end at once, but their readers may be asleep.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// After a failure to accept a connection, e.g. for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket cannot be made.
+    #[error("failed to listen on `{path}`")]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The descriptors for reflection are damaged.
+    #[error("failed to describe the API")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("failed to serve the API")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Where the supervisor on `data_dir` listens.
+#[must_use]
+pub fn socket_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET)
+}
+
+/// Serves until the context's `shutdown`. `listening` is called once clients can connect.
+pub async fn serve(context: Context, listening: impl FnOnce()) -> Result<(), ServeError> {
+    serve_through(Gate::own(), context, listening).await
+}
+
+/// The same behind another gate.
+pub(super) async fn serve_through(
+    gate: Gate,
+    context: Context,
+    listening: impl FnOnce(),
+) -> Result<(), ServeError> {
+    let path = context.host.control.socket.clone();
+    let shutdown = context.shutdown.clone();
+    let socket = Socket::bind(&path).map_err(|source| ServeError::Listen { path, source })?;
+    let api = Api::new(context);
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .max_concurrent_streams(STREAMS)
+        .layer(gate)
+        .add_service(InstanceServiceServer::new(Instances(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
+        .add_service(FleetServiceServer::new(Fleets(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
+        .add_service(EventServiceServer::new(Events(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
+        .add_service(LogServiceServer::new(Logs(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
+        .add_service(SystemServiceServer::new(Systems(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
+        .add_service(HealthServer::new(Healths(api)).max_decoding_message_size(MAX_REQUEST))
+        .add_service(descriptors().build_v1()?)
+        .add_service(descriptors().build_v1alpha()?);
+    info!(socket = %socket.path.display(), "listening");
+    let ended = shutdown.clone();
+    let serving = server.serve_with_incoming_shutdown(socket.connections(), async move { ended.cancelled().await });
+    listening();
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = async { shutdown.cancelled().await; sleep(GRACE).await } => {
+            warn!("some calls did not finish in time");
+            Ok(())
+        }
+    }
+}
+
+/// The control socket. It is removed when it is dropped.
+#[derive(Debug)]
+struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    /// Listens on `path`, for this user alone. What is there already is left over from an earlier supervisor, as
+    /// this one holds the data directory's lock. It is replaced at once, so that there is never nothing there.
+    fn bind(path: &Path) -> io::Result<Self> {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let fresh = directory.join(format!(".{SOCKET}.new"));
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = bind(directory, &fresh)?;
+        // Nobody else can have connected before: the directory is this user's alone.
+        fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
+        fs::rename(&fresh, path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { path: path.to_owned(), listener: UnixListener::from_std(listener)? })
+    }
+
+    /// Each connection that comes.
+    fn connections(self) -> impl Stream<Item = io::Result<Connection>> {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        stream::unfold((self, room), |(socket, room)| async {
+            let connection = socket.accept(&room).await;
+            Some((Ok(connection), (socket, room)))
+        })
+    }
+
+    async fn accept(&self, room: &Arc<Semaphore>) -> Connection {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => match Arc::clone(room).try_acquire_owned() {
+                    Ok(permit) => return Connection { stream, _permit: permit },
+                    // It is closed, and its client is told so rather than left waiting.
+                    Err(_) => warn!("more than {CONNECTIONS} connections: a caller was turned away"),
+                },
+                Err(error) => {
+                    warn!(%error, "failed to accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A socket that stays only means that the next client is refused instead of finding none.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Binds a path of any length.
+fn bind(directory: &Path, path: &Path) -> io::Result<net::UnixListener> {
+    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+        return net::UnixListener::bind(path);
+    }
+    let directory = File::open(directory)?;
+    let name = path.file_name().unwrap_or_default();
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    net::UnixListener::bind(short)
+}
+
+/// A client's connection. It counts until it is dropped.
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> task::Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> task::Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> task::Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

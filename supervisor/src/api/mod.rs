@@ -1,0 +1,33 @@
+//! The gRPC API, `openclaw.supervisor.v1`: one file for each service, and what they share.
+//!
+//! Nothing here decides, and nothing here acts: a call becomes a command to the driver, an answer is made from
+//! a view. What takes time is waited for by level, on views that only move forward.
+
+mod access;
+mod context;
+mod convert;
+mod convert_spec;
+mod event;
+mod facts;
+mod filter;
+mod fleet;
+mod health;
+mod instance;
+mod listen;
+mod log;
+mod page;
+mod requests;
+mod status;
+mod story;
+mod stream;
+mod system;
+mod verbs;
+mod wait;
+mod watch;
+
+pub(crate) use context::{Context, FindListeners, Listener};
+pub use listen::ServeError;
+pub(crate) use listen::{serve, socket_path};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Requests that were done already (AIP-155): a repeat gets the first answer.
+//!
+//! A client whose connection broke cannot know whether its request was done. It repeats it with the same
+//! `request_id`; if the first one was taken, its answer is given again, and a repeat that comes while the first
+//! is under way waits for it. So that a caller who gives up leaves no request half remembered, each is done by a
+//! task of its own. Refusals are not remembered: nothing has changed, and the next attempt may succeed.
+
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prost::Message;
+use tokio::sync::watch;
+
+use super::status::Refusal;
+
+/// Requests remembered. Clients repeat within seconds; in that time there are not as many mutations.
+const MOST: usize = 1_000;
+
+/// Their size in bytes, requests and answers together. A fleet file has up to a mebibyte.
+const MOST_BYTES: usize = 16 << 20;
+
+/// The longest `request_id`, in bytes; a UUID has 36.
+const LONGEST: usize = 128;
+
+type Answer = Arc<dyn Any + Send + Sync>;
+type Outcome = Option<Result<Answer, Refusal>>;
+
+/// The requests done lately. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Requests(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    by_id: HashMap<String, Entry>,
+    /// Oldest first; an id may stand here twice after a refusal.
+    order: VecDeque<(String, u64)>,
+    bytes: usize,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    request: Box<dyn Any + Send>,
+    bytes: usize,
+    outcome: watch::Receiver<Outcome>,
+}
+
+/// What a request turns out to be.
+enum Met {
+    First(watch::Sender<Outcome>, u64),
+    Repeat(watch::Receiver<Outcome>),
+}
+
+impl Requests {
+    /// Does `work` for `request`, unless a request with this id was done; then gives its answer. Requests without
+    /// an id are always done.
+    pub(super) async fn once<Q, A, W>(&self, id: &str, request: Q, work: W) -> Result<A, Refusal>
+    where
+        Q: Message + Clone + PartialEq + 'static,
+        A: Message + Clone + 'static,
+        W: Future<Output = Result<A, Refusal>> + Send + 'static,
+    {
+        if id.len() > LONGEST {
+            let message = format!("it has {} bytes", id.len());
+            return Err(Refusal::field("request_id", message, format!("keep it within {LONGEST}; a UUID does")));
+        }
+        if id.is_empty() {
+            return tokio::spawn(work).await.unwrap_or(Err(Refusal::ShuttingDown));
+        }
+        let mut outcome = match self.meet(id, &request)? {
+            Met::Repeat(outcome) => outcome,
+            Met::First(sender, number) => {
+                let outcome = sender.subscribe();
+                let (known, id) = (self.clone(), id.to_owned());
+                tokio::spawn(async move {
+                    let answer = work.await;
+                    known.done(&id, number, answer.as_ref().map(Message::encoded_len).ok());
+                    sender.send_replace(Some(answer.map(|answer| Arc::new(answer) as Answer)));
+                });
+                outcome
+            }
+        };
+        // The sender only goes without an answer if the task panicked or the runtime is ending.
+        let answer = outcome.wait_for(Option::is_some).await.map_err(|_| Refusal::ShuttingDown)?.clone();
+        let answer = answer.unwrap_or(Err(Refusal::ShuttingDown))?;
+        answer.downcast_ref::<A>().cloned().ok_or_else(|| Refusal::RequestIdReused(id.into()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meet<Q: Message + Clone + PartialEq + 'static>(&self, id: &str, request: &Q) -> Result<Met, Refusal> {
+        let mut known = self.lock();
+        if let Some(entry) = known.by_id.get(id) {
+            return match entry.request.downcast_ref::<Q>() {
+                Some(first) if first == request => Ok(Met::Repeat(entry.outcome.clone())),
+                Some(_) | None => Err(Refusal::RequestIdReused(id.into())),
+            };
+        }
+        let (sender, outcome) = watch::channel(None);
+        known.next += 1;
+        let (number, bytes) = (known.next, request.encoded_len());
+        known.bytes += bytes;
+        known.by_id.insert(id.into(), Entry { number, request: Box::new(request.clone()), bytes, outcome });
+        known.order.push_back((id.into(), number));
+        known.shrink();
+        Ok(Met::First(sender, number))
+    }
+
+    /// The request is done; `size` is that of its answer, or it was refused.
+    fn done(&self, id: &str, number: u64, size: Option<usize>) {
+        let mut known = self.lock();
+        match (known.by_id.get_mut(id).filter(|entry| entry.number == number), size) {
+            (Some(entry), Some(size)) => {
+                entry.bytes += size;
+                known.bytes += size;
+                known.shrink();
+            }
+            (Some(_), None) => known.forget(id, number),
+            (None, _) => {}
+        }
+    }
+}
+
+impl Known {
+    /// Forgets the oldest beyond what is kept. One that is under way goes on; only a repeat would not know it.
+    fn shrink(&mut self) {
+        while self.order.len() > MOST || self.bytes > MOST_BYTES {
+            let Some((id, number)) = self.order.pop_front() else { return };
+            self.forget(&id, number);
+        }
+    }
+
+    fn forget(&mut self, id: &str, number: u64) {
+        if self.by_id.get(id).is_some_and(|entry| entry.number == number)
+            && let Some(entry) = self.by_id.remove(id)
+        {
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use supervisor_proto::v1::{StartInstanceRequest, StartInstanceResponse, StopInstanceRequest};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn request(name: &str) -> StartInstanceRequest {
+        StartInstanceRequest { name: name.into(), ..StartInstanceRequest::default() }
+    }
+
+    /// Work that counts how often it is done, once it is let go.
+    fn counted(
+        count: &Arc<AtomicUsize>,
+        gate: &Arc<Semaphore>,
+    ) -> impl Future<Output = Result<StartInstanceResponse, Refusal>> + Send + 'static {
+        let (count, gate) = (Arc::clone(count), Arc::clone(gate));
+        async move {
+            let _permit = gate.acquire().await;
+            let revision = count.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+            Ok(StartInstanceResponse { revision, ..StartInstanceResponse::default() })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repeat_gets_the_first_answer_even_while_the_first_is_under_way() {
+        let (requests, count, gate) = (Requests::default(), Arc::default(), Arc::new(Semaphore::new(0)));
+        let first = requests.once("a", request("main"), counted(&count, &gate));
+        let repeat = requests.once("a", request("main"), counted(&count, &gate));
+        let open = async { gate.add_permits(1) };
+        let (first, repeat, ()) = tokio::join!(first, repeat, open);
+        assert_eq!((first.unwrap().revision, repeat.unwrap().revision), (1, 1));
+        let later = requests.once("a", request("main"), counted(&count, &gate)).await.unwrap();
+        assert_eq!((later.revision, count.load(Ordering::SeqCst)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_leaves_does_not_undo_the_request() {
+        let (requests, count, gate) = (Requests::default(), Arc::default(), Arc::new(Semaphore::new(0)));
+        {
+            let leaves = requests.once("a", request("main"), counted(&count, &gate));
+            let at_once = tokio::time::timeout(std::time::Duration::ZERO, leaves).await;
+            assert!(at_once.is_err());
+        }
+        gate.add_permits(1);
+        let repeat = requests.once("a", request("main"), counted(&count, &gate)).await.unwrap();
+        assert_eq!((repeat.revision, count.load(Ordering::SeqCst)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn another_request_with_the_same_id_is_refused() {
+        let (requests, count, gate) = (Requests::default(), Arc::default(), Arc::new(Semaphore::new(9)));
+        requests.once("a", request("main"), counted(&count, &gate)).await.unwrap();
+        let other = requests.once("a", request("rescue"), counted(&count, &gate)).await;
+        assert!(matches!(other, Err(Refusal::RequestIdReused(_))));
+        let of_another_kind = StopInstanceRequest { name: "main".into(), ..StopInstanceRequest::default() };
+        let other = requests.once("a", of_another_kind, counted(&count, &gate)).await;
+        assert!(matches!(other, Err(Refusal::RequestIdReused(_))));
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_may_be_tried_again() {
+        let (requests, count, gate) = (Requests::default(), Arc::default(), Arc::new(Semaphore::new(9)));
+        let refused = async { Err::<StartInstanceResponse, _>(Refusal::Overloaded) };
+        assert!(requests.once("a", request("main"), refused).await.is_err());
+        assert!(requests.once("a", request("main"), counted(&count, &gate)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_remembered_and_only_so_much() {
+        let (requests, count, gate) = (Requests::default(), Arc::default(), Arc::new(Semaphore::new(9)));
+        for number in 0..MOST * 2 {
+            let id = number.to_string();
+            requests.once(&id, request("main"), counted(&count, &gate)).await.unwrap();
+        }
+        assert_eq!(requests.lock().by_id.len(), MOST);
+        let large = request(&"x".repeat(MOST_BYTES / 2));
+        for id in ["large", "larger", "largest"] {
+            requests.once(id, large.clone(), counted(&count, &gate)).await.unwrap();
+        }
+        let known = requests.lock();
+        assert!(known.bytes <= MOST_BYTES, "{}", known.bytes);
+        assert_eq!(known.bytes, known.by_id.values().map(|entry| entry.bytes).sum::<usize>());
+        drop(known);
+        assert!(requests.once(&"x".repeat(LONGEST + 1), request("a"), counted(&count, &gate)).await.is_err());
+    }
+}

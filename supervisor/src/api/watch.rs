@@ -1,0 +1,192 @@
+//! `WatchInstances`: what instances are, and every change of that, as a stream.
+//!
+//! Each watcher looks at the view of the moment and is told what has changed since its last look. So several
+//! changes of one instance may come as one, nothing is kept for a slow reader, and the driver never waits.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use supervisor_core::{
+    ids::{Name, Revision},
+    instance::Instance,
+    view::View,
+};
+use supervisor_proto::v1::{
+    WatchInstancesRequest, WatchInstancesResponse,
+    watch_instances_response::{Bookmark, Change, Snapshot},
+};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    context::Api,
+    convert::Extent,
+    status::Refusal,
+    stream::{self, Answers, Gone, Outlet, WATCHER},
+};
+
+/// With nothing new for this long, the reader is told that there is nothing new.
+const BOOKMARK: Duration = Duration::from_secs(10);
+
+/// The most names of one watch: beyond that, watch all.
+const MOST_NAMES: usize = 1_000;
+
+/// Which instances are watched.
+#[derive(Debug)]
+enum Watched {
+    All,
+    Some(BTreeSet<Name>),
+}
+
+/// What has changed.
+#[derive(Debug, Clone, Copy)]
+enum Changed<'a> {
+    Instance(&'a Instance),
+    Deleted(&'a Name),
+}
+
+/// One watcher.
+struct Watcher {
+    api: Arc<Api>,
+    watched: Watched,
+    outlet: Outlet<WatchInstancesResponse>,
+    /// Everything up to here has been sent; `None` before the snapshot.
+    sent: Option<Revision>,
+}
+
+/// Why a watch ends.
+enum End {
+    Gone,
+    Refused(Refusal),
+}
+
+impl From<Gone> for End {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// Begins a watch.
+pub(super) fn start(
+    api: Arc<Api>,
+    request: WatchInstancesRequest,
+) -> Result<Answers<WatchInstancesResponse>, Refusal> {
+    let watched = Watched::read(&request.names)?;
+    let sent = request.after_revision.map(Revision);
+    if let Some(sent) = sent {
+        check(&api.handle.view(), sent)?;
+    }
+    let (outlet, answers) = stream::channel(WATCHER);
+    tokio::spawn(Watcher { api, watched, outlet, sent }.run());
+    Ok(answers)
+}
+
+/// Whether all changes after `sent` can still be told.
+fn check(view: &View, sent: Revision) -> Result<(), Refusal> {
+    let kept = view.forgotten;
+    // A revision from the future is of another data directory.
+    if sent < kept || sent > view.revision { Err(Refusal::Compacted { kept: kept.0 }) } else { Ok(()) }
+}
+
+impl Watched {
+    fn read(names: &[String]) -> Result<Self, Refusal> {
+        if names.is_empty() {
+            return Ok(Self::All);
+        }
+        if names.len() > MOST_NAMES {
+            let message = format!("there are {} names", names.len());
+            return Err(Refusal::field("names", message, "leave them out to watch all"));
+        }
+        Ok(Self::Some(names.iter().map(|name| Name::new(name)).collect::<Result<_, _>>()?))
+    }
+
+    fn contains(&self, name: &Name) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(names) => names.contains(name),
+        }
+    }
+
+    fn instances<'a>(&'a self, view: &'a View) -> Box<dyn Iterator<Item = &'a Instance> + Send + 'a> {
+        match self {
+            Self::All => Box::new(view.instances.values().map(Arc::as_ref)),
+            Self::Some(names) => Box::new(names.iter().filter_map(|name| view.instances.get(name)).map(Arc::as_ref)),
+        }
+    }
+
+    /// What has changed after `sent`, in the order of the revisions. Who was deleted and made anew comes twice.
+    fn changes<'a>(&'a self, view: &'a View, sent: Revision) -> Vec<(Revision, Changed<'a>)> {
+        let removed = view.removed.iter().rev().take_while(|(revision, _)| *revision > sent);
+        let removed = removed.filter(|(_, name)| self.contains(name));
+        let changed = self.instances(view).filter(|instance| instance.changed() > sent);
+        let mut all: Vec<_> = removed.map(|(revision, name)| (*revision, Changed::Deleted(name))).collect();
+        all.extend(changed.map(|instance| (instance.changed(), Changed::Instance(instance))));
+        all.sort_by_key(|(revision, _)| *revision);
+        all
+    }
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let end = match self.watch().await {
+            Err(End::Refused(refusal)) => refusal,
+            Err(End::Gone) | Ok(()) => return,
+        };
+        self.outlet.refuse(end);
+    }
+
+    async fn watch(&mut self) -> Result<(), End> {
+        let shutdown = self.api.shutdown.clone();
+        let mut views = self.api.handle.watch();
+        let mut bookmark_at = Instant::now();
+        loop {
+            let view = Arc::clone(&views.borrow_and_update());
+            if self.tell(&view).await? {
+                bookmark_at = Instant::now() + BOOKMARK;
+            }
+            tokio::select! {
+                changed = views.changed() => changed.map_err(|_| End::Refused(Refusal::ShuttingDown))?,
+                () = sleep_until(bookmark_at) => {
+                    self.send(view.revision, Change::Bookmark(Bookmark {})).await?;
+                    bookmark_at = Instant::now() + BOOKMARK;
+                }
+                () = shutdown.cancelled() => return Err(End::Refused(Refusal::ShuttingDown)),
+                () = self.outlet.gone() => return Err(End::Gone),
+            }
+        }
+    }
+
+    /// Tells what is new, and says whether anything was.
+    async fn tell(&mut self, view: &View) -> Result<bool, End> {
+        let Some(sent) = self.sent else {
+            let instances = {
+                let scene = self.api.scene(view, Extent::Many);
+                self.watched.instances(view).map(|instance| scene.instance(instance)).collect()
+            };
+            self.send(view.revision, Change::Snapshot(Snapshot { instances })).await?;
+            self.sent = Some(view.revision);
+            return Ok(true);
+        };
+        check(view, sent).map_err(End::Refused)?;
+        let changes = self.watched.changes(view, sent);
+        for (at, (revision, changed)) in changes.iter().enumerate() {
+            let change = match changed {
+                Changed::Instance(instance) => {
+                    let scene = self.api.scene(view, Extent::Few);
+                    Change::Changed(Box::new(scene.instance(instance)))
+                }
+                Changed::Deleted(name) => Change::Deleted(name.to_string()),
+            };
+            // Of several with one revision only the last may bear it: who goes on from there has them all.
+            let last = changes.get(at + 1).is_none_or(|(next, _)| next > revision);
+            if last {
+                self.sent = Some(*revision);
+            }
+            self.send(self.sent.unwrap_or_default(), change).await?;
+        }
+        self.sent = Some(view.revision);
+        Ok(!changes.is_empty())
+    }
+
+    async fn send(&self, revision: Revision, change: Change) -> Result<(), Gone> {
+        self.outlet.send(WatchInstancesResponse { revision: revision.0, change: Some(change) }).await
+    }
+}

@@ -1,0 +1,184 @@
+//! What happened, read from the journal.
+//!
+//! The store writes entries into the `events` table of its SQLite file, and deletes the oldest when there are
+//! too many. Readers have a read-only connection of their own, so that they never hold up the store. Nothing
+//! is seen here before it is durable, and `latest` says how far that is.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use tokio::{
+    sync::{Mutex, watch},
+    task,
+};
+
+/// Where the file is, below the data directory.
+const FILE: &str = "supervisor.db";
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its place in the history.
+    pub revision: u64,
+    /// When, in nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// To whom; empty for the supervisor itself.
+    pub instance: String,
+    /// To which incarnation; 0 if to none.
+    pub incarnation: u64,
+    /// Its stable machine name.
+    pub kind: String,
+    /// The number of the API's `Severity`.
+    pub severity: i32,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Which events are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only later ones than this revision.
+    pub after: u64,
+    /// Only this instance's.
+    pub instance: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// Which of them, if there are more.
+    pub which: Which,
+}
+
+/// Which events are wanted of more than may be given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Which {
+    /// The oldest.
+    #[default]
+    Oldest,
+    /// The newest.
+    Newest,
+}
+
+/// Some events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In rising order.
+    pub events: Vec<Event>,
+    /// Events up to this revision are not kept any more.
+    pub trimmed: u64,
+}
+
+/// Why the journal cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file cannot be opened.
+    #[error("failed to open the journal in `{path}`")]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// Something in it cannot be read.
+    #[error("failed to read the journal")]
+    Read(#[from] rusqlite::Error),
+    /// The thread that read was ended, as threads are when the process ends.
+    #[error("failed to finish reading the journal")]
+    Ended(#[from] task::JoinError),
+}
+
+/// The reading end of the journal. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// One reader at a time: a read takes a fraction of a millisecond, and a thread for each of a thousand
+    /// watchers would take more than they wait.
+    connection: Arc<Mutex<Connection>>,
+    latest: watch::Receiver<u64>,
+}
+
+impl Journal {
+    /// Opens the journal in `data_dir`, which the store has made. `latest` is the revision of the newest durable
+    /// entry.
+    pub fn open(data_dir: &Path, latest: watch::Receiver<u64>) -> Result<Self, JournalError> {
+        let path = data_dir.join(FILE);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)
+            .and_then(|connection| {
+                // Half a megabyte of page cache; who reads on reads new pages.
+                connection.pragma_update(None, "cache_size", -500).map(|()| connection)
+            })
+            .map_err(|source| JournalError::Open { path, source })?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), latest })
+    }
+
+    /// The revision of the newest event that can be read. Several new ones may come as one change.
+    #[must_use]
+    pub fn latest(&self) -> watch::Receiver<u64> {
+        self.latest.clone()
+    }
+
+    /// Reads events.
+    pub async fn read(&self, query: Query) -> Result<Page, JournalError> {
+        let connection = Arc::clone(&self.connection).lock_owned().await;
+        task::spawn_blocking(move || read(&connection, &query)).await?.map_err(JournalError::Read)
+    }
+}
+
+fn read(db: &Connection, query: &Query) -> rusqlite::Result<Page> {
+    // Both from one snapshot, so that nothing is trimmed between them unseen.
+    let transaction = db.unchecked_transaction()?;
+    let trimmed: Option<String> = transaction
+        .prepare_cached("SELECT value FROM meta WHERE key = 'trimmed'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let trimmed = trimmed.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let instance = query.instance.as_deref();
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let mut statement = transaction.prepare_cached(sql(query))?;
+    let mut events = statement
+        .query_map(params![signed(query.after), instance, limit], event)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    if query.which == Which::Newest {
+        events.reverse();
+    }
+    Ok(Page { events, trimmed })
+}
+
+/// One statement for each case, so that each is found by its index.
+fn sql(query: &Query) -> &'static str {
+    const OLDEST: &str = "SELECT * FROM events WHERE revision > ?1 AND ?2 IS NULL ORDER BY revision LIMIT ?3";
+    const NEWEST: &str =
+        "SELECT * FROM events WHERE revision > ?1 AND ?2 IS NULL ORDER BY revision DESC LIMIT ?3";
+    const OLDEST_OF: &str =
+        "SELECT * FROM events WHERE revision > ?1 AND instance = ?2 ORDER BY revision LIMIT ?3";
+    const NEWEST_OF: &str =
+        "SELECT * FROM events WHERE revision > ?1 AND instance = ?2 ORDER BY revision DESC LIMIT ?3";
+    match (query.which, query.instance.is_some()) {
+        (Which::Oldest, false) => OLDEST,
+        (Which::Newest, false) => NEWEST,
+        (Which::Oldest, true) => OLDEST_OF,
+        (Which::Newest, true) => NEWEST_OF,
+    }
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let number = |column| row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0));
+    Ok(Event {
+        revision: number("revision")?,
+        unix_ns: number("unix_ns")?,
+        instance: row.get("instance")?,
+        incarnation: number("incarnation")?,
+        kind: row.get("type")?,
+        severity: row.get("severity")?,
+        message: row.get("message")?,
+    })
+}
+
+/// SQLite's integers have a sign.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

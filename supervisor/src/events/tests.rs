@@ -1,0 +1,120 @@
+use std::time::Duration;
+
+use supervisor_core::{
+    action::Batch,
+    ids::{Incarnation, Name, Revision},
+    journal::{Entry, Kind},
+    time::Moment,
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::perform::store::{self, Report, Store};
+
+/// A store that writes, and the journal that reads what it wrote.
+struct Both {
+    _directory: TempDir,
+    store: Store,
+    reports: mpsc::Receiver<Report>,
+    journal: Journal,
+    revision: u64,
+}
+
+impl Both {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let (connection, restored) = store::open(directory.path(), ("boot", 0)).unwrap();
+        let (sender, reports) = mpsc::channel(16);
+        let store = Store::start(connection, restored.revision, sender).unwrap();
+        let journal = Journal::open(directory.path(), store.latest.clone()).unwrap();
+        Self { _directory: directory, store, reports, journal, revision: 0 }
+    }
+
+    /// Writes one entry for each name, as one batch, and waits until that is durable.
+    async fn write(&mut self, names: impl IntoIterator<Item = &str>) {
+        let entries: Vec<Entry> = names
+            .into_iter()
+            .map(|name| {
+                self.revision += 1;
+                Entry {
+                    revision: Revision(self.revision),
+                    at: Moment(self.revision * 1_000),
+                    instance: Name::new(name).ok(),
+                    incarnation: Incarnation(7),
+                    kind: Kind::StopOverdue,
+                }
+            })
+            .collect();
+        let revision = Revision(self.revision);
+        self.store.persist(Batch { revision, writes: Vec::new(), entries });
+        let patience = Duration::from_secs(60);
+        let report = tokio::time::timeout(patience, self.reports.recv()).await.unwrap();
+        assert!(matches!(report, Some(Report::Stored(stored)) if stored == revision));
+    }
+
+    async fn revisions(&self, query: Query) -> Vec<u64> {
+        self.journal.read(query).await.unwrap().events.iter().map(|event| event.revision).collect()
+    }
+}
+
+fn query(after: u64, limit: usize) -> Query {
+    Query { after, limit, ..Query::default() }
+}
+
+#[tokio::test]
+async fn entries_are_read_as_they_were_written() {
+    let mut both = Both::new();
+    both.write(["main", ""]).await;
+    let page = both.journal.read(query(0, 10)).await.unwrap();
+    let expected = Event {
+        revision: 1,
+        unix_ns: 1_000,
+        instance: "main".into(),
+        incarnation: 7,
+        kind: "instance.stop_overdue".into(),
+        severity: 2,
+        message: Kind::StopOverdue.to_string(),
+    };
+    assert_eq!(page.events[0], expected);
+    assert_eq!(page.events[1].instance, "");
+    assert_eq!(page.trimmed, 0);
+    assert_eq!(*both.journal.latest().borrow(), 2);
+}
+
+#[tokio::test]
+async fn the_oldest_or_the_newest_are_read_of_all_or_of_one_instance() {
+    let mut both = Both::new();
+    both.write(["a", "b", "a", "b", "a"]).await;
+    let of_a = |which| Query { instance: Some("a".into()), which, ..query(0, 2) };
+    assert_eq!(both.revisions(query(0, 2)).await, [1, 2]);
+    assert_eq!(both.revisions(query(2, 2)).await, [3, 4]);
+    assert_eq!(both.revisions(query(5, 2)).await, [0; 0]);
+    assert_eq!(both.revisions(Query { which: Which::Newest, ..query(0, 2) }).await, [4, 5]);
+    assert_eq!(both.revisions(of_a(Which::Oldest)).await, [1, 3]);
+    assert_eq!(both.revisions(of_a(Which::Newest)).await, [3, 5]);
+}
+
+#[tokio::test]
+async fn the_newest_revision_is_a_level_that_wakes_readers() {
+    let mut both = Both::new();
+    let mut latest = both.journal.latest();
+    latest.mark_unchanged();
+    both.write(["a"]).await;
+    both.write(["a"]).await;
+    latest.changed().await.unwrap();
+    assert_eq!(*latest.borrow_and_update(), 2);
+}
+
+#[tokio::test]
+async fn trimming_is_noted_and_gaps_are_not_mistaken_for_it() {
+    let mut both = Both::new();
+    both.revision = 10_000;
+    both.write(["a"]).await;
+    assert_eq!(both.journal.read(query(0, 1)).await.unwrap().trimmed, 0);
+    // More than the journal keeps and its slack together.
+    both.write(std::iter::repeat_n("a", 101_000)).await;
+    let page = both.journal.read(query(0, 1)).await.unwrap();
+    assert_eq!(page.events[0].revision, page.trimmed + 1);
+    assert_eq!(page.trimmed, 10_000 + 1 + 101_000 - 100_000);
+}

@@ -1,0 +1,130 @@
+//! Asks a gateway how it is.
+//!
+//! A probe is one question of one kind: is the start over, or is the running gateway live and ready? It makes
+//! its own connections, closes them, and always has an answer by its timeout. What the answer means for the
+//! instance is core's affair.
+
+mod http;
+mod openclaw;
+mod tcp;
+mod websocket;
+
+use std::{
+    cell::Cell,
+    hash::{DefaultHasher, Hash, Hasher},
+    rc::Rc,
+    time::Duration,
+};
+
+use supervisor_core::{
+    action::ProbeKind,
+    event::{Report, Verdict},
+};
+use tokio::time;
+
+use crate::{
+    openclaw::config::Token,
+    spec::{self, ProbePlan},
+};
+
+use http::GetError;
+
+pub(crate) use openclaw::Dialect;
+
+/// The longest message of a gateway that is passed on, in characters.
+const QUOTED: usize = 160;
+
+/// What is asked of one gateway, and all that is needed for asking.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// What is asked, and where.
+    pub(crate) plan: ProbePlan,
+    /// Until a probe of the running gateway has failed.
+    pub(crate) watch_timeout: Duration,
+    /// What an OpenClaw without health endpoints wants to see before it answers.
+    pub(crate) token: Option<Token>,
+    /// What this incarnation has been found to speak. A new incarnation may be a new version, so it begins
+    /// anew.
+    pub(crate) dialect: Rc<Cell<Dialect>>,
+}
+
+/// Asks, and answers within the timeout.
+pub(crate) async fn probe(target: &Target, kind: ProbeKind) -> Report {
+    let plan = &target.plan;
+    match kind {
+        ProbeKind::Startup => ask(target, plan.startup.as_ref(), kind, plan.startup_timeout).await,
+        ProbeKind::Watch if plan.liveness == plan.readiness => {
+            ask(target, plan.liveness.as_ref(), kind, target.watch_timeout).await
+        }
+        ProbeKind::Watch => {
+            let (live, ready) = tokio::join!(
+                ask(target, plan.liveness.as_ref(), kind, target.watch_timeout),
+                ask(target, plan.readiness.as_ref(), kind, target.watch_timeout),
+            );
+            Report { live: live.live, ready: ready.ready, progress: 0 }
+        }
+    }
+}
+
+async fn ask(target: &Target, what: Option<&spec::Target>, kind: ProbeKind, limit: Duration) -> Report {
+    let Some(what) = what else { return well() };
+    let answer = async {
+        match what {
+            spec::Target::Tcp { port } => match tcp::connect(*port).await {
+                Ok(_) => well(),
+                Err(error) => unwell(error.to_string(), 0),
+            },
+            spec::Target::Http { port, path } => match http::status(*port, path).await {
+                Ok(status) if (200..400).contains(&status) => well(),
+                Ok(status) => unwell(format!("{path} answered {status}"), progress("answers")),
+                Err(error) => silent(&error),
+            },
+            spec::Target::Openclaw { port } => match kind {
+                ProbeKind::Startup => openclaw::startup(*port, target).await,
+                ProbeKind::Watch => openclaw::watch(*port, target).await,
+            },
+        }
+    };
+    time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| unwell(format!("no answer within {limit:?}"), progress("accepts connections")))
+}
+
+/// It is live and ready.
+fn well() -> Report {
+    Report { live: Verdict::Pass, ready: Verdict::Pass, progress: progress("well") }
+}
+
+/// It is neither live nor ready.
+fn unwell(message: String, progress: u64) -> Report {
+    Report { live: Verdict::Fail(message.clone()), ready: Verdict::Fail(message), progress }
+}
+
+/// It is live and not ready.
+fn unready(message: String, progress: u64) -> Report {
+    Report { live: Verdict::Pass, ready: Verdict::Fail(message), progress }
+}
+
+/// Nothing could be asked.
+fn silent(error: &GetError) -> Report {
+    let progress = match error {
+        GetError::Connect(_) | GetError::Path { .. } => 0,
+        GetError::Answer { .. } | GetError::Body { .. } => progress("accepts connections"),
+    };
+    unwell(quoted(&error.to_string()), progress)
+}
+
+/// A number that stands for how far a start has come.
+fn progress(stage: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    stage.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What a gateway said, fit for a line of a terminal.
+fn quoted(said: &str) -> String {
+    said.chars().take(QUOTED).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! OpenClaw's own protocol: the handshake, one `health` request, a proper goodbye.
+//!
+//! ```text
+//!   <- event connect.challenge   -> req 1 connect   <- res 1   -> req 2 health   <- res 2   close
+//! ```
+//!
+//! Events may come in between. Every connection is closed with a close frame: the gateway logs a warning about
+//! each one that is not.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, task, time};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{self, Message, protocol::WebSocketConfig},
+};
+
+use super::tcp::{self, ConnectError};
+use crate::openclaw::config::Token;
+
+/// The longest message taken. The greeting carries a snapshot of the gateway, which grows with its sessions.
+const LIMIT: usize = 4 * 1024 * 1024;
+
+/// How long the gateway may take to return the close frame. The probe's answer does not wait for it.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The protocols spoken: 3 in February 2026, 4 since.
+const PROTOCOLS: (u32, u32) = (3, 4);
+
+/// Ids of the two requests.
+const CONNECT: &str = "1";
+const HEALTH: &str = "2";
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// What the gateway answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is well.
+    Well,
+    /// It is still starting.
+    Starting(String),
+    /// It knows the caller and cannot tell its health.
+    Unwell(String),
+    /// It does not let the caller in.
+    TurnedAway(String),
+}
+
+/// Why there is no answer. The sentence is shown to people as it stands.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It is not a WebSocket, or broke.
+    #[error("port {port} does not answer as OpenClaw does: {source}")]
+    Socket {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: Box<tungstenite::Error>,
+    },
+    /// It was closed in the middle.
+    #[error("the gateway on port {0} closed the connection without an answer")]
+    Closed(u16),
+}
+
+/// One message of the gateway, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Frame {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    event: Option<String>,
+    #[serde(default)]
+    ok: bool,
+    #[serde(default)]
+    error: Option<Trouble>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Trouble {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    details: Value,
+}
+
+/// Connects, asks, and says goodbye.
+pub(super) async fn ask(port: u16, token: Option<&Token>) -> Result<Heard, AskError> {
+    let stream = tcp::connect(port).await?;
+    let broken = |source| AskError::Socket { port, source: Box::new(source) };
+    let config = WebSocketConfig::default().max_message_size(Some(LIMIT)).max_frame_size(Some(LIMIT));
+    let url = format!("ws://127.0.0.1:{port}/");
+    let (mut socket, _) = client_async_with_config(url, stream, Some(config)).await.map_err(broken)?;
+    let heard = converse(&mut socket, token).await;
+    task::spawn(time::timeout(GOODBYE, goodbye(socket)));
+    match heard.map_err(broken)? {
+        Some(heard) => Ok(without(token, heard)),
+        None => Err(AskError::Closed(port)),
+    }
+}
+
+/// `None`: the gateway closed the connection.
+async fn converse(socket: &mut Socket, token: Option<&Token>) -> Result<Option<Heard>, tungstenite::Error> {
+    if next(socket, |frame| frame.event.as_deref() == Some("connect.challenge")).await?.is_none() {
+        return Ok(None);
+    }
+    socket.send(Message::text(connect(token).to_string())).await?;
+    match next(socket, |frame| frame.id.as_deref() == Some(CONNECT)).await? {
+        None => return Ok(None),
+        Some(Frame { ok: true, .. }) => {}
+        Some(Frame { error, .. }) => return Ok(Some(refusal(error, Heard::TurnedAway))),
+    }
+    let health = json!({ "type": "req", "id": HEALTH, "method": "health", "params": {} });
+    socket.send(Message::text(health.to_string())).await?;
+    Ok(next(socket, |frame| frame.id.as_deref() == Some(HEALTH)).await?.map(|frame| match frame {
+        Frame { ok: true, .. } => Heard::Well,
+        Frame { error, .. } => refusal(error, Heard::Unwell),
+    }))
+}
+
+/// The next frame of that kind. Others are passed over; how long that may go on, the probe's timeout says.
+async fn next(
+    socket: &mut Socket,
+    wanted: impl Fn(&Frame) -> bool,
+) -> Result<Option<Frame>, tungstenite::Error> {
+    while let Some(message) = socket.next().await {
+        if let Message::Text(text) = message?
+            && let Ok(frame) = serde_json::from_str(&text)
+            && wanted(&frame)
+        {
+            return Ok(Some(frame));
+        }
+    }
+    Ok(None)
+}
+
+/// As a client of the mode `cli`: the others appear in the gateway's list of who is present, each probe anew.
+fn connect(token: Option<&Token>) -> Value {
+    let auth = token.map_or_else(|| json!({}), |token| json!({ "token": token.expose() }));
+    json!({
+        "type": "req",
+        "id": CONNECT,
+        "method": "connect",
+        "params": {
+            "minProtocol": PROTOCOLS.0,
+            "maxProtocol": PROTOCOLS.1,
+            "client": {
+                "id": "gateway-client",
+                "displayName": "openclaw-supervisor",
+                "version": env!("CARGO_PKG_VERSION"),
+                "platform": std::env::consts::OS,
+                "mode": "cli",
+            },
+            "role": "operator",
+            "scopes": ["operator.read"],
+            "caps": [],
+            "auth": auth,
+        },
+    })
+}
+
+/// What a request's refusal means.
+fn refusal(trouble: Option<Trouble>, otherwise: impl FnOnce(String) -> Heard) -> Heard {
+    let Some(Trouble { code, message, details }) = trouble else {
+        return otherwise("no reason given".into());
+    };
+    let reason = details.get("reason").and_then(Value::as_str).unwrap_or(&message);
+    if code == "UNAVAILABLE" { Heard::Starting(reason.to_owned()) } else { otherwise(message) }
+}
+
+/// A gateway that repeats its token in an error has that struck out.
+fn without(token: Option<&Token>, heard: Heard) -> Heard {
+    let clean = |said: String| match token {
+        Some(token) if !token.expose().is_empty() => said.replace(token.expose(), "(token)"),
+        Some(_) | None => said,
+    };
+    match heard {
+        Heard::Well => Heard::Well,
+        Heard::Starting(said) => Heard::Starting(clean(said)),
+        Heard::Unwell(said) => Heard::Unwell(clean(said)),
+        Heard::TurnedAway(said) => Heard::TurnedAway(clean(said)),
+    }
+}
+
+/// Sends the close frame, or answers the gateway's, and waits for the end.
+async fn goodbye(mut socket: Socket) {
+    if socket.close(None).await.is_ok() {
+        while let Some(Ok(_)) = socket.next().await {}
+    }
+}
