@@ -32,7 +32,7 @@ use tracing::{info, warn};
 use crate::{
     api::{self, FindListeners, Listener},
     driver::{self, Clock, Driver, Inputs},
-    events::{Journal, JournalError},
+    events::Journal,
     handle::Handle,
     lock::{self, LockError},
     openclaw::{environment::Control, prepare::Host},
@@ -40,12 +40,14 @@ use crate::{
         Performer, Surroundings,
         port::{self, Hold, Holder},
         roster::Roster,
-        store::{self, Restored, Retention, Store, StoreError},
+        store::{self, Restored, Retention, Store},
         sweep::Sweeper,
     },
     registry::{self, RegistryError},
     settings::{self, Settings},
 };
+
+pub use crate::{api::ServeError, perform::store::StoreError};
 
 /// Threads for file work of the driver's hands. More would only fight for the disk and the processors.
 const HELPERS: usize = 4;
@@ -82,9 +84,6 @@ pub enum DaemonError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The journal cannot be read.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
     /// What is stored cannot be understood.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -98,7 +97,7 @@ pub enum DaemonError {
     },
     /// The API cannot be served.
     #[error(transparent)]
-    Api(#[from] api::ServeError),
+    Api(#[from] ServeError),
 }
 
 /// Where everything is kept unless somebody says otherwise.
@@ -153,7 +152,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let (reports, store_reports) = mpsc::channel(REPORTS);
     let retention = Retention { entries: settings.keep_events, age: settings.keep_events_for };
     let store = Store::start(connection, revision, retention, reports)?;
-    let journal = Journal::open(&data_dir, store.latest.clone())?;
+    let journal = Journal::new(&data_dir, store.latest.clone());
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let (handle, commands) = Handle::new(view);
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);

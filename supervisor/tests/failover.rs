@@ -66,7 +66,8 @@ async fn a_warm_rescue_is_restarted_with_the_incident_in_its_hands() {
     assert_ne!(active.pid, before.pid);
     let environment = fs::read(format!("/proc/{}/environ", active.pid)).unwrap();
     let environment = String::from_utf8(environment).unwrap();
-    let variable = |name: &str| environment.split('\0').find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    let variable =
+        |name: &str| environment.split('\0').find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     assert_eq!(variable("RESCUE_PRIMARY="), "main");
     assert!(variable("RESCUE_REASON=").contains("SIGKILL"), "{environment}");
     let incident = fs::read_to_string(variable("RESCUE_INCIDENT_FILE=")).unwrap();
@@ -153,7 +154,11 @@ async fn circles_and_rescues_of_oneself_are_refused() {
     host.create("main", builtin()).await;
     host.create("rescue", rescue(Standby::Cold, OnPrimaryDeath::Restart, Failback::Auto)).await;
     let rescued_by = |name: &str| InstanceSpec { rescues: vec![name.into()], ..builtin() };
-    let request = |name: &str, spec| v1::UpdateInstanceRequest { name: name.into(), spec: Some(spec), ..Default::default() };
+    let request = |name: &str, spec| v1::UpdateInstanceRequest {
+        name: name.into(),
+        spec: Some(spec),
+        ..Default::default()
+    };
     let mut client = host.instances().await;
     let circle = client.update_instance(request("main", rescued_by("rescue"))).await.unwrap_err();
     assert!(circle.message().contains("main rescues rescue rescues main"), "{circle}");

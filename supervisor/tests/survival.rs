@@ -63,7 +63,9 @@ async fn a_crash_leaves_nothing_of_a_stubborn_gateway_behind() {
     let grandchild = grandchild(&running).await;
     kill_9(running.pid);
     let next = host
-        .wait("stubborn", "in its next life", |status| status.incarnation > running.incarnation && status.pid > 0)
+        .wait("stubborn", "in its next life", |status| {
+            status.incarnation > running.incarnation && status.pid > 0
+        })
         .await;
     assert!(!is_alive(grandchild), "the old grandchild lives beside process {}", next.pid);
 }
@@ -130,10 +132,8 @@ async fn who_squats_on_a_port_is_named() {
 #[tokio::test]
 async fn an_exit_status_is_reported_as_it_was() {
     let host = Host::start().await;
-    let never = v1::RestartPolicy {
-        condition: v1::restart_policy::Condition::Never.into(),
-        ..Default::default()
-    };
+    let never =
+        v1::RestartPolicy { condition: v1::restart_policy::Condition::Never.into(), ..Default::default() };
     host.create("brief", v1::InstanceSpec { restart: Some(never), ..shell("exit 7") }).await;
     let request = v1::StartInstanceRequest { name: "brief".into(), ..Default::default() };
     host.instances().await.start_instance(request).await.unwrap();
@@ -150,7 +150,9 @@ async fn a_browser_port_outside_the_block_is_refused_with_file_and_line() {
     let config = up.directories.unwrap().config;
     let text = fs::read_to_string(&config).unwrap();
     let end = text.trim_end().strip_suffix('}').unwrap().trim_end();
-    let outside = format!("{end},\n  \"browser\": {{\n    \"profiles\": {{\n      \"work\": {{ \"cdpPort\": 18000 }}\n    }}\n  }}\n}}\n");
+    let outside = format!(
+        "{end},\n  \"browser\": {{\n    \"profiles\": {{\n      \"work\": {{ \"cdpPort\": 18000 }}\n    }}\n  }}\n}}\n"
+    );
     let line = 1 + outside.lines().position(|line| line.contains("cdpPort")).unwrap();
     fs::write(&config, outside).unwrap();
     let request = v1::StartInstanceRequest { name: "main".into(), ..Default::default() };
@@ -164,10 +166,8 @@ async fn a_browser_port_outside_the_block_is_refused_with_file_and_line() {
 async fn a_fleet_file_with_overlapping_ports_is_refused_with_file_and_line_and_changes_nothing() {
     let host = Host::start().await;
     let base = host.first_port;
-    let content = format!(
-        "version: 1\ninstances:\n  main:\n    port: {base}\n  other:\n    port: {}\n",
-        base + 10
-    );
+    let content =
+        format!("version: 1\ninstances:\n  main:\n    port: {base}\n  other:\n    port: {}\n", base + 10);
     let request = v1::ApplyFleetRequest { content, file_name: "fleet.yaml".into(), ..Default::default() };
     let refused = host.fleet().await.apply_fleet(request).await.unwrap_err();
     let said = format!("{} {:?}", refused.message(), tonic_types::StatusExt::get_error_details(&refused));

@@ -233,7 +233,9 @@ fn unsafe_code_stands_in_one_file_of_each_crate_and_says_why_it_is_sound() {
             }
         }
     }
-    faults.extend(files.iter().filter(|(_, paths)| paths.len() > 1).map(|(room, paths)| format!("{room}: {paths:?}")));
+    faults.extend(
+        files.iter().filter(|(_, paths)| paths.len() > 1).map(|(room, paths)| format!("{room}: {paths:?}")),
+    );
     report(&faults);
 }
 
@@ -257,8 +259,17 @@ fn the_top_level_shows_the_house_and_nothing_else() {
     let listing = String::from_utf8(output.stdout).unwrap();
     let top: BTreeSet<&str> = listing.split('\0').filter_map(|path| path.split('/').next()).collect();
     let rooms = [
-        "CHANGELOG.md", "Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "cli", "deploy",
-        "gateway-worker", "proto", "supervisor",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "README.md",
+        "cli",
+        "deploy",
+        "gateway-worker",
+        "proto",
+        "supervisor",
     ];
     let strangers: Vec<String> = top
         .iter()

@@ -44,19 +44,20 @@ impl Performer {
         match action {
             Action::Reply(..) => {}
             Action::Persist(batch) => self.persist(batch),
-            Action::Adopt(name) => self.order(name, Order::Adopt),
+            Action::Adopt(name) => self.order(&name, Order::Adopt),
             Action::Launch(launch) => {
                 self.targets.remove(&launch.name);
-                self.order(launch.name.clone(), Order::Launch(Box::new(launch)));
+                let name = launch.name.clone();
+                self.order(&name, Order::Launch(Box::new(launch)));
             }
-            Action::Stop { name, incarnation, grace } => self.order(name, Order::Stop(incarnation, grace)),
-            Action::Kill { name, incarnation } => self.order(name, Order::Kill(incarnation)),
-            Action::Acknowledge { name, incarnation } => self.order(name, Order::Acknowledge(incarnation)),
-            Action::Release { name } => self.order(name, Order::Release),
-            Action::Sweep { name, incarnation } => self.order(name, Order::Sweep(incarnation)),
-            Action::Inform { name, incidents } => self.order(name, Order::Inform(incidents)),
+            Action::Stop { name, incarnation, grace } => self.order(&name, Order::Stop(incarnation, grace)),
+            Action::Kill { name, incarnation } => self.order(&name, Order::Kill(incarnation)),
+            Action::Acknowledge { name, incarnation } => self.order(&name, Order::Acknowledge(incarnation)),
+            Action::Release { name } => self.order(&name, Order::Release),
+            Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
+            Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
             Action::Forget { name, files } => {
-                self.order(name.clone(), Order::Forget(files));
+                self.order(&name, Order::Forget(files));
                 self.tasks.remove(&name);
                 self.targets.remove(&name);
             }
@@ -81,7 +82,7 @@ impl Performer {
         self.store.persist(batch);
     }
 
-    fn order(&mut self, name: Name, order: Order) {
+    fn order(&mut self, name: &Name, order: Order) {
         let surroundings = &self.surroundings;
         let task = self
             .tasks

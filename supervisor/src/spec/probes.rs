@@ -123,9 +123,11 @@ impl InstanceSpec {
         let used = || [live, ready].into_iter().filter(|probe| asked(probe));
         let failures =
             |probe: &Probe| if asked(probe) { probe.failures.unwrap_or(FAILURES) } else { u32::MAX };
+        used().next()?;
+        // One probe answers for both, so what is said of one holds for the other unless that says otherwise.
         Some(Watched {
-            interval: used().map(|probe| probe.interval.map_or(INTERVAL, |span| span.0)).min()?,
-            timeout: used().map(|probe| probe.timeout.map_or(timeout, |span| span.0)).max()?,
+            interval: used().filter_map(|probe| probe.interval).map(|span| span.0).min().unwrap_or(INTERVAL),
+            timeout: used().filter_map(|probe| probe.timeout).map(|span| span.0).max().unwrap_or(timeout),
             live_failures: failures(live),
             ready_failures: failures(ready),
         })

@@ -27,7 +27,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 /// The longest that anything may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ports of one slot: a pool for 20 instances.
 const SLOT_PORTS: u16 = 400;
@@ -39,30 +39,30 @@ const SLOTS: u16 = 28;
 const FIRST: u16 = 21_000;
 
 /// The programs that the workspace builds.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_openclaw-supervisor")).with_file_name(name);
     assert!(beside.exists(), "{beside:?} is missing: run `cargo build --workspace` first");
     beside
 }
 
 /// A supervisor, its data directory and its ports.
-pub struct Host {
-    pub directory: TempDir,
-    pub first_port: u16,
+pub(crate) struct Host {
+    pub(crate) directory: TempDir,
+    pub(crate) first_port: u16,
     _slot: Flock<File>,
     supervisor: Option<Child>,
 }
 
 impl Host {
     /// A running supervisor that knows no instance.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut host = Self::prepare();
         host.start_supervisor().await;
         host
     }
 
     /// A data directory with a pool that no other test uses.
-    pub fn prepare() -> Self {
+    pub(crate) fn prepare() -> Self {
         let directory = TempDir::new().unwrap();
         let (slot, first_port) = take_slot();
         let host = Self { directory, first_port, _slot: slot, supervisor: None };
@@ -73,19 +73,19 @@ impl Host {
         host
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// The supervisor's process, not yet started.
-    pub fn supervisor_command(&self) -> Command {
+    pub(crate) fn supervisor_command(&self) -> Command {
         let mut command = Command::new(program("openclaw-supervisor"));
         command.arg("--data-dir").arg(self.data_dir()).stdin(Stdio::null());
         command
     }
 
     /// Starts a supervisor and waits until it answers.
-    pub async fn start_supervisor(&mut self) {
+    pub(crate) async fn start_supervisor(&mut self) {
         let log = File::options()
             .create(true)
             .append(true)
@@ -101,16 +101,16 @@ impl Host {
     }
 
     /// What the supervisor has logged so far.
-    pub fn supervisor_log(&self) -> String {
+    pub(crate) fn supervisor_log(&self) -> String {
         fs::read_to_string(self.directory.path().join("supervisor.log")).unwrap_or_default()
     }
 
-    pub fn supervisor_pid(&self) -> i32 {
+    pub(crate) fn supervisor_pid(&self) -> i32 {
         i32::try_from(self.supervisor.as_ref().unwrap().id()).unwrap()
     }
 
     /// `kill -9`.
-    pub fn kill_supervisor(&mut self) {
+    pub(crate) fn kill_supervisor(&mut self) {
         let mut child = self.supervisor.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -126,25 +126,25 @@ impl Host {
             .await
     }
 
-    pub async fn instances(&self) -> InstanceServiceClient<Channel> {
+    pub(crate) async fn instances(&self) -> InstanceServiceClient<Channel> {
         InstanceServiceClient::new(self.channel().await.unwrap())
     }
 
-    pub async fn fleet(&self) -> FleetServiceClient<Channel> {
+    pub(crate) async fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel().await.unwrap())
     }
 
-    pub async fn system(&self) -> SystemServiceClient<Channel> {
+    pub(crate) async fn system(&self) -> SystemServiceClient<Channel> {
         SystemServiceClient::new(self.channel().await.unwrap())
     }
 
-    pub async fn create(&self, name: &str, spec: InstanceSpec) -> Instance {
+    pub(crate) async fn create(&self, name: &str, spec: InstanceSpec) -> Instance {
         let request = v1::CreateInstanceRequest { name: name.into(), spec: Some(spec), ..Default::default() };
         self.instances().await.create_instance(request).await.unwrap().into_inner().instance.unwrap()
     }
 
     /// Wishes it up, and waits until it is as it should be.
-    pub async fn up(&self, name: &str) -> InstanceStatus {
+    pub(crate) async fn up(&self, name: &str) -> InstanceStatus {
         let request = v1::StartInstanceRequest { name: name.into(), wait: true, ..Default::default() };
         let mut request = tonic::Request::new(request);
         request.set_timeout(PATIENCE);
@@ -153,7 +153,7 @@ impl Host {
     }
 
     /// Wishes it down, and waits until nothing of it runs.
-    pub async fn down(&self, name: &str) -> InstanceStatus {
+    pub(crate) async fn down(&self, name: &str) -> InstanceStatus {
         let request = v1::StopInstanceRequest { name: name.into(), wait: true, ..Default::default() };
         let mut request = tonic::Request::new(request);
         request.set_timeout(PATIENCE);
@@ -161,14 +161,19 @@ impl Host {
         answer.into_inner().instance.unwrap().status.unwrap()
     }
 
-    pub async fn status(&self, name: &str) -> InstanceStatus {
+    pub(crate) async fn status(&self, name: &str) -> InstanceStatus {
         let request = v1::GetInstanceRequest { name: name.into() };
         let answer = self.instances().await.get_instance(request).await.unwrap();
         answer.into_inner().instance.unwrap().status.unwrap()
     }
 
     /// Waits for a state, however it came about.
-    pub async fn wait(&self, name: &str, what: &str, holds: impl Fn(&InstanceStatus) -> bool) -> InstanceStatus {
+    pub(crate) async fn wait(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&InstanceStatus) -> bool,
+    ) -> InstanceStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status(name).await;
@@ -182,11 +187,11 @@ impl Host {
         }
     }
 
-    pub async fn wait_ready(&self, name: &str) -> InstanceStatus {
+    pub(crate) async fn wait_ready(&self, name: &str) -> InstanceStatus {
         self.wait(name, "ready", |status| status.phase() == Phase::Ready).await
     }
 
-    pub async fn wait_role(&self, name: &str, role: Role) -> InstanceStatus {
+    pub(crate) async fn wait_role(&self, name: &str, role: Role) -> InstanceStatus {
         self.wait(name, &format!("{role:?}"), |status| {
             status.failover.as_ref().is_some_and(|failover| failover.role() == role)
         })
@@ -194,19 +199,19 @@ impl Host {
     }
 
     /// All events so far, oldest first.
-    pub async fn events(&self) -> Vec<v1::Event> {
+    pub(crate) async fn events(&self) -> Vec<v1::Event> {
         let mut client = EventServiceClient::new(self.channel().await.unwrap());
         let request = v1::ListEventsRequest { page_size: 1000, ..Default::default() };
         client.list_events(request).await.unwrap().into_inner().events
     }
 
     /// Waits for an event.
-    pub async fn wait_event(&self, what: &str, is: impl Fn(&v1::Event) -> bool) -> v1::Event {
+    pub(crate) async fn wait_event(&self, what: &str, is: impl Fn(&v1::Event) -> bool) -> v1::Event {
         until(what, async || self.events().await.into_iter().find(&is)).await
     }
 
     /// The mark of every process of an instance.
-    pub fn processes_of(&self, name: &str) -> Vec<i32> {
+    pub(crate) fn processes_of(&self, name: &str) -> Vec<i32> {
         let marks = format!("/{name}");
         let data_dir = self.data_dir();
         let own = |environment: &str| {
@@ -242,7 +247,7 @@ impl Drop for Host {
 }
 
 /// A spec that runs `script` with sh.
-pub fn shell(script: &str) -> InstanceSpec {
+pub(crate) fn shell(script: &str) -> InstanceSpec {
     InstanceSpec {
         runtime: v1::Runtime::Command.into(),
         program: "/bin/sh".into(),
@@ -252,12 +257,12 @@ pub fn shell(script: &str) -> InstanceSpec {
 }
 
 /// A spec of the built-in gateway.
-pub fn builtin() -> InstanceSpec {
+pub(crate) fn builtin() -> InstanceSpec {
     InstanceSpec { runtime: v1::Runtime::Builtin.into(), ..Default::default() }
 }
 
 /// Without delay between a death and the next life.
-pub fn at_once(mut spec: InstanceSpec) -> InstanceSpec {
+pub(crate) fn at_once(mut spec: InstanceSpec) -> InstanceSpec {
     spec.restart = Some(v1::RestartPolicy {
         initial_delay: Some(prost_types::Duration::default()),
         ..spec.restart.unwrap_or_default()
@@ -266,7 +271,7 @@ pub fn at_once(mut spec: InstanceSpec) -> InstanceSpec {
 }
 
 /// Polls until there is something.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -277,7 +282,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     }
 }
 
-pub fn processes() -> impl Iterator<Item = i32> {
+pub(crate) fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").unwrap();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
@@ -287,12 +292,12 @@ fn environment(pid: i32) -> String {
 }
 
 /// Whether a process is alive and no zombie.
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
 }
 
-pub fn kill_9(pid: i32) {
+pub(crate) fn kill_9(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
