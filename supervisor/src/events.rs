@@ -5,6 +5,7 @@
 //! is seen here before it is durable, and `latest` says how far that is.
 
 use std::{
+    cell::OnceCell,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -93,23 +94,37 @@ pub enum JournalError {
 pub struct Journal {
     /// One reader at a time: a read takes a fraction of a millisecond, and a thread for each of a thousand
     /// watchers would take more than they wait.
-    connection: Arc<Mutex<Connection>>,
+    file: Arc<Mutex<File>>,
     latest: watch::Receiver<u64>,
 }
 
-impl Journal {
-    /// Opens the journal in `data_dir`, which the store has made. `latest` is the revision of the newest durable
-    /// entry.
-    pub fn open(data_dir: &Path, latest: watch::Receiver<u64>) -> Result<Self, JournalError> {
-        let path = data_dir.join(FILE);
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    connection: OnceCell<Connection>,
+}
+
+impl File {
+    fn connection(&self) -> Result<&Connection, JournalError> {
+        if let Some(connection) = self.connection.get() {
+            return Ok(connection);
+        }
+        let failed = |source| JournalError::Open { path: self.path.clone(), source };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags)
-            .and_then(|connection| {
-                // Half a megabyte of page cache; who reads on reads new pages.
-                connection.pragma_update(None, "cache_size", -500).map(|()| connection)
-            })
-            .map_err(|source| JournalError::Open { path, source })?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), latest })
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(failed)?;
+        // Half a megabyte of page cache; who reads on reads new pages.
+        connection.pragma_update(None, "cache_size", -500).map_err(failed)?;
+        Ok(self.connection.get_or_init(|| connection))
+    }
+}
+
+impl Journal {
+    /// The journal in `data_dir`, which the store has made. It is opened when it is first read. `latest` is the
+    /// revision of the newest durable entry.
+    #[must_use]
+    pub fn new(data_dir: &Path, latest: watch::Receiver<u64>) -> Self {
+        let file = File { path: data_dir.join(FILE), connection: OnceCell::new() };
+        Self { file: Arc::new(Mutex::new(file)), latest }
     }
 
     /// The revision of the newest event that can be read. Several new ones may come as one change.
@@ -120,8 +135,8 @@ impl Journal {
 
     /// Reads events.
     pub async fn read(&self, query: Query) -> Result<Page, JournalError> {
-        let connection = Arc::clone(&self.connection).lock_owned().await;
-        task::spawn_blocking(move || read(&connection, &query)).await?.map_err(JournalError::Read)
+        let file = Arc::clone(&self.file).lock_owned().await;
+        task::spawn_blocking(move || Ok(read(file.connection()?, &query)?)).await?
     }
 }
 

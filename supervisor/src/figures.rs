@@ -31,24 +31,24 @@ const MOST_PROCESSES: usize = 1_000;
 
 /// What an instance's processes use.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Figure {
+pub(crate) struct Figure {
     /// Of one core, in percent: since the last look, or, at the first look, since they were started.
-    pub cpu_percent: f64,
+    pub(crate) cpu_percent: f64,
     /// Resident memory; what processes share counts for each.
-    pub rss_bytes: u64,
+    pub(crate) rss_bytes: u64,
     /// How many they are. The worker is not one of them.
-    pub processes: u32,
+    pub(crate) processes: u32,
 }
 
 /// An instance to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Its name.
-    pub name: Name,
+    pub(crate) name: Name,
     /// Its current life.
-    pub incarnation: Incarnation,
+    pub(crate) incarnation: Incarnation,
     /// Its worker.
-    pub worker_pid: i32,
+    pub(crate) worker_pid: i32,
 }
 
 /// What was seen at the last look.
@@ -62,7 +62,7 @@ struct Seen {
 
 /// The figures of all instances that anybody has asked about. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub(crate) struct Figures {
     seen: Arc<Mutex<HashMap<Name, Seen>>>,
     /// One look at a time.
     looking: Arc<Semaphore>,
@@ -77,12 +77,12 @@ impl Default for Figures {
 impl Figures {
     /// What was seen of this life at the last look.
     #[must_use]
-    pub fn known(&self, name: &Name, incarnation: Incarnation) -> Option<Figure> {
+    pub(crate) fn known(&self, name: &Name, incarnation: Incarnation) -> Option<Figure> {
         self.lock().get(name).filter(|seen| seen.incarnation == incarnation).map(|seen| seen.figure)
     }
 
     /// Brings the figures of `wanted` up to date.
-    pub async fn look(&self, wanted: Vec<Wanted>) {
+    pub(crate) async fn look(&self, wanted: Vec<Wanted>) {
         if self.stale(&wanted, FRESH).is_empty() {
             return;
         }
@@ -93,7 +93,7 @@ impl Figures {
     }
 
     /// Does so in the background, unless somebody is looking already.
-    pub fn look_later(&self, wanted: Vec<Wanted>) {
+    pub(crate) fn look_later(&self, wanted: Vec<Wanted>) {
         if self.stale(&wanted, LAZY).is_empty() {
             return;
         }
@@ -124,7 +124,7 @@ impl Figures {
     }
 
     /// Forgets the instances that are not `known` any more.
-    pub fn retain(&self, known: impl Fn(&Name) -> bool) {
+    pub(crate) fn retain(&self, known: impl Fn(&Name) -> bool) {
         self.lock().retain(|name, _| known(name));
     }
 
@@ -175,7 +175,7 @@ fn look(wanted: &[Wanted]) -> Vec<(Wanted, u64, Figure)> {
 
 /// The processes that `pid` and its descendants have started and that are alive, in no order.
 #[must_use]
-pub fn descendants(pid: i32) -> HashSet<u32> {
+pub(crate) fn descendants(pid: i32) -> HashSet<u32> {
     let mut found = HashSet::new();
     let mut open: Vec<u32> = u32::try_from(pid).into_iter().filter(|pid| *pid > 1).collect();
     while let Some(parent) = open.pop() {

@@ -46,28 +46,31 @@ const LOOK_AT_ONCE: usize = 32;
 
 /// What the API is given.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The door to the driver.
-    pub handle: Handle,
+    pub(crate) handle: Handle,
     /// What happened.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     /// What the supervisor knows of itself and of its host.
-    pub host: Arc<Host>,
+    pub(crate) host: Arc<Host>,
     /// The settings in force.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// Finds out who listens on ports.
-    pub listeners: FindListeners,
+    pub(crate) listeners: FindListeners,
     /// When the supervisor was started.
-    pub started: Moment,
+    pub(crate) started: Moment,
     /// The number of its life on its data directory.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// Ends it.
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// Finds out who listens on which of the given ports; ports on which nobody does are missing. May block.
 #[derive(Clone)]
-pub struct FindListeners(pub Arc<dyn Fn(&[u16]) -> Vec<Listener> + Send + Sync>);
+pub(crate) struct FindListeners(pub(crate) Arc<ListenersOf>);
+
+/// From ports to those who listen on them.
+pub(crate) type ListenersOf = dyn Fn(&[u16]) -> Vec<Listener> + Send + Sync;
 
 impl fmt::Debug for FindListeners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,13 +80,13 @@ impl fmt::Debug for FindListeners {
 
 /// Who listens on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The process; `None` if it cannot be seen from here.
-    pub pid: Option<i32>,
+    pub(crate) pid: Option<i32>,
     /// Its command, or what else is known of it.
-    pub command: String,
+    pub(crate) command: String,
 }
 
 /// The state of the API.
@@ -173,7 +176,12 @@ impl Api {
     }
 
     /// Refuses a spec whose directories meet those of another instance.
-    pub(super) async fn keep_apart(&self, view: &View, name: &Name, spec: &InstanceSpec) -> Result<(), Refusal> {
+    pub(super) async fn keep_apart(
+        &self,
+        view: &View,
+        name: &Name,
+        spec: &InstanceSpec,
+    ) -> Result<(), Refusal> {
         if spec.profile.is_none() {
             return Ok(());
         }

@@ -56,7 +56,9 @@ impl<'a> Scene<'a> {
     fn rescued_by(&self, primary: &'a Name) -> Vec<&'a Name> {
         match self.extent {
             Extent::Few => self.view.rescues_of(primary).map(Instance::name).collect(),
-            Extent::Many => self.rescuers.get_or_init(|| rescuers(self.view)).get(primary).cloned().unwrap_or_default(),
+            Extent::Many => {
+                self.rescuers.get_or_init(|| rescuers(self.view)).get(primary).cloned().unwrap_or_default()
+            }
         }
     }
 
@@ -129,7 +131,11 @@ impl<'a> Scene<'a> {
             role: self::role(role).into(),
             active,
             rescued_by: rescued_by.iter().map(ToString::to_string).collect(),
-            active_for: self.view.stands_in_for(instance).map(|(primary, _)| primary.name().to_string()).collect(),
+            active_for: self
+                .view
+                .stands_in_for(instance)
+                .map(|(primary, _)| primary.name().to_string())
+                .collect(),
             since: mine.or(others).map(timestamp),
             reason: story::incident(self.view, instance),
         }

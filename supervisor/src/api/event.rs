@@ -41,7 +41,8 @@ impl Events {
     async fn list(&self, request: &ListEventsRequest) -> Result<ListEventsResponse, Refusal> {
         let size = PAGES.of(request.page_size)?;
         let instance = instance(&request.instance)?;
-        let conditions = page::conditions("events", &[&request.instance, &request.after_revision.to_string()]);
+        let conditions =
+            page::conditions("events", &[&request.instance, &request.after_revision.to_string()]);
         let after = page::begin(conditions, &request.page_token)?;
         let after = after.map(|after| after.parse().map_err(|_| Refusal::InvalidPageToken)).transpose()?;
         let (which, extra) = if request.newest { (Which::Newest, 0) } else { (Which::Oldest, 1) };

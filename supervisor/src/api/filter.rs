@@ -59,9 +59,9 @@ impl What {
             Self::Name(pattern) => matches(pattern.as_bytes(), instance.name.as_bytes()),
             Self::Phase(phase) => status.is_some_and(|status| status.phase() == *phase),
             Self::Wish(wish) => status.is_some_and(|status| status.wish() == *wish),
-            Self::Role(role) => {
-                status.and_then(|status| status.failover.as_ref()).is_some_and(|failover| failover.role() == *role)
-            }
+            Self::Role(role) => status
+                .and_then(|status| status.failover.as_ref())
+                .is_some_and(|failover| failover.role() == *role),
         }
     }
 }
@@ -193,7 +193,9 @@ mod tests {
         ] {
             assert!(admits(filter), "{filter}");
         }
-        for filter in ["name = ma", "phase != READY", "role = ACTIVE", "name = main-2 AND wish = DOWN", "name = \"\""] {
+        for filter in
+            ["name = ma", "phase != READY", "role = ACTIVE", "name = main-2 AND wish = DOWN", "name = \"\""]
+        {
             assert!(!admits(filter), "{filter}");
         }
     }

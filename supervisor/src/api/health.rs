@@ -34,9 +34,8 @@ fn status(view: &View, service: &str) -> ServingStatus {
     match service.strip_prefix(INSTANCE) {
         Some(name) => {
             let instance = Name::new(name).ok().and_then(|name| view.instances.get(&name));
-            instance.map_or(ServingStatus::ServiceUnknown, |instance| {
-                serving(*instance.phase() == Phase::Ready)
-            })
+            instance
+                .map_or(ServingStatus::ServiceUnknown, |instance| serving(*instance.phase() == Phase::Ready))
         }
         None if service.is_empty() || SERVICES.contains(service) => serving(!view.halting),
         None => ServingStatus::ServiceUnknown,
@@ -78,7 +77,8 @@ impl Health for Healths {
         let service = &request.get_ref().service;
         match status(&self.0.handle.view(), service) {
             ServingStatus::ServiceUnknown => {
-                let message = format!("nothing called `{service}` is served; an instance is `instance/NAME`.");
+                let message =
+                    format!("nothing called `{service}` is served; an instance is `instance/NAME`.");
                 Err(Status::new(Code::NotFound, message))
             }
             known @ (ServingStatus::Unknown | ServingStatus::Serving | ServingStatus::NotServing) => {

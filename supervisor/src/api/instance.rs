@@ -91,7 +91,10 @@ impl InstanceService for Instances {
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
-    async fn get_instance(&self, request: Request<v1::GetInstanceRequest>) -> Answer<v1::GetInstanceResponse> {
+    async fn get_instance(
+        &self,
+        request: Request<v1::GetInstanceRequest>,
+    ) -> Answer<v1::GetInstanceResponse> {
         Ok(Response::new(self.get(&request.get_ref().name).await?))
     }
 
@@ -183,7 +186,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::WatchInstancesRequest>,
     ) -> Answer<Self::WatchInstancesStream> {
-        Ok(Response::new(watch::start(Arc::clone(&self.0), request.into_inner())?))
+        Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref())?))
     }
 
     async fn get_instance_environment(

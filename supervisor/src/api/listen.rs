@@ -92,12 +92,12 @@ pub enum ServeError {
 
 /// Where the supervisor on `data_dir` listens.
 #[must_use]
-pub fn socket_path(data_dir: &Path) -> PathBuf {
+pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join(SOCKET)
 }
 
 /// Serves until the context's `shutdown`. `listening` is called once clients can connect.
-pub async fn serve(context: Context, listening: impl FnOnce()) -> Result<(), ServeError> {
+pub(crate) async fn serve(context: Context, listening: impl FnOnce()) -> Result<(), ServeError> {
     serve_through(Gate::own(), context, listening).await
 }
 
@@ -121,17 +121,22 @@ pub(super) async fn serve_through(
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .max_concurrent_streams(STREAMS)
         .layer(gate)
-        .add_service(InstanceServiceServer::new(Instances(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
+        .add_service(
+            InstanceServiceServer::new(Instances(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
+        )
         .add_service(FleetServiceServer::new(Fleets(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
         .add_service(EventServiceServer::new(Events(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
         .add_service(LogServiceServer::new(Logs(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
-        .add_service(SystemServiceServer::new(Systems(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
+        .add_service(
+            SystemServiceServer::new(Systems(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
+        )
         .add_service(HealthServer::new(Healths(api)).max_decoding_message_size(MAX_REQUEST))
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?);
     info!(socket = %socket.path.display(), "listening");
     let ended = shutdown.clone();
-    let serving = server.serve_with_incoming_shutdown(socket.connections(), async move { ended.cancelled().await });
+    let serving =
+        server.serve_with_incoming_shutdown(socket.connections(), async move { ended.cancelled().await });
     listening();
     tokio::select! {
         served = serving => Ok(served?),
@@ -250,7 +255,10 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<io::Result<()>> {
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> task::Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 

@@ -22,7 +22,11 @@ impl Sizes {
         match usize::try_from(asked) {
             Ok(0) => Ok(self.usual),
             Ok(size) => Ok(size.min(self.most)),
-            Err(_) => Err(Refusal::field("page_size", format!("{asked} is negative"), "leave it out, or give a number")),
+            Err(_) => Err(Refusal::field(
+                "page_size",
+                format!("{asked} is negative"),
+                "leave it out, or give a number",
+            )),
         }
     }
 }
@@ -65,8 +69,12 @@ mod tests {
         assert_eq!(begin(mine, &token).unwrap(), Some("main".into()));
         assert_eq!(begin(mine, "").unwrap(), None);
         let other = conditions("instances", &["phase = FAILED"]);
-        for bad in [begin(other, &token), begin(mine, "x"), begin(mine, &token[..9]), begin(mine, &format!("{token}é"))]
-        {
+        for bad in [
+            begin(other, &token),
+            begin(mine, "x"),
+            begin(mine, &token[..9]),
+            begin(mine, &format!("{token}é")),
+        ] {
             assert!(matches!(bad, Err(Refusal::InvalidPageToken)), "{bad:?}");
         }
     }

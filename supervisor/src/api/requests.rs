@@ -67,7 +67,11 @@ impl Requests {
     {
         if id.len() > LONGEST {
             let message = format!("it has {} bytes", id.len());
-            return Err(Refusal::field("request_id", message, format!("keep it within {LONGEST}; a UUID does")));
+            return Err(Refusal::field(
+                "request_id",
+                message,
+                format!("keep it within {LONGEST}; a UUID does"),
+            ));
         }
         if id.is_empty() {
             return tokio::spawn(work).await.unwrap_or(Err(Refusal::ShuttingDown));
@@ -228,10 +232,11 @@ mod tests {
         for id in ["large", "larger", "largest"] {
             requests.once(id, large.clone(), counted(&count, &gate)).await.unwrap();
         }
-        let known = requests.lock();
-        assert!(known.bytes <= MOST_BYTES, "{}", known.bytes);
-        assert_eq!(known.bytes, known.by_id.values().map(|entry| entry.bytes).sum::<usize>());
-        drop(known);
+        {
+            let known = requests.lock();
+            assert!(known.bytes <= MOST_BYTES, "{}", known.bytes);
+            assert_eq!(known.bytes, known.by_id.values().map(|entry| entry.bytes).sum::<usize>());
+        }
         assert!(requests.once(&"x".repeat(LONGEST + 1), request("a"), counted(&count, &gate)).await.is_err());
     }
 }

@@ -197,7 +197,8 @@ impl Refusal {
             Self::NotPermitted(_) => "call it as the user it runs as, or as root".into(),
             Self::InvalidPageToken => "begin with the first page".into(),
             Self::InvalidFilter(_) => {
-                "write e.g. `name = \"ma*\" AND phase != READY`; `name`, `phase`, `wish` and `role` are known".into()
+                "write e.g. `name = \"ma*\" AND phase != READY`; `name`, `phase`, `wish` and `role` are known"
+                    .into()
             }
             Self::InvalidCursor(_) => "begin with `tail` or `since`".into(),
             Self::Storage(_) => "see that the disk has room and works, then try again".into(),
@@ -235,17 +236,20 @@ impl Refusal {
         let mut details = ErrorDetails::with_error_info(
             reason,
             ERROR_DOMAIN,
-            self.labels().into_iter().map(|(label, value)| (label.to_owned(), value)).collect::<HashMap<_, _>>(),
+            self.labels()
+                .into_iter()
+                .map(|(label, value)| (label.to_owned(), value))
+                .collect::<HashMap<_, _>>(),
         );
         match self {
             Self::InvalidFields(faults) => {
-                let violation =
-                    |fault: &Fault| FieldViolation::new(&fault.field, format!("{}; {}", fault.message, fault.mend));
+                let violation = |fault: &Fault| {
+                    FieldViolation::new(&fault.field, format!("{}; {}", fault.message, fault.mend))
+                };
                 details.set_bad_request(faults.iter().map(violation).collect::<Vec<_>>());
             }
             Self::InvalidFleet(problems) => {
-                let violation =
-                    |problem: &Problem| FieldViolation::new(&problem.path, problem.to_string());
+                let violation = |problem: &Problem| FieldViolation::new(&problem.path, problem.to_string());
                 details.set_bad_request(problems.iter().map(violation).collect::<Vec<_>>());
             }
             Self::Overloaded => {
@@ -362,7 +366,9 @@ fn reason(denied: &Denied) -> Reason {
 /// What to do next; empty where core's sentence says it.
 fn next(denied: &Denied) -> String {
     match denied {
-        Denied::UnknownInstance(name) => format!("`openclawctl up {name}` creates it; `openclawctl status` lists all"),
+        Denied::UnknownInstance(name) => {
+            format!("`openclawctl up {name}` creates it; `openclawctl status` lists all")
+        }
         Denied::InstanceExists(_) => "choose another name, or update it".into(),
         Denied::StaleGeneration(_) | Denied::PoolExhausted { .. } => String::new(),
         Denied::PortOverlap { .. } => "choose another `port`, or leave it out".into(),
@@ -472,7 +478,10 @@ mod tests {
         let name = supervisor_core::ids::Name::new("main").unwrap();
         let status = Status::from(Refusal::from(Denied::InstanceDown(name)));
         let violation = &status.get_details_precondition_failure().unwrap().violations[0];
-        assert_eq!((violation.r#type.as_str(), violation.subject.as_str()), ("INSTANCE_DOWN", "instance/main"));
+        assert_eq!(
+            (violation.r#type.as_str(), violation.subject.as_str()),
+            ("INSTANCE_DOWN", "instance/main")
+        );
     }
 
     #[test]

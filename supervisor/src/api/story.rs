@@ -40,7 +40,9 @@ impl Telling<'_> {
             }
             Phase::Spawning if instance.waits_for_disk() => "its start waits until it is stored".into(),
             Phase::Spawning => "its surroundings are made and its process is started".into(),
-            Phase::Starting if instance.health().message().is_empty() => "has not said yet that it is ready".into(),
+            Phase::Starting if instance.health().message().is_empty() => {
+                "has not said yet that it is ready".into()
+            }
             Phase::Starting => format!("not ready yet: {}", instance.health().message()),
             Phase::Ready => self.ready(),
             Phase::Unhealthy => format!("runs but does not serve: {}", instance.health().message()),
@@ -114,7 +116,9 @@ impl Telling<'_> {
             Then::Recover(cause) => format!("{cause}; {how}"),
             Then::Run if record.wish == Wish::Up && !self.view.halting => format!("{how}; starts anew then"),
             Then::Rest | Then::Run if record.deleting.is_some() => format!("{how}; is deleted then"),
-            Then::Rest | Then::Run if self.view.halting => format!("the supervisor stops all instances; {how}"),
+            Then::Rest | Then::Run if self.view.halting => {
+                format!("the supervisor stops all instances; {how}")
+            }
             Then::Rest | Then::Run => match record.wish {
                 Wish::Down => format!("an operator wants it down; {how}"),
                 Wish::Up => format!("is not needed; {how}"),
@@ -126,13 +130,19 @@ impl Telling<'_> {
         let restart = &self.instance.policy().restart;
         match failure {
             Failure::Fatal(exit) if is_config(exit) => {
-                format!("{exit}, which says that its configuration is broken; another start would not mend that")
+                format!(
+                    "{exit}, which says that its configuration is broken; another start would not mend that"
+                )
             }
             Failure::Fatal(exit) => format!("{exit}; another start would not mend that"),
             Failure::NotRestarted(exit) => format!("{exit}; its restart policy leaves it so"),
             Failure::BudgetSpent => {
                 let last = self.instance.death().map(|cause| format!("{cause}; ")).unwrap_or_default();
-                format!("{last}restarted {} times within {}, and no more for now", restart.budget, Humane(restart.window))
+                format!(
+                    "{last}restarted {} times within {}, and no more for now",
+                    restart.budget,
+                    Humane(restart.window)
+                )
             }
             Failure::Launch(failure) => match failure {
                 LaunchFailure::PortTaken { .. }
@@ -169,7 +179,9 @@ impl Telling<'_> {
                 Failure::Fatal(exit) if is_config(exit) => {
                     format!("openclawctl logs {name}, edit {config}, then openclawctl up {name}")
                 }
-                Failure::Fatal(_) | Failure::NotRestarted(_) => format!("openclawctl logs {name}, then {}", up()),
+                Failure::Fatal(_) | Failure::NotRestarted(_) => {
+                    format!("openclawctl logs {name}, then {}", up())
+                }
                 Failure::BudgetSpent => logs(),
                 Failure::Launch(LaunchFailure::PortTaken { .. }) => "openclawctl ports".into(),
                 Failure::Launch(LaunchFailure::Refused(_)) => format!("edit {config}, then {}", up()),
@@ -197,7 +209,9 @@ pub(super) fn incident(view: &View, instance: &Instance) -> String {
     if let Some(by) = instance.record().standing.stand_in() {
         return by.incident.cause.to_string();
     }
-    let causes = view.stands_in_for(instance).map(|(primary, by)| format!("`{}`: {}", primary.name(), by.incident.cause));
+    let causes = view
+        .stands_in_for(instance)
+        .map(|(primary, by)| format!("`{}`: {}", primary.name(), by.incident.cause));
     causes.collect::<Vec<_>>().join("; ")
 }
 

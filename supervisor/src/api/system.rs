@@ -76,8 +76,7 @@ impl Holding {
 
     fn shown(&self, listeners: &[Listener]) -> InstancePorts {
         let mine = listeners.iter().any(|listener| (self.base..=self.last).contains(&listener.port));
-        let family: HashSet<u32> =
-            self.worker_pid.filter(|_| mine).map(descendants).unwrap_or_default();
+        let family: HashSet<u32> = self.worker_pid.filter(|_| mine).map(descendants).unwrap_or_default();
         let ports = self.purposes.iter().map(|(port, purpose)| {
             let listener = listeners.iter().find(|listener| u32::from(listener.port) == *port);
             let foreign = |listener: &Listener| {
@@ -184,7 +183,8 @@ impl Systems {
         info!(stop_instances = request.stop_instances, "a caller ends the supervisor");
         // A caller who leaves does not leave a supervisor that is halted for ever.
         let ended = tokio::spawn(async move {
-            let halted = if request.stop_instances { api.submit(Command::Halt).await.map(drop) } else { Ok(()) };
+            let halted =
+                if request.stop_instances { api.submit(Command::Halt).await.map(drop) } else { Ok(()) };
             if halted.is_ok() {
                 api.shutdown.cancel();
             }

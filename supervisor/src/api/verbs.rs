@@ -90,7 +90,11 @@ impl Api {
         request: &v1::UpdateInstanceRequest,
     ) -> Result<v1::UpdateInstanceResponse, Refusal> {
         let Some(update) = &request.spec else {
-            return Err(Refusal::field("spec", "it is missing", "send the spec, or the fields named in the mask"));
+            return Err(Refusal::field(
+                "spec",
+                "it is missing",
+                "send the spec, or the fields named in the mask",
+            ));
         };
         let view = self.handle.view();
         let instance = known(&view, name)?;
@@ -109,7 +113,8 @@ impl Api {
         let definition = self.definition(name.clone(), &spec, dangling)?;
         if request.validate_only {
             let done = self.validate(definition).await?;
-            let instance = self.shown(name).map(|shown| v1::Instance { spec: planned(name, &spec).spec, ..shown });
+            let instance =
+                self.shown(name).map(|shown| v1::Instance { spec: planned(name, &spec).spec, ..shown });
             return Ok(v1::UpdateInstanceResponse { instance, revision: done.revision.0 });
         }
         let done = self.submit(Command::Update { definition, generation: Some(record.generation) }).await?;
@@ -162,7 +167,8 @@ impl Api {
         request: v1::RestartInstanceRequest,
     ) -> Result<v1::RestartInstanceResponse, Refusal> {
         let name = Name::new(&request.name)?;
-        let done = self.submit(Command::Restart { name: name.clone(), manner: manner(request.force) }).await?;
+        let done =
+            self.submit(Command::Restart { name: name.clone(), manner: manner(request.force) }).await?;
         Ok(v1::RestartInstanceResponse { instance: self.shown(&name), revision: done.revision.0 })
     }
 

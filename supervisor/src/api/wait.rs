@@ -127,7 +127,8 @@ impl Api {
                 Some(format!("`{name}` is not {awaited} yet: {reason}"))
             })
             .collect();
-        let message = format!("{}; the wish stands, and `openclawctl status` tells how far it is.", open.join("; "));
+        let message =
+            format!("{}; the wish stands, and `openclawctl status` tells how far it is.", open.join("; "));
         Status::new(Code::DeadlineExceeded, message)
     }
 }
@@ -151,26 +152,34 @@ fn judge(view: &View, instance: &Instance, awaited: Awaited) -> Verdict {
     let record = instance.record();
     match (awaited, record.wish, &record.standing) {
         (Awaited::Up, Wish::Down, _) => Verdict::Never("an operator wants it down".into()),
-        (Awaited::Up, Wish::Up, _) if view.halting => Verdict::Never("the supervisor stops all instances".into()),
+        (Awaited::Up, Wish::Up, _) if view.halting => {
+            Verdict::Never("the supervisor stops all instances".into())
+        }
         (Awaited::Up, Wish::Up, _) => up(instance),
         (Awaited::Down, Wish::Up, _) => Verdict::Never("an operator wants it up".into()),
         (Awaited::Down, Wish::Down, _) if *instance.phase() == Phase::Stopped => Verdict::Reached,
         (Awaited::Down, Wish::Down, _) => Verdict::NotYet,
-        (Awaited::FailedOver, _, Standing::Away(_)) | (Awaited::InPlace, _, Standing::Own) => Verdict::Reached,
+        (Awaited::FailedOver, _, Standing::Away(_)) | (Awaited::InPlace, _, Standing::Own) => {
+            Verdict::Reached
+        }
         (Awaited::FailedOver, _, Standing::Own) => Verdict::Never("it has its place again".into()),
-        (Awaited::FailedOver, _, Standing::Promoting(by)) => match view.instances.get(&by.rescue).map(|r| r.phase()) {
-            Some(Phase::Failed { .. }) | None => Verdict::Never(format!("`{}` cannot stand in", by.rescue)),
-            Some(
-                Phase::Stopped
-                | Phase::Adopting
-                | Phase::Spawning
-                | Phase::Starting
-                | Phase::Ready
-                | Phase::Unhealthy
-                | Phase::Stopping { .. }
-                | Phase::Backoff { .. },
-            ) => Verdict::NotYet,
-        },
+        (Awaited::FailedOver, _, Standing::Promoting(by)) => {
+            match view.instances.get(&by.rescue).map(|r| r.phase()) {
+                Some(Phase::Failed { .. }) | None => {
+                    Verdict::Never(format!("`{}` cannot stand in", by.rescue))
+                }
+                Some(
+                    Phase::Stopped
+                    | Phase::Adopting
+                    | Phase::Spawning
+                    | Phase::Starting
+                    | Phase::Ready
+                    | Phase::Unhealthy
+                    | Phase::Stopping { .. }
+                    | Phase::Backoff { .. },
+                ) => Verdict::NotYet,
+            }
+        }
         (Awaited::InPlace, _, Standing::Promoting(by) | Standing::Away(by)) => {
             Verdict::Never(format!("`{}` stands in for it again", by.rescue))
         }

@@ -67,7 +67,7 @@ impl From<Gone> for End {
 /// Begins a watch.
 pub(super) fn start(
     api: Arc<Api>,
-    request: WatchInstancesRequest,
+    request: &WatchInstancesRequest,
 ) -> Result<Answers<WatchInstancesResponse>, Refusal> {
     let watched = Watched::read(&request.names)?;
     let sent = request.after_revision.map(Revision);
@@ -108,7 +108,9 @@ impl Watched {
     fn instances<'a>(&'a self, view: &'a View) -> Box<dyn Iterator<Item = &'a Instance> + Send + 'a> {
         match self {
             Self::All => Box::new(view.instances.values().map(Arc::as_ref)),
-            Self::Some(names) => Box::new(names.iter().filter_map(|name| view.instances.get(name)).map(Arc::as_ref)),
+            Self::Some(names) => {
+                Box::new(names.iter().filter_map(|name| view.instances.get(name)).map(Arc::as_ref))
+            }
         }
     }
 

@@ -80,8 +80,8 @@ fn tail(lines: u64) -> Request {
     Request { tail: Some(lines), ..Request::default() }
 }
 
-fn follow(request: Request) -> Request {
-    Request { follow: Follow::Yes, ..request }
+fn follow(request: &Request) -> Request {
+    Request { follow: Follow::Yes, ..request.clone() }
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn an_unfinished_line_is_given_out_at_the_end_or_once_it_is_finished() {
     log.write(b"one\ntw");
     assert_eq!(log.texts(&all()), ["one", "tw"]);
     assert_eq!(log.texts(&tail(1)), ["tw"]);
-    let mut reader = log.reader(&follow(tail(1))).unwrap();
+    let mut reader = log.reader(&follow(&tail(1))).unwrap();
     assert_eq!(texts(&drain(&mut reader)), ["one"]);
     log.write(b"o\nthree");
     assert_eq!(texts(&drain(&mut reader)), ["two"]);
@@ -168,7 +168,7 @@ fn what_was_rotated_away_before_it_was_read_is_counted() {
     let mut log = Writer::new();
     log.write(b"one\n");
     let first = log.read(&all()).remove(0);
-    let mut slow = log.reader(&follow(all())).unwrap();
+    let mut slow = log.reader(&follow(&all())).unwrap();
     assert_eq!(texts(&drain(&mut slow)), ["one"]);
     log.write(b"missed by those who come back\n");
     for text in ["two\n", "three\n", "four\n"] {
@@ -249,7 +249,7 @@ fn a_follower_of_a_fast_writer_misses_nothing_without_being_told() {
     const LINES: usize = 20_000;
     let mut log = Writer::new();
     append(&log.path(1, "log"), b"");
-    let mut follower = log.reader(&follow(all())).unwrap();
+    let mut follower = log.reader(&follow(&all())).unwrap();
     let writer = std::thread::spawn(move || {
         for number in 0..LINES {
             if number % 500 == 499 {
@@ -337,7 +337,7 @@ proptest! {
     #[test]
     fn a_follower_reads_what_a_later_reader_reads(deeds in deeds()) {
         let mut log = Writer::new();
-        let mut follower = log.reader(&follow(all())).unwrap();
+        let mut follower = log.reader(&follow(&all())).unwrap();
         let mut seen = Vec::new();
         for deed in &deeds {
             match deed {

@@ -1,1 +1,13 @@
+//! The API as its callers have it: its own clients, over a real socket, before a small world in which every
+//! process does at once what it is told.
 
+mod client;
+mod edges;
+mod events;
+mod fleets;
+mod instances;
+mod logs;
+mod system;
+mod waits;
+mod watches;
+mod world;

@@ -1,0 +1,193 @@
+//! A supervisor's API and its clients.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use hyper_util::rt::TokioIo;
+use supervisor_proto::v1::{
+    CreateInstanceRequest, Instance, InstanceSpec, InstanceStatus, RescuePolicy, StartInstanceRequest,
+    event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
+    instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
+    rescue_policy::Standby, system_service_client::SystemServiceClient,
+};
+use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
+use tower::service_fn;
+
+use super::world::{BEGAN, World};
+use crate::{
+    api::{
+        Context, FindListeners, Listener, ServeError,
+        access::Gate,
+        listen::{serve_through, socket_path},
+    },
+    openclaw::{environment::Control, prepare::Host},
+    settings::Settings,
+};
+use supervisor_core::time::Moment;
+
+/// Nothing that is waited for takes this long, on however busy a host.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A world with an API before it.
+pub(super) struct Server {
+    pub(super) world: World,
+    pub(super) channel: Channel,
+    pub(super) shutdown: CancellationToken,
+    pub(super) served: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Server {
+    pub(super) async fn start() -> Self {
+        Self::build(World::new(100), Gate::own()).await
+    }
+
+    pub(super) async fn build(world: World, gate: Gate) -> Self {
+        let data_dir = world.directory.path().to_owned();
+        // Where the built-in gateway is looked for.
+        let builtin = data_dir.join("builtin-gateway");
+        fs::write(&builtin, "").unwrap();
+        fs::set_permissions(&builtin, fs::Permissions::from_mode(0o755)).unwrap();
+        let socket = world.socket.clone().unwrap_or_else(|| socket_path(&data_dir));
+        let environment = [("PATH", "/nowhere"), ("OPENAI_API_KEY", "sk-1"), ("LANG", "C"), ("TERM", "dumb")];
+        let environment: BTreeMap<_, _> =
+            environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let shutdown = CancellationToken::new();
+        let context = Context {
+            handle: world.handle.clone(),
+            journal: world.journal.clone(),
+            host: Arc::new(Host {
+                control: Control { data_dir: data_dir.clone(), socket: socket.clone() },
+                environment,
+                beside_daemon: data_dir,
+            }),
+            settings: Settings::default(),
+            listeners: FindListeners(Arc::new(listeners)),
+            started: Moment(BEGAN),
+            epoch: 3,
+            shutdown: shutdown.clone(),
+        };
+        let (listening, ready) = oneshot::channel();
+        let served = tokio::spawn(serve_through(gate, context, move || listening.send(()).unwrap()));
+        within(ready).await.unwrap();
+        Self { world, channel: connect(&socket).await, shutdown, served }
+    }
+
+    pub(super) fn socket(&self) -> std::path::PathBuf {
+        socket_path(self.world.directory.path())
+    }
+
+    pub(super) fn instances(&self) -> InstanceServiceClient<Channel> {
+        InstanceServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) fn fleets(&self) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) fn logs(&self) -> LogServiceClient<Channel> {
+        LogServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) fn system(&self) -> SystemServiceClient<Channel> {
+        SystemServiceClient::new(self.channel.clone())
+    }
+
+    /// Creates an instance with this spec.
+    pub(super) async fn create(&self, name: &str, spec: InstanceSpec) -> Instance {
+        let request = CreateInstanceRequest { name: name.into(), spec: Some(spec), ..Default::default() };
+        within(self.instances().create_instance(request)).await.unwrap().into_inner().instance.unwrap()
+    }
+
+    /// Starts an instance, made from defaults if need be, and waits until it is ready.
+    pub(super) async fn up(&self, name: &str) -> Instance {
+        let name = name.to_owned();
+        let request = StartInstanceRequest { name, allow_missing: true, wait: true, ..Default::default() };
+        within(self.instances().start_instance(request)).await.unwrap().into_inner().instance.unwrap()
+    }
+
+    /// An instance as it is now.
+    pub(super) async fn get(&self, name: &str) -> Instance {
+        let request = supervisor_proto::v1::GetInstanceRequest { name: name.into() };
+        within(self.instances().get_instance(request)).await.unwrap().into_inner().instance.unwrap()
+    }
+
+    /// Waits until an instance is there and as it should be.
+    pub(super) async fn until(&self, name: &str, is: impl Fn(&InstanceStatus) -> bool) -> InstanceStatus {
+        let mut views = self.world.handle.watch();
+        within(async {
+            loop {
+                if views.borrow_and_update().instances.contains_key(name) {
+                    let status = self.get(name).await.status.unwrap();
+                    if is(&status) {
+                        return status;
+                    }
+                }
+                views.changed().await.unwrap();
+            }
+        })
+        .await
+    }
+}
+
+/// Port 18791 is held by someone else.
+fn listeners(ports: &[u16]) -> Vec<Listener> {
+    let held = ports.iter().filter(|port| **port == 18_791);
+    held.map(|port| Listener { port: *port, pid: Some(1), command: "init".into() }).collect()
+}
+
+/// A connection of its own.
+pub(super) async fn connect(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    let connector = service_fn(move |_| -> BoxFuture<'static, std::io::Result<TokioIo<UnixStream>>> {
+        let socket = socket.clone();
+        Box::pin(async move {
+            // A path too long for an address is reached through a descriptor of its directory.
+            let directory = fs::File::open(socket.parent().unwrap())?;
+            let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+            Ok(TokioIo::new(UnixStream::connect(short.join(socket.file_name().unwrap())).await?))
+        })
+    });
+    within(Endpoint::from_static("http://localhost").connect_with_connector(connector)).await.unwrap()
+}
+
+/// Fails the test if `work` is not done in time.
+pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, work).await.expect("it should have been done by now")
+}
+
+/// Asserts a refusal, and gives its sentence.
+#[track_caller]
+pub(super) fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: &str) -> String {
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), code, "{status}");
+    let info = status.get_details_error_info().expect("each refusal has its reason");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "openclaw.supervisor"));
+    assert!(status.message().ends_with('.'), "{}", status.message());
+    status.message().to_owned()
+}
+
+/// A spec that stands in for `primary`.
+pub(super) fn rescues(primary: &str, standby: Standby) -> InstanceSpec {
+    InstanceSpec {
+        rescues: vec![primary.into()],
+        rescue: Some(RescuePolicy { standby: standby.into(), ..Default::default() }),
+        ..Default::default()
+    }
+}
