@@ -13,6 +13,8 @@ use crate::render::{style, time::humane};
 
 mod refusal;
 
+/// When everything fails at once, the first ones tell enough.
+const MAX_TOLD: usize = 10;
 const ASK_OWNER: &str = "run it as the user the supervisor runs as, or as root";
 const REPORT: &str = "this is a bug: please report it with the output of `openclawctl version`";
 
@@ -104,7 +106,7 @@ pub(crate) enum Cause {
     NoAnswer(Duration),
     #[error("{reason}")]
     Outcome { reason: String, hint: String },
-    #[error("{state} after {}", humane(*.after))]
+    #[error("no outcome within {}: {state}", humane(*.after))]
     NotSettled { state: String, after: Duration, hint: String },
     #[error("it was removed meanwhile")]
     Removed,
@@ -114,7 +116,7 @@ pub(crate) enum Cause {
     NoDataDir,
     #[error("this would {what}, and nobody can be asked: standard input is no terminal")]
     Unconfirmed { what: String },
-    #[error("declined; nothing was changed")]
+    #[error("nothing was changed")]
     Declined,
     #[error("no instance has a rescue")]
     NoRescue,
@@ -292,6 +294,11 @@ impl Error {
         self
     }
 
+    /// The refusal that caused this, if one did.
+    pub(crate) fn refusal_mut(&mut self) -> Option<&mut Refusal> {
+        if let Cause::Refused(refusal) = &mut *self.cause { Some(refusal) } else { None }
+    }
+
     /// Why it failed.
     pub(crate) fn cause(&self) -> &Cause {
         &self.cause
@@ -306,6 +313,9 @@ impl Error {
     pub(crate) fn tell(&self) {
         if self.kind() == Kind::ReaderGone {
             return;
+        }
+        if matches!(&*self.cause, Cause::Declined) {
+            return style::talk(&self.cause.to_string());
         }
         let (label, plain) = (style::ERROR.render(), Style::new().render_reset());
         let mut text = format!("{label}error:{plain} {self}");
@@ -323,7 +333,7 @@ impl Error {
         if let Cause::Refused(refusal) = &*self.cause
             && self.detail.is_empty()
         {
-            return refusal.violations.iter().map(|(path, what)| format!("  {path}: {what}")).collect();
+            return refusal.untold().collect();
         }
         self.detail.clone()
     }
@@ -353,8 +363,12 @@ impl Failure {
 
     /// Tells all of it and gives the exit code.
     pub(crate) fn tell(&self) -> u8 {
-        for error in &self.0 {
+        for error in self.0.iter().take(MAX_TOLD) {
             error.tell();
+        }
+        let more = self.0.len().saturating_sub(MAX_TOLD);
+        if more > 0 {
+            style::talk(&format!("and {more} more of the kind"));
         }
         self.0.first().map_or(Kind::Bug, Error::kind).exit_code()
     }

@@ -4,14 +4,14 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use supervisor_proto::v1::Phase;
 
 use crate::{
     render::{
-        style::{phase_word, talk},
+        style::{clause, phase_word, talk},
         time::humane,
     },
     view,
@@ -58,7 +58,11 @@ impl Progress {
                 if tracker.is_done() {
                     return;
                 }
-                let text = line(tracker, *drawn, &humane(self.since.elapsed()));
+                let text = line(
+                    tracker,
+                    *drawn,
+                    &humane(Duration::from_secs(self.since.elapsed().as_secs().max(1))),
+                );
                 *drawn += 1;
                 write(&format!("{CLEAR}{text}"));
             }
@@ -93,8 +97,11 @@ fn line(tracker: &Tracker, drawn: usize, elapsed: &str) -> String {
         .each()
         .filter(|each| !each.done)
         .filter_map(|each| {
-            let phase = view::status(each.seen?).phase();
-            Some(format!("{} {}", each.name, phase_word(phase)))
+            let status = view::status(each.seen?);
+            let reason = clause(&status.reason);
+            // Room for reasons is there when one instance is waited for.
+            let why = if all > 1 || reason.is_empty() { String::new() } else { format!(": {reason}") };
+            Some(format!("{} {}{why}", each.name, phase_word(status.phase())))
         })
         .collect();
     let sign = SPINNER[drawn % SPINNER.len()];

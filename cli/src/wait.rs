@@ -25,6 +25,8 @@ const START_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(360);
 /// Between two attempts to watch again after a broken stream.
 const REWATCH_PAUSE: Duration = Duration::from_millis(200);
+/// More names than this cannot be asked for: then all instances are watched.
+const MOST_NAMES: usize = 1_000;
 /// How often the progress line tells a new time.
 const REDRAW: Duration = Duration::from_millis(200);
 
@@ -236,7 +238,10 @@ async fn watch(
 ) -> Result<(), Error> {
     progress.show(tracker);
     while !tracker.is_done() {
-        let names = tracker.each().map(|each| each.name.to_owned()).collect();
+        let mut names: Vec<String> = tracker.each().map(|each| each.name.to_owned()).collect();
+        if names.len() > MOST_NAMES {
+            names.clear();
+        }
         let request = WatchInstancesRequest { names, after_revision: None };
         match supervisor.instances().watch_instances(request).await {
             Ok(stream) => follow(stream.into_inner(), tracker, progress).await,

@@ -11,7 +11,10 @@ use supervisor_proto::v1::{
     ApplyFleetRequest, ApplyFleetResponse, FleetChange, GetInstanceRequest, fleet_change::Kind,
 };
 
-use super::{fleet_error, verb};
+use super::{
+    fleet_error,
+    verb::{self, few},
+};
 use crate::{
     connect::{Supervisor, request_id},
     context::{Consent, Context, Show},
@@ -80,7 +83,7 @@ pub(crate) async fn run(args: &Apply, context: &Context) -> Result<(), Failure> 
     }
     let doomed: Vec<&str> = of_kind(&planned.changes, Kind::Delete).collect();
     if !doomed.is_empty() {
-        let what = format!("stop and remove {}", doomed.join(", "));
+        let what = format!("stop and remove {}", few(&doomed));
         Consent::from_flag(args.yes).obtain(&what, &operation)?;
     }
     request.validate_only = false;
@@ -124,7 +127,7 @@ async fn outcome(
         Show::Text(_) => verb::finish(context, supervisor, "bring up", answers, patience).await,
         // The answer has been printed; what is left is the exit code.
         Show::Encoded(_) => {
-            Failure::from_all(verb::settle(supervisor, "bring up", answers, patience).await?.errors)
+            Failure::from_all(verb::settle(supervisor, "bring up", answers, patience).await.errors)
         }
     }
 }

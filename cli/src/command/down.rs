@@ -4,7 +4,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::{Instance, Phase, StopInstanceRequest, Wish};
 
-use super::verb::{self, Answer};
+use super::verb::{self, Answer, few};
 use crate::{
     complete,
     connect::{Supervisor, request_id},
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &Down, context: &Context) -> Result<(), Failure> {
             talk("no instance is up");
             return Ok(());
         }
-        Consent::from_flag(args.yes).obtain(&format!("stop {}", names.join(", ")), &operation)?;
+        Consent::from_flag(args.yes).obtain(&format!("stop {}", few(&names)), &operation)?;
     }
     let answers = verb::ask_all(&names, async |name| stop(&supervisor, name, args.force).await).await;
     verb::finish(context, &supervisor, "stop", answers, args.wait.patience(Effort::Stop)).await

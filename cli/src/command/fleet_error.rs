@@ -3,63 +3,74 @@
 use supervisor_proto::v1::Reason;
 
 use crate::{
-    error::{Cause, Error},
+    error::Error,
     render::style::{self, paint, printable},
 };
 
 /// No more errors than this are shown at once; the rest is seen once these are mended.
 const SHOWN: usize = 10;
 
-/// Adds the places in the file to a refusal of it.
-pub(super) fn explain(error: Error, file: &str, content: &str) -> Error {
-    let Cause::Refused(refusal) = error.cause() else { return error };
-    if refusal.reason != Some(Reason::InvalidFleet) {
+/// Says how many errors the file has, and shows each at its place.
+pub(super) fn explain(mut error: Error, file: &str, content: &str) -> Error {
+    let Some(refusal) = error.refusal_mut().filter(|refusal| refusal.reason == Some(Reason::InvalidFleet))
+    else {
+        return error;
+    };
+    if refusal.violations.is_empty() {
         return error;
     }
-    let mut lines: Vec<String> = refusal
-        .violations
-        .iter()
-        .take(SHOWN)
-        .flat_map(|(path, what)| place(path, what, file, content))
-        .collect();
-    let more = refusal.violations.len().saturating_sub(SHOWN);
-    if more > 0 {
-        lines.push(format!("  and {more} more"));
+    let count = refusal.violations.len();
+    refusal.message = match count {
+        1 => "the file has an error; nothing was changed".to_owned(),
+        many => format!("the file has {many} errors; nothing was changed"),
+    };
+    let shown = refusal.violations.iter().take(SHOWN);
+    let mut lines: Vec<String> = shown.flat_map(|(path, what)| place(path, what, file, content)).collect();
+    if count > SHOWN {
+        lines.push(format!("  and {} more", count - SHOWN));
     }
     error.with_detail(lines)
 }
 
-/// One violation: "fleet.yaml:3:5: unknown field …", at a path.
+/// One violation: "fleet.yaml:3:5: `a.b`: unknown field", at a path. Further lines are the supervisor's own
+/// drawing, of which only the mend is taken: the file is at hand here, whole and in colour.
 fn place(path: &str, what: &str, file: &str, content: &str) -> Vec<String> {
     let arrow = paint(style::HINT, "-->");
     let at = if path.is_empty() { String::new() } else { format!(" ({})", printable(path)) };
-    let Some((line, column, message)) = locate(what, file) else {
-        return vec![format!("  {arrow} {}{at}: {}", printable(file), printable(what))];
+    let mut parts = what.lines();
+    let first = parts.next().unwrap_or_default();
+    let mend = parts.filter_map(|line| line.trim_start().strip_prefix("= ")).next_back().map(printable);
+    let Some((line, column, message)) = locate(first, file) else {
+        return vec![format!("  {arrow} {}{at}: {}", printable(file), printable(first))];
     };
+    let message = printable(message.strip_prefix(&format!("`{path}`: ")).unwrap_or(message));
     let mut lines = vec![format!("  {arrow} {}:{line}:{column}{at}", printable(file))];
-    let Some(source) = line.checked_sub(1).and_then(|index| content.lines().nth(index)) else {
-        lines.push(format!("      {}", printable(message)));
-        return lines;
-    };
     let number = line.to_string();
     let (margin, bar) = (" ".repeat(number.len()), paint(style::FAINT, "|"));
-    // Tabs are kept so that the caret stands where they put the text.
-    let before: String =
-        source.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    let word = source
-        .chars()
-        .skip(column.saturating_sub(1))
-        .take_while(|c| c.is_alphanumeric() || "_-.".contains(*c));
-    let caret = "^".repeat(word.count().max(1));
-    let shown: String =
-        source.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
-    lines.push(format!("   {margin} {bar}"));
-    lines.push(format!("   {} {bar} {shown}", paint(style::FAINT, &number)));
-    lines.push(format!(
-        "   {margin} {bar} {before}{}",
-        paint(style::BAD, &format!("{caret} {}", printable(message)))
-    ));
+    match line.checked_sub(1).and_then(|index| content.lines().nth(index)) {
+        Some(source) => {
+            lines.push(format!("   {margin} {bar}"));
+            lines.push(format!("   {} {bar} {}", paint(style::FAINT, &number), shown(source)));
+            lines.push(format!("   {margin} {bar} {}", marked(source, column, &message)));
+        }
+        None => lines.push(format!("   {margin} {bar} {}", paint(style::BAD, &message))),
+    }
+    lines.extend(mend.map(|mend| format!("   {margin} {} {mend}", paint(style::HINT, "="))));
     lines
+}
+
+fn shown(source: &str) -> String {
+    source.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// The message behind carets that stand under the word at `column`.
+fn marked(source: &str, column: usize, message: &str) -> String {
+    let before = column.saturating_sub(1);
+    // Tabs are kept, so that the carets stand where tabs put the text.
+    let blank: String = source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    let in_word = |c: &char| c.is_alphanumeric() || "_-.".contains(*c);
+    let word = source.chars().skip(before).take_while(in_word).count();
+    format!("{blank}{}", paint(style::BAD, &format!("{} {message}", "^".repeat(word.max(1)))))
 }
 
 /// Splits "fleet.yaml:3:5: message" into line, column and message.
@@ -86,16 +97,22 @@ mod tests {
 
     #[test]
     fn a_caret_stands_under_the_word_at_fault() {
-        let lines = place("instances.rescue.prot", "f.yaml:2:3: unknown field", "f.yaml", "a:\n  prot: 1\n");
+        let lines = place(
+            "a.prot",
+            "f.yaml:2:3: `a.prot`: unknown field\n 2 | …\n   = did you mean `port`?",
+            "f.yaml",
+            "a:\n  prot: 1\n",
+        );
         let plain: Vec<String> =
             lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
         assert_eq!(
             plain,
             [
-                "  --> f.yaml:2:3 (instances.rescue.prot)",
+                "  --> f.yaml:2:3 (a.prot)",
                 "     |",
                 "   2 |   prot: 1",
                 "     |   ^^^^ unknown field",
+                "     = did you mean `port`?",
             ]
         );
     }

@@ -28,7 +28,9 @@ Examples:
   openclawctl logs main                 its last 100 lines
   openclawctl logs main -f              and what follows, across restarts of gateway and supervisor
   openclawctl logs main --since 10m -t  the last ten minutes, each line with its time
-  openclawctl logs main -n all          everything that is kept";
+  openclawctl logs main -n all          everything that is kept
+
+Lines are printed byte for byte. With -o json, as with jsonl, each line is one object.";
 
 /// Lines shown when nothing else is asked for.
 const USUAL_TAIL: u64 = 100;

@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &Ports, context: &Context) -> Result<(), Failure> 
 
 fn show(context: &Context, answer: &ListPortsResponse, operation: &Operation) -> Result<(), Error> {
     match context.show {
-        Show::Text(_) => context.print(operation, &ports::text(&answer.instances)),
+        Show::Text(breadth) => context.print(operation, &ports::text(&answer.instances, breadth)),
         Show::Encoded(encoding @ (Encoding::Json | Encoding::Yaml)) => {
             context.print_message(operation, encoding, "ListPortsResponse", answer)
         }

@@ -6,7 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::{Instance, RestartInstanceRequest};
 
-use super::verb::{self, Answer, Outcome};
+use super::verb::{self, Answer, Outcome, few};
 use crate::{
     complete,
     connect::{Supervisor, request_id},
@@ -40,7 +40,7 @@ pub(crate) struct Restart {
 
 /// Restarts instances, a few at a time, and stops at the first failure: the rest keep running as they are.
 pub(crate) async fn run(args: &Restart, context: &Context) -> Result<(), Failure> {
-    let operation = Operation::new(format!("restart {}", args.names.join(", ")));
+    let operation = Operation::new(format!("restart {}", few(&args.names)));
     let supervisor = context.connect(&operation).await?;
     let patience = args.wait.patience(Effort::Stop);
     let at_once = match patience {
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &Restart, context: &Context) -> Result<(), Failure
         rest = later;
         let answers = verb::ask_all(now, async |name| restart(&supervisor, name, args.force).await).await;
         let Outcome { instances: seen, revision, errors: wrong } =
-            verb::settle(&supervisor, "restart", answers, patience).await?;
+            verb::settle(&supervisor, "restart", answers, patience).await;
         instances.extend(seen);
         errors.extend(wrong);
         last_revision = revision.max(last_revision);

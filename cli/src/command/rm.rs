@@ -4,6 +4,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::DeleteInstanceRequest;
 
+use super::verb::few;
 use crate::{
     complete,
     connect::{Supervisor, request_id},
@@ -34,7 +35,7 @@ pub(crate) struct Rm {
 
 /// Removes instances.
 pub(crate) async fn run(args: &Rm, context: &Context) -> Result<(), Failure> {
-    let names = args.names.join(", ");
+    let names = few(&args.names);
     let operation = match args.names.as_slice() {
         [name] => Operation::on("remove", name),
         _ => Operation::new(format!("remove {names}")),

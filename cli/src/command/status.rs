@@ -4,7 +4,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::{Event, GetInfoRequest, GetInstanceRequest, Instance, ListEventsRequest};
 
-use super::verb;
+use super::verb::{self, few};
 use crate::{
     complete,
     connect::Supervisor,
@@ -14,7 +14,7 @@ use crate::{
         detail,
         notes::{self, attention},
         status::{self, Breadth},
-        style::{self, paint},
+        style::{self, INDENT, paint, stdout_width, wrapped},
     },
 };
 
@@ -69,7 +69,9 @@ async fn fleet(context: &Context) -> Result<(), Error> {
 /// The fleet on one page: alarms, the table, who stands in for whom, what is not well, the sum.
 fn page(instances: &[Instance], alarms: &[String], breadth: Breadth, context: &Context) -> String {
     let mut blocks: Vec<String> = Vec::new();
-    let lines = |lines: Vec<String>| lines.into_iter().map(|line| line + "\n").collect::<String>();
+    let width = stdout_width();
+    let line = |line: &str| wrapped(line, width, INDENT) + "\n";
+    let lines = |lines: Vec<String>| lines.iter().map(|each| line(each)).collect::<String>();
     blocks.push(lines(notes::alarms(alarms)));
     if !instances.is_empty() {
         let mut table = String::new();
@@ -81,7 +83,7 @@ fn page(instances: &[Instance], alarms: &[String], breadth: Breadth, context: &C
     blocks.push(lines(failovers));
     let mut unwell = instances.iter().filter_map(attention);
     for (why, hint) in unwell.by_ref().take(EXPLAINED) {
-        blocks.push(format!("{why}\n  {} {hint}\n", paint(style::HINT, "hint:")));
+        blocks.push(format!("{}  {} {hint}\n", line(&why), paint(style::HINT, "hint:")));
     }
     let more = unwell.count();
     if more > 0 {
@@ -113,7 +115,7 @@ async fn one(context: &Context, name: &str) -> Result<(), Error> {
 }
 
 async fn several(context: &Context, names: &[String]) -> Result<(), Error> {
-    let operation = Operation::new(format!("read the status of {}", names.join(", ")));
+    let operation = Operation::new(format!("read the status of {}", few(names)));
     let supervisor = context.connect(&operation).await?;
     let mut instances = Vec::new();
     for name in names {

@@ -97,13 +97,18 @@ async fn stop(args: &Stop, context: &Context) -> Result<(), Error> {
         Consent::from_flag(args.yes).obtain("stop every gateway and the supervisor", &operation)?;
         talk("stopping every gateway");
     }
-    supervisor
+    let answer = supervisor
         .call_within(deadline, &operation, async || {
             let mut request = Request::new(ShutdownRequest { stop_instances: args.all });
             request.set_timeout(deadline);
             supervisor.system().shutdown(request).await
         })
-        .await?;
+        .await;
+    match answer {
+        // It may be gone before its answer has come; whether it is gone is seen below.
+        Err(error) if !error.cause().may_pass() => return Err(error),
+        Err(_) | Ok(_) => {}
+    }
     drop(supervisor);
     if args.wait.patience(Effort::Stop) != Patience::None {
         gone(&place, &operation).await?;

@@ -4,7 +4,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::StartInstanceRequest;
 
-use super::verb::{self, Answer};
+use super::verb::{self, Answer, few};
 use crate::{
     complete,
     connect::{Supervisor, request_id},
@@ -48,7 +48,7 @@ enum Autostart {
 pub(crate) async fn run(args: &Up, context: &Context) -> Result<(), Failure> {
     let operation = match args.names.as_slice() {
         [] => Operation::new("start the fleet"),
-        names => Operation::new(format!("start {}", names.join(", "))),
+        names => Operation::new(format!("start {}", few(names))),
     };
     let autostart = if args.no_autostart { Autostart::Refused } else { Autostart::Allowed };
     let supervisor = connect(context, autostart, &operation).await?;

@@ -9,7 +9,7 @@ use crate::{
     error::{Cause, Error, Failure, Operation},
     render::{
         notes, status,
-        style::{clause, phase_told},
+        style::{INDENT, clause, phase_told, stdout_width, wrapped},
     },
     view,
     wait::{self, End, Goal, Patience, Target, Tracker},
@@ -18,6 +18,9 @@ use crate::{
 /// Wishes under way at once. Each costs the supervisor one durable write, which several share.
 const AT_ONCE: usize = 64;
 
+/// Names shown in a question or an error.
+const FEW: usize = 8;
+
 /// What the supervisor answered to one wish.
 pub(crate) type Answer = Result<Target, Error>;
 
@@ -25,6 +28,13 @@ pub(crate) type Answer = Result<Target, Error>;
 pub(crate) async fn ask_all(names: &[String], ask: impl AsyncFn(&str) -> Answer) -> Vec<Answer> {
     let ask = &ask;
     stream::iter(names).map(|name| ask(name)).buffered(AT_ONCE).collect().await
+}
+
+/// Names as they go into a question: all of a few, the number of many.
+pub(crate) fn few(names: &[impl AsRef<str>]) -> String {
+    let shown: Vec<&str> = names.iter().take(FEW).map(AsRef::as_ref).collect();
+    let more = names.len() - shown.len();
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
 /// A target from the parts of an answer.
@@ -41,11 +51,11 @@ pub(crate) async fn finish(
     answers: Vec<Answer>,
     patience: Patience,
 ) -> Result<(), Failure> {
-    let mut outcome = settle(supervisor, verb, answers, patience).await?;
+    let outcome = settle(supervisor, verb, answers, patience).await;
     if !outcome.instances.is_empty() {
         show(context, &outcome.instances, outcome.revision, &Operation::new("show the instances"))?;
     }
-    Failure::from_all(std::mem::take(&mut outcome.errors))
+    Failure::from_all(outcome.errors)
 }
 
 /// What came of several wishes.
@@ -64,32 +74,35 @@ pub(crate) async fn settle(
     verb: &str,
     answers: Vec<Answer>,
     patience: Patience,
-) -> Result<Outcome, Error> {
-    let mut outcome = Outcome { instances: Vec::new(), revision: 0, errors: Vec::new() };
+) -> Outcome {
+    let mut errors = Vec::new();
     let mut targets = Vec::new();
     for answer in answers {
         match answer {
             Ok(target) => targets.push(target),
-            Err(error) => outcome.errors.push(error),
+            Err(error) => errors.push(error),
         }
     }
-    outcome.revision = targets.iter().map(|target| target.revision).max().unwrap_or_default();
-    let tracked = match patience {
-        _ if targets.is_empty() => None,
-        Patience::None => None,
-        Patience::Until(patience) => {
-            let operation = Operation::new("watch the instances");
-            Some(wait::wait(supervisor, targets.clone(), patience, &operation).await?)
+    let revision = targets.iter().map(|target| target.revision).max().unwrap_or_default();
+    let answered = targets.iter().map(|target| target.instance.clone()).collect();
+    let waited = match patience {
+        Patience::Until(patience) if !targets.is_empty() => {
+            Some(wait::wait(supervisor, targets, patience, &Operation::new("watch the instances")).await)
+        }
+        Patience::Until(_) | Patience::None => None,
+    };
+    let instances = match waited {
+        None => answered,
+        Some(Ok((tracker, end))) => {
+            errors.extend(judge(&tracker, end, verb));
+            tracker.each().filter_map(|each| each.seen.cloned()).collect()
+        }
+        Some(Err(error)) => {
+            errors.push(error);
+            answered
         }
     };
-    match tracked {
-        None => outcome.instances = targets.into_iter().map(|target| target.instance).collect(),
-        Some((tracker, end)) => {
-            outcome.errors.extend(judge(&tracker, end, verb));
-            outcome.instances = tracker.each().filter_map(|each| each.seen.cloned()).collect();
-        }
-    }
-    Ok(outcome)
+    Outcome { instances, revision, errors }
 }
 
 /// What went wrong for each instance.
@@ -106,7 +119,7 @@ fn judge(tracker: &Tracker, end: End, verb: &str) -> Vec<Error> {
             },
             (Some(_), End::Done) => None,
             (Some(instance), End::TimedOut(after)) => {
-                let state = format!("it is {}", state(instance));
+                let state = format!("it {}", state(instance));
                 Some(Cause::NotSettled { state, after, hint: view::status(instance).hint.clone() })
             }
             (Some(_), End::Interrupted) => Some(Cause::Interrupted),
@@ -125,7 +138,7 @@ fn failed(instance: &Instance) -> Option<Cause> {
         status.hint.clone()
     };
     view::is_unwell(status.phase())
-        .then(|| Cause::Outcome { reason: format!("it is {}", state(instance)), hint })
+        .then(|| Cause::Outcome { reason: format!("it {}", state(instance)), hint })
 }
 
 /// An instance's phase and why it is in it.
@@ -148,8 +161,9 @@ pub(crate) fn show(
         Show::Text(breadth) => {
             let mut text = String::new();
             status::table(instances, breadth, context.marks, &mut text);
+            let width = stdout_width();
             for line in notes::failovers(instances).into_iter().chain(notes::runtimes(instances)) {
-                text.push_str(&line);
+                text.push_str(&wrapped(&line, width, INDENT));
                 text.push('\n');
             }
             context.print(operation, &text)

@@ -78,10 +78,18 @@ impl Refusal {
         if let Some(nearest) = &self.nearest {
             return Some(format!("did you mean `{nearest}`?"));
         }
-        match self.reason {
+        let hint = match self.reason {
             None | Some(Reason::Unspecified) => hint_for_code(self.code).map(str::to_owned),
             Some(reason) => hint_for_reason(reason, subject.unwrap_or("NAME")),
-        }
+        };
+        // The supervisor's sentence often says it already.
+        hint.filter(|_| !self.message.contains("openclawctl "))
+    }
+
+    /// The violations that the sentence does not tell already, a line each.
+    pub(super) fn untold(&self) -> impl Iterator<Item = String> {
+        let untold = self.violations.iter().filter(|(_, what)| !self.message.contains(what.as_str()));
+        untold.map(|(path, what)| format!("  {path}: {what}"))
     }
 
     /// Whether the same call may succeed in a moment.

@@ -50,15 +50,16 @@ fn why(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
     if let Some(next) = &status.next_start_time {
         sheet.line("next start", &until(next));
     }
-    match notes::attention(instance) {
-        Some((what, hint)) => {
-            if !view::is_unwell(status.phase()) && view::runs_old_spec(instance) {
-                sheet.line("spec", &what);
-            }
-            sheet.line("to do", &paint(style::HINT, &hint));
-        }
-        None => sheet.line("to do", ""),
+    if view::runs_old_spec(instance) {
+        sheet.line("spec", "the process runs an older spec than was asked for");
     }
+    let hint = printable(status.hint.trim());
+    let hint = if hint.is_empty() {
+        notes::attention(instance).map(|(_, hint)| hint).unwrap_or_default()
+    } else {
+        hint
+    };
+    sheet.line("to do", &hint);
     let wish = match status.wish() {
         supervisor_proto::v1::Wish::Unspecified => "",
         supervisor_proto::v1::Wish::Up => "up",

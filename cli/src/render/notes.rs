@@ -83,18 +83,21 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
     let phase = status.phase();
     let hint = style::printable(status.hint.trim());
     let unwell = view::is_unwell(phase);
-    if !unwell && hint.is_empty() {
-        return view::runs_old_spec(instance).then(|| {
-            (format!("{name} runs an older spec than was asked for"), format!("openclawctl restart {name}"))
-        });
+    if !unwell && view::runs_old_spec(instance) {
+        let what = format!("{name} runs an older spec than was asked for");
+        return Some((what, format!("openclawctl restart {name}")));
     }
-    let mut why = format!("{name} is {}", phase_told(phase));
+    // What is stopped is so by wish: that it could be started is nothing to look at.
+    if !unwell && (hint.is_empty() || phase == Phase::Stopped) {
+        return None;
+    }
+    let mut why = format!("{name} {}", phase_told(phase));
+    if let Some(next) = &status.next_start_time {
+        why.push_str(&format!(" ({})", until(next)));
+    }
     let reason = clause(&status.reason);
     if !reason.is_empty() {
         why.push_str(&format!(": {reason}"));
-    }
-    if let Some(next) = &status.next_start_time {
-        why.push_str(&format!("; next start {}", until(next)));
     }
     Some((why, if hint.is_empty() { format!("openclawctl logs {name}") } else { hint }))
 }

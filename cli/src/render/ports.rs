@@ -3,12 +3,13 @@
 use supervisor_proto::v1::{InstancePorts, PortUse};
 
 use super::{
+    status::Breadth,
     style::{self, paint, printable},
     table::{Cell, Side, Table},
 };
 
 /// The table, then a line for each squatter.
-pub(crate) fn text(instances: &[InstancePorts]) -> String {
+pub(crate) fn text(instances: &[InstancePorts], breadth: Breadth) -> String {
     let mut table = Table::new([
         ("NAME", Side::Left),
         ("BLOCK", Side::Left),
@@ -28,7 +29,7 @@ pub(crate) fn text(instances: &[InstancePorts]) -> String {
                 block.into(),
                 span(run).into(),
                 printable(&run[0].purpose).into(),
-                holder(&run[0]),
+                holder(&run[0], breadth),
             ]);
         }
         if let Some((name, block)) = title {
@@ -60,20 +61,29 @@ fn span(run: &[PortUse]) -> String {
     }
 }
 
-fn holder(port: &PortUse) -> Cell {
+fn holder(port: &PortUse, breadth: Breadth) -> Cell {
+    let command = match breadth {
+        Breadth::Narrow => program(&port.command),
+        Breadth::Wide => &port.command,
+    };
     match (port.pid, port.foreign) {
         (0, false) => Cell::none(),
-        (_, false) => Cell::from(process(port)),
-        (_, true) => Cell::styled(format!("{}, foreign", process(port)), style::BAD),
+        (_, false) => Cell::from(process(port.pid, command)),
+        (_, true) => Cell::styled(format!("{}, foreign", process(port.pid, command)), style::BAD),
     }
 }
 
-fn process(port: &PortUse) -> String {
-    let command = printable(&port.command);
-    match (port.pid, command.is_empty()) {
+/// The name of the program in a command line, without its directory and arguments.
+fn program(command: &str) -> &str {
+    let path = command.split_whitespace().next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+fn process(pid: i32, command: &str) -> String {
+    match (pid, command.is_empty()) {
         (0, _) => "unknown process".to_owned(),
         (pid, true) => format!("pid {pid}"),
-        (pid, false) => format!("pid {pid} ({command})"),
+        (pid, false) => format!("pid {pid} ({})", printable(command)),
     }
 }
 
@@ -86,6 +96,6 @@ fn squatter(instance: &str, port: &PortUse) -> String {
     format!(
         "port {} of {instance} is held by {}, which is not its own\n  {hint} {remedy}\n",
         port.port,
-        process(port)
+        process(port.pid, &port.command)
     )
 }

@@ -1,25 +1,30 @@
 //! Labelled lines below a heading.
 
-use super::style::{self, paint};
+use super::style::{self, paint, stdout_width, wrapped};
 
 /// The width of the labels.
 const LABEL: usize = 10;
+/// Where values begin: a margin, a label and a gap.
+const VALUE: usize = 2 + LABEL + 2;
 
 /// A list of labelled lines.
 pub(crate) struct Sheet<'a> {
     out: &'a mut String,
+    width: Option<usize>,
 }
 
 impl<'a> Sheet<'a> {
     /// A sheet that is appended to `out`.
     pub(crate) fn new(out: &'a mut String) -> Self {
-        Self { out }
+        Self { out, width: stdout_width() }
     }
 
     /// One line, unless there is nothing to tell. An empty label continues the one above.
     pub(crate) fn line(&mut self, label: &str, value: &str) {
         if !value.is_empty() {
             let label = paint(style::FAINT, &format!("{label:LABEL$}"));
+            let room = self.width.map(|width| width.saturating_sub(VALUE));
+            let value = wrapped(value, room, 0).replace('\n', &format!("\n{}", " ".repeat(VALUE)));
             self.out.push_str(&format!("  {label}  {value}\n"));
         }
     }

@@ -26,6 +26,9 @@ pub(crate) const STRONG: Style = Style::new().bold();
 /// Text as it is.
 pub(crate) const PLAIN: Style = Style::new();
 
+/// Of the second and further lines of a sentence.
+pub(crate) const INDENT: usize = 4;
+
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
@@ -68,6 +71,33 @@ impl Marks {
         let able = locale.contains("utf-8") || locale.contains("utf8");
         if able && io::stdout().is_terminal() { Self::Shown } else { Self::Hidden }
     }
+}
+
+/// The width of standard output, if it is a terminal.
+pub(crate) fn stdout_width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into())
+}
+
+/// `text` on lines of at most `width` columns, broken between words; all but the first are indented. Without
+/// a width, as for a pipe, it stays on one line.
+pub(crate) fn wrapped(text: &str, width: Option<usize>, indent: usize) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let wide = anstream::adapter::strip_str(word).to_string().chars().count();
+        if column > indent && column + 1 + wide > width {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            column = indent;
+        } else if !out.is_empty() {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += wide;
+    }
+    out
 }
 
 /// Writes `text` to standard output, in one write where the stream allows.
@@ -113,19 +143,19 @@ pub(crate) fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-/// A phase after "is", in a sentence.
+/// A phase as the predicate of a sentence whose subject is the instance.
 pub(crate) fn phase_told(phase: Phase) -> &'static str {
     match phase {
-        Phase::Backoff => "waiting to be started again",
-        Phase::Unspecified
-        | Phase::Stopped
-        | Phase::Adopting
-        | Phase::Spawning
-        | Phase::Starting
-        | Phase::Ready
-        | Phase::Unhealthy
-        | Phase::Stopping
-        | Phase::Failed => phase_word(phase),
+        Phase::Unspecified => "is in an unknown phase",
+        Phase::Stopped => "is stopped",
+        Phase::Adopting => "is being adopted",
+        Phase::Spawning => "is being spawned",
+        Phase::Starting => "is starting",
+        Phase::Ready => "is ready",
+        Phase::Unhealthy => "is unhealthy",
+        Phase::Stopping => "is stopping",
+        Phase::Backoff => "waits for its next start",
+        Phase::Failed => "has failed",
     }
 }
 
@@ -177,5 +207,24 @@ pub(crate) fn severity_style(severity: Severity) -> Style {
         Severity::Unspecified | Severity::Info => FAINT,
         Severity::Warning => WARNING,
         Severity::Error => BAD,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_text_is_broken_between_words_and_indented() {
+        assert_eq!(wrapped("aaa bbb ccc ddd", Some(8), 2), "aaa bbb\n  ccc\n  ddd");
+        assert_eq!(wrapped("aaa bbb ccc ddd", None, 2), "aaa bbb ccc ddd");
+        assert_eq!(wrapped("a-word-longer-than-the-line b", Some(8), 2), "a-word-longer-than-the-line\n  b");
+        assert_eq!(wrapped("\u{1b}[1maaa\u{1b}[0m bbb", Some(7), 2), "\u{1b}[1maaa\u{1b}[0m bbb");
+    }
+
+    #[test]
+    fn control_characters_are_not_printed() {
+        assert_eq!(printable("a\u{1b}[2J\nb"), "a\u{fffd}[2J\u{fffd}b");
+        assert_eq!(clause(" Killed by SIGKILL. "), "Killed by SIGKILL");
     }
 }

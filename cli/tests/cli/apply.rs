@@ -139,20 +139,21 @@ fn an_error_in_the_file_is_shown_at_its_place_with_what_to_type() {
     );
     details.add_bad_request_violation(
         "instances.rescue.prot",
-        "fleet.yaml:3:5: unknown field `prot`; did you mean `port`?",
+        "fleet.yaml:3:5: `instances.rescue.prot`: unknown field\n 3 |     prot: 19789\n   |     ^\n   = did you mean `port`?",
     );
-    let message = "fleet.yaml has 1 error; the fleet is unchanged.";
+    let message = "fleet.yaml:3:5: `instances.rescue.prot`: unknown field; did you mean `port`?";
     fake.refuse("ApplyFleet", Status::with_error_details(Code::InvalidArgument, message, details));
     let ran = run(&fake, &["apply", "-f", "fleet.yaml"]);
     assert_eq!(ran.code, Some(3));
     assert_eq!(
         ran.err,
         "\
-error: failed to apply fleet.yaml: fleet.yaml has 1 error; the fleet is unchanged
+error: failed to apply fleet.yaml: the file has an error; nothing was changed
   --> fleet.yaml:3:5 (instances.rescue.prot)
      |
    3 |     prot: 19789
-     |     ^^^^ unknown field `prot`; did you mean `port`?
+     |     ^^^^ unknown field
+     = did you mean `port`?
 hint: mend the file, then try it with --dry-run
 "
     );

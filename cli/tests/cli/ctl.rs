@@ -2,7 +2,8 @@
 
 use std::{
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::fake::Fake;
@@ -16,7 +17,7 @@ pub(crate) fn ctl(data_dir: &Path, args: &[&str]) -> Command {
 pub(crate) fn program(program: &Path, data_dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("TZ", "UTC").env("OPENCLAWCTL_DATA_DIR", data_dir).args(args);
-    command.stdin(std::process::Stdio::null());
+    command.stdin(Stdio::null());
     command
 }
 
@@ -65,10 +66,15 @@ impl Fake {
 
 /// Waits for a level, as long as a loaded machine may need.
 pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !reached() {
-        assert!(std::time::Instant::now() < deadline, "{what} has not come");
-        #[expect(clippy::disallowed_methods, reason = "between two looks at a level, with a deadline")]
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(Instant::now() < deadline, "{what} has not come");
+        pause();
     }
+}
+
+/// Between two looks at a level.
+#[expect(clippy::disallowed_methods, reason = "the one place where tests wait between two looks")]
+pub(crate) fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    ctl::{Ran, finish, program, until},
+    ctl::{Ran, finish, pause, program, until},
     fake::Fake,
 };
 
@@ -19,7 +19,16 @@ const DIRECTORY: &str = "FAKE_SUPERVISOR_DIRECTORY";
 fn the_fake_supervisor_serves_until_it_is_shut_down() {
     if let Some(directory) = env::var_os(DIRECTORY) {
         eprintln!("serving");
-        Fake::start_in(Path::new(&directory)).join();
+        let directory = PathBuf::from(directory);
+        let fake = Fake::start_in(&directory);
+        std::thread::spawn(move || {
+            // A test that failed takes its directory with it.
+            while directory.exists() {
+                pause();
+            }
+            std::process::exit(0);
+        });
+        fake.join();
     }
 }
 

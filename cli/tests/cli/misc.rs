@@ -84,9 +84,9 @@ fn ports_show_who_holds_each_port_and_who_squats() {
         foreign,
     };
     let mut ports = vec![
-        port(18_789, "gateway", 4_242, "gateway-builtin", false),
+        port(18_789, "gateway", 4_242, "/opt/bin/builtin-gateway gateway run", false),
         port(18_791, "browser-control", 0, "", false),
-        port(18_793, "canvas", 77, "nginx", true),
+        port(18_793, "canvas", 77, "nginx -g daemon", true),
     ];
     ports.extend((18_800..18_809).map(|number| port(number, "cdp", 0, "", false)));
     fake.world().ports = vec![InstancePorts { instance: "main".into(), base: 18_789, last: 18_808, ports }];
@@ -94,12 +94,12 @@ fn ports_show_who_holds_each_port_and_who_squats() {
         fake.ctl(&["ports"]).done(),
         "\
 NAME  BLOCK        PORT         PURPOSE          HELD BY
-main  18789-18808  18789        gateway          pid 4242 (gateway-builtin)
+main  18789-18808  18789        gateway          pid 4242 (builtin-gateway)
                    18791        browser-control  -
                    18793        canvas           pid 77 (nginx), foreign
                    18800-18808  cdp              -
 
-port 18793 of main is held by pid 77 (nginx), which is not its own
+port 18793 of main is held by pid 77 (nginx -g daemon), which is not its own
   hint: end process 77, or give main another `port` in the fleet file
 "
     );

@@ -63,10 +63,10 @@ rescue       ready    active   4789  19789   3m 5s         0
 
 rescue stands in for main since TIME (12s ago): main was killed by SIGKILL
 
-canvas-demo is failed: the configuration cannot be read: line 3, column 7
+canvas-demo has failed: the configuration cannot be read: line 3, column 7
   hint: openclawctl logs canvas-demo -n 20
 
-main is waiting to be started again: killed by SIGKILL
+main waits for its next start: killed by SIGKILL
   hint: openclawctl logs main
 
 note: OpenClaw is not installed; the built-in gateway runs

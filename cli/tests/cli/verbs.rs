@@ -74,7 +74,7 @@ fn an_instance_that_fails_ends_with_3_its_reason_and_its_hint() {
     assert!(ran.out.contains("failed"), "{ran:?}");
     assert!(
         ran.err.ends_with(
-            "error: failed to start `main`: it is failed (port 18789 is held by pid 77 (nginx))\n\
+            "error: failed to start `main`: it has failed (port 18789 is held by pid 77 (nginx))\n\
              hint: openclawctl logs main\n"
         ),
         "{ran:?}"
@@ -90,7 +90,7 @@ fn patience_that_runs_out_ends_with_5_and_tells_how_far_it_came() {
     assert_eq!(ran.code, Some(5));
     assert!(
         ran.err.ends_with(
-            "error: failed to start `main`: it is starting (its startup probe has not passed) after 300ms\n\
+            "error: failed to start `main`: no outcome within 300ms: it is starting (its startup probe has not passed)\n\
              hint: openclawctl status main\n"
         ),
         "{ran:?}"
