@@ -101,10 +101,8 @@ fn a_squatter_is_named_with_pid_and_command() {
     assert_eq!((holder.port, holder.pid, holder.hold), (squatter.port, Some(pid), Hold::Listening));
     assert_eq!(holder.uid, rustix::process::getuid().as_raw());
     let sentence = holder.to_string();
-    assert!(
-        sentence.starts_with(&format!("process {pid} (python3 -uc import socket,sys s = ")),
-        "{sentence}"
-    );
+    assert!(sentence.starts_with(&format!("process {pid} (")), "{sentence}");
+    assert!(sentence.contains("python3 -uc import socket,sys s = "), "{sentence}");
     assert!(holder.command.chars().count() <= COMMAND + 1 && holder.command.ends_with('…'), "{sentence}");
 }
 

@@ -16,7 +16,7 @@ use super::{
     Target,
     http::{self, Answer},
     progress, quoted, silent, unready, unwell,
-    websocket::{self, Heard},
+    websocket::{self, AskError, Heard},
     well,
 };
 
@@ -124,7 +124,10 @@ async fn liveness(port: u16, target: &Target) -> Option<Report> {
 pub(super) async fn by_websocket(port: u16, target: &Target) -> Report {
     let heard = match websocket::ask(port, target.token.as_ref()).await {
         Ok(heard) => heard,
-        Err(error) => return unwell(quoted(&error.to_string()), progress("accepts connections")),
+        Err(error @ AskError::Connect(_)) => return unwell(error.to_string(), 0),
+        Err(error @ (AskError::Socket { .. } | AskError::Closed(_))) => {
+            return unwell(quoted(&error.to_string()), progress("accepts connections"));
+        }
     };
     target.dialect.set(Dialect::WebSocket);
     match heard {

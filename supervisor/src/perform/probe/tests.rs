@@ -37,6 +37,9 @@ use crate::openclaw::config;
 const PATIENT: Duration = Duration::from_secs(60);
 const PAGE: &str = "<!doctype html><title>Control</title>";
 
+/// What a path answers: status and JSON.
+type Answers = Mutex<Vec<(&'static str, u16, String)>>;
+
 /// What a fake gateway does with a WebSocket.
 #[derive(Debug, Clone, Copy)]
 enum Socket {
@@ -53,7 +56,7 @@ enum Socket {
 /// A gateway that answers HTTP from a table and all else with a page.
 struct Fake {
     port: u16,
-    answers: Arc<Mutex<Vec<(&'static str, u16, String)>>>,
+    answers: Arc<Answers>,
     gets: Arc<AtomicUsize>,
     farewells: Arc<AtomicUsize>,
     farewell: Arc<Notify>,
@@ -142,7 +145,7 @@ async fn wants_upgrade(stream: &TcpStream) -> bool {
     peek_head(stream).await.to_lowercase().contains("upgrade: websocket")
 }
 
-async fn answer(mut stream: TcpStream, answers: &Mutex<Vec<(&'static str, u16, String)>>) {
+async fn answer(mut stream: TcpStream, answers: &Answers) {
     let head = peek_head(&stream).await;
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let known = answers.lock().unwrap().iter().find(|(known, ..)| *known == path).cloned();

@@ -9,8 +9,11 @@
 //! Whatever carries the mark of another instance belongs to that one alone. The supervisor itself and process 1
 //! belong to nobody.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::{thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    thread,
+    time::Duration,
+};
 
 use rustix::{
     io,
@@ -53,6 +56,15 @@ enum Stage {
     Killing,
 }
 
+/// What makes a look less than certain.
+#[derive(Debug)]
+struct Doubt {
+    /// Processes that ran when the look began, though they had been told to stop.
+    moving: BTreeSet<Identity>,
+    /// There are processes whose mark could not be seen.
+    blank: bool,
+}
+
 /// What has come of a look.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -77,11 +89,12 @@ pub(super) fn advance(looker: &mut Looker, marks: &[&str], hunts: &mut [&mut Hun
     let marks = marks.iter().enumerate().map(|(index, mark)| (mark.as_bytes(), index)).collect();
     let look = looker.all(&marks)?;
     let blank = look.iter().any(|seen| seen.mark == Mark::Blank && seen.state != State::Dead);
+    let doubt = Doubt { moving, blank };
     let claimed = claim(&look, hunts);
     let mut steps = Vec::with_capacity(hunts.len());
     let mut dying = Vec::new();
     for (hunt, found) in hunts.iter_mut().zip(claimed) {
-        steps.push(hunt.step(looker, &found, &moving, blank, &mut dying));
+        steps.push(hunt.step(looker, &found, &doubt, &mut dying));
     }
     if !dying.is_empty() {
         signal::await_deaths(looker, &dying);
@@ -94,19 +107,18 @@ impl Hunt {
         &mut self,
         looker: &mut Looker,
         found: &[Seen],
-        moving: &BTreeSet<Identity>,
-        blank: bool,
+        doubt: &Doubt,
         dying: &mut Vec<Identity>,
     ) -> Step {
         if found.is_empty() {
-            self.doubts += u32::from(blank);
-            let proven = !blank || self.doubts > DOUBTS;
+            self.doubts += u32::from(doubt.blank);
+            let proven = !doubt.blank || self.doubts > DOUBTS;
             return if proven { Step::Proven } else { Step::Same(Vec::new()) };
         }
         let before = std::mem::take(&mut self.found);
         self.found = found.iter().map(|seen| seen.identity).collect();
         let new = self.found.difference(&before).next().is_some();
-        let unsettled = new || !self.found.is_disjoint(moving);
+        let unsettled = new || !self.found.is_disjoint(&doubt.moving);
         match self.stage {
             Stage::Stopping(looks) if unsettled && looks < STOPS => {
                 for seen in found.iter().filter(|seen| seen.state == State::Running) {
@@ -175,7 +187,7 @@ fn claim(look: &[Seen], hunts: &mut [&mut Hunt]) -> Vec<Vec<Seen>> {
         if let Some(owner) = owner
             && seen.state != State::Dead
         {
-            found[*owner].push(seen.clone());
+            found[*owner].push(*seen);
         }
     }
     found

@@ -37,7 +37,7 @@ pub(super) struct Identity {
 }
 
 /// A process as it was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) identity: Identity,
     pub(super) parent: i32,
@@ -123,6 +123,9 @@ impl Looker {
                 }
             }
         }
+        // One huge environment is no reason to keep so much memory.
+        self.buffer.truncate(CHUNK);
+        self.buffer.shrink_to_fit();
         Ok(seen)
     }
 
@@ -153,7 +156,7 @@ impl Looker {
         }
         let length = match self.read(&file, ENVIRONMENT) {
             Ok(length) => length.unwrap_or(0),
-            // Another user's, which cannot be ours.
+            // Another user's, or a program that hides its memory: such a one is known by its parent.
             Err(Errno::ACCESS | Errno::PERM) => return Ok(Mark::None),
             Err(error) => return Err(error),
         };

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use rustix::process::{Pid, Signal};
 
 use super::*;
 use crate::perform::spawn::MARK;
@@ -60,19 +61,39 @@ impl Scene {
         pid
     }
 
-    /// Living processes that show the token.
-    fn alive(&self) -> Vec<String> {
+    /// Processes that show the token: pid and command. A zombie shows nothing.
+    fn alive(&self) -> Vec<(i32, String)> {
         let entries = fs::read_dir("/proc").unwrap().flatten();
-        let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-        let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-        lines.filter(|line| line.contains(&self.token)).collect()
+        let lines = entries.filter_map(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                String::from_utf8_lossy(&line).replace('\0', " "),
+            ))
+        });
+        lines.filter(|(_, line)| line.contains(&self.token)).collect()
+    }
+
+    /// Waits until so many processes show the token.
+    async fn until_alive(&self, count: usize) {
+        while self.alive().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// None may show it now.
+    #[track_caller]
+    fn assert_clear(&self) {
+        assert_eq!(self.alive(), []);
     }
 }
 
 impl Drop for Scene {
     fn drop(&mut self) {
         // Whatever a failed test has left.
-        let _ = Command::new("pkill").args(["-KILL", "-f", &self.token]).status();
+        for (pid, _) in self.alive() {
+            let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+        }
         for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
@@ -98,9 +119,9 @@ async fn nothing_of_an_instance_survives_however_it_has_hidden() {
         (env -i sh -c \"$S & echo\" &)
         kill -STOP $$";
     scene.run("main", script, 5);
-    assert!(scene.alive().len() >= 5, "{:?}", scene.alive());
+    scene.until_alive(5).await;
     Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
-    assert_eq!(scene.alive(), Vec::<String>::new());
+    scene.assert_clear();
 }
 
 #[tokio::test]
@@ -109,17 +130,17 @@ async fn orphans_without_a_mark_are_found_by_the_session_of_a_marked_one() {
     // The leader of the session ends at once, as a worker that is killed.
     scene.run("main", "(env -i $S & $S & echo)", 1);
     assert!(scene.children[0].wait().unwrap().success());
-    assert_eq!(scene.alive().len(), 2);
+    scene.until_alive(2).await;
     Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
-    assert_eq!(scene.alive(), Vec::<String>::new());
+    scene.assert_clear();
 }
 
 #[tokio::test]
 async fn a_program_that_forks_into_hiding_without_pause_is_outrun() {
     let mut scene = Scene::new();
-    scene.run("main", "echo; while :; do (env -i setsid $S &); done", 1);
+    scene.run("main", "echo; while :; do env -i setsid $S & done", 1);
     Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
-    assert_eq!(scene.alive(), Vec::<String>::new());
+    scene.assert_clear();
 }
 
 #[tokio::test]
@@ -129,6 +150,7 @@ async fn only_the_very_mark_is_meant() {
         scene.run(name, "$S & echo; wait", 1);
     }
     Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    scene.until_alive(3).await;
     assert_eq!(scene.alive().len(), 3, "{:?}", scene.alive());
 }
 
@@ -138,10 +160,10 @@ async fn an_instance_started_from_inside_another_is_left_alone() {
     scene.run("main", &format!("{MARK}=$STORE/rescue sh -c '$S & $S & echo; wait' & $S & echo; wait"), 2);
     let sweeper = Sweeper::start().unwrap();
     sweeper.sweep(&scene.mark("main")).await;
-    let left = scene.alive();
-    assert_eq!(left.len(), 2, "{left:?}");
+    scene.until_alive(2).await;
+    assert_eq!(scene.alive().len(), 2, "{:?}", scene.alive());
     sweeper.sweep(&scene.mark("rescue")).await;
-    assert_eq!(scene.alive(), Vec::<String>::new());
+    scene.assert_clear();
 }
 
 #[tokio::test]
@@ -200,7 +222,7 @@ async fn a_sweep_that_comes_during_another_is_served_too() {
         sweeper.sweep(&main).await;
     };
     tokio::join!(first, second);
-    assert_eq!(scene.alive(), Vec::<String>::new());
+    scene.assert_clear();
 }
 
 mod by_hand;

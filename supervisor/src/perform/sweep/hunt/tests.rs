@@ -67,7 +67,7 @@ fn a_session_belongs_to_the_instance_if_its_leader_does() {
 fn a_session_whose_leader_is_gone_belongs_to_the_marked_process_in_it() {
     let look = [seen(11, 1, 10, Mark::Sought(0)), seen(12, 1, 10, Mark::None)];
     assert_eq!(claimed(&look, &mut one()), [[11, 12]]);
-    let look = [dead(seen(10, 1, 10, Mark::None)), look[0].clone(), look[1].clone()];
+    let look = [dead(seen(10, 1, 10, Mark::None)), look[0], look[1]];
     assert_eq!(claimed(&look, &mut one()), [[11, 12]], "a zombie leads nobody");
     let look = [seen(12, 1, 10, Mark::None), seen(20, 1, 20, Mark::Sought(0)), seen(21, 20, 10, Mark::None)];
     assert_eq!(claimed(&look, &mut one()), [[20, 21]], "a child alone proves nothing of its session");
@@ -112,6 +112,7 @@ fn a_session_is_remembered_until_its_number_is_given_away() {
 
 #[test]
 fn the_dead_are_not_found() {
-    let look = [dead(seen(10, 1, 10, Mark::None)), Seen { state: State::Dead, ..seen(11, 1, 11, Mark::Sought(0)) }];
+    let look =
+        [dead(seen(10, 1, 10, Mark::None)), Seen { state: State::Dead, ..seen(11, 1, 11, Mark::Sought(0)) }];
     assert_eq!(claimed(&look, &mut one()), [[]; 1] as [[i32; 0]; 1]);
 }

@@ -19,7 +19,7 @@ fn spent() -> u64 {
 #[ignore = "measures; starts 5,000 processes"]
 async fn what_a_sweep_costs() {
     let mut scene = Scene::new();
-    let mut say = |line: String| writeln!(std::io::stderr(), "{line}").unwrap();
+    let say = |line: String| writeln!(std::io::stderr(), "{line}").unwrap();
     scene.run("bystander", &format!("for i in $(seq {BYSTANDERS}); do $S & done; echo; wait"), 1);
     for name in 0..INSTANCES {
         scene.run(&format!("i{name}"), "exec $S", 0);
