@@ -156,11 +156,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let (handle, commands) = Handle::new(view);
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);
-    let host = Arc::new(Host {
-        control: Control { data_dir: data_dir.clone(), socket: api::socket_path(&data_dir) },
-        environment: host_environment(),
-        beside_daemon: beside_daemon(),
-    });
+    let host = Arc::new(host(data_dir));
     let surroundings = Surroundings {
         events,
         worker_program: host.beside_daemon.join(WORKER),
@@ -249,6 +245,15 @@ fn listeners(ports: &[u16]) -> Vec<Listener> {
     let described = |holder: Holder| Listener { port: holder.port, pid: holder.pid, command: holder.command };
     let listening = |holder: &Holder| holder.hold == Hold::Listening;
     port::holders(ports).into_iter().filter(listening).map(described).collect()
+}
+
+/// What instances are given of this host.
+fn host(data_dir: PathBuf) -> Host {
+    Host {
+        control: Control { socket: api::socket_path(&data_dir), data_dir },
+        environment: host_environment(),
+        beside_daemon: beside_daemon(),
+    }
 }
 
 /// Makes the data directory ours alone, and says where it really is.
