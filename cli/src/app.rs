@@ -15,7 +15,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   openclawctl up main rescue       two gateways, ready
-  openclawctl status               all of them; `status main` tells everything about one
+  openclawctl status               the fleet; with a name, everything about it
   openclawctl apply -f fleet.yaml  make the fleet what the file says
   openclawctl logs main -f         what main prints, as it comes
 
@@ -28,7 +28,7 @@ Exit codes: 0 done, 1 a bug, 2 usage, 3 refused, 4 not found, 5 timed out waitin
 
 /// Run fleets of OpenClaw gateways: isolated, kept up, rescued when one dies
 #[derive(Debug, Parser)]
-#[command(name = "openclawctl", version, after_help = EXAMPLES, max_term_width = 90)]
+#[command(name = "openclawctl", version, after_help = EXAMPLES, max_term_width = 80)]
 pub(crate) struct App {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -128,7 +128,7 @@ fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
             Command::Rm(args) => command::rm::run(args, context).await,
             Command::Supervisor(args) => command::supervisor::run(args, context).await,
             Command::Completion(args) => command::completion::run(args, context),
-            Command::Man(args) => command::man::run(args, context),
+            Command::Man(args) => command::man::run(args),
             Command::Version(_) => command::version::run(context).await,
         }
     })

@@ -318,7 +318,8 @@ impl Error {
             return style::talk(&self.cause.to_string());
         }
         let (label, plain) = (style::ERROR.render(), Style::new().render_reset());
-        let mut text = format!("{label}error:{plain} {self}");
+        let width = style::stderr_width();
+        let mut text = style::wrapped(&format!("{label}error:{plain} {self}"), width, style::INDENT);
         for line in self.detail_lines() {
             text.push('\n');
             text.push_str(&line);

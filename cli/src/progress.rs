@@ -11,7 +11,7 @@ use supervisor_proto::v1::Phase;
 
 use crate::{
     render::{
-        style::{clause, phase_word, talk},
+        style::{clause, phase_word, stderr_width, talk},
         time::humane,
     },
     view,
@@ -88,8 +88,7 @@ impl Progress {
 }
 
 fn line(tracker: &Tracker, drawn: usize, elapsed: &str) -> String {
-    let width =
-        terminal_size::terminal_size_of(io::stderr()).map_or(USUAL_WIDTH, |(width, _)| width.0.into());
+    let width = stderr_width().unwrap_or(USUAL_WIDTH);
     let done = tracker.each().filter(|each| each.done).count();
     let all = tracker.each().count();
     let count = if all == 1 { String::new() } else { format!("{done} of {all} done, ") };

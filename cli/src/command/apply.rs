@@ -124,7 +124,10 @@ async fn outcome(
     })
     .await;
     match context.show {
-        Show::Text(_) => verb::finish(context, supervisor, "bring up", answers, patience).await,
+        Show::Text(_) => {
+            context.print(&Operation::new("show the instances"), "\n")?;
+            verb::finish(context, supervisor, "bring up", answers, patience).await
+        }
         // The answer has been printed; what is left is the exit code.
         Show::Encoded(_) => {
             Failure::from_all(verb::settle(supervisor, "bring up", answers, patience).await.errors)

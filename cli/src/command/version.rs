@@ -11,7 +11,7 @@ use crate::{
     render::{json, style::printable},
 };
 
-/// Print the versions of this program and of the supervisor, if one is listening
+/// Print the versions of this program and the supervisor
 #[derive(Debug, Args)]
 pub(crate) struct Version {}
 

@@ -23,8 +23,11 @@ pub(crate) fn sheet(instance: &Instance, events: &[Event], marks: Marks, out: &m
     places(instance, &mut sheet);
     if !events.is_empty() {
         out.push_str(&format!("\n{}\n", paint(style::STRONG, "Last events")));
+        let width = style::stdout_width();
         for event in events {
-            out.push_str(&format!("  {}\n", event_line(event, &clock)));
+            let (before, indent) = event_head(event, &clock);
+            out.push_str(&style::wrapped(&format!("{before}{}", clause(&event.message)), width, indent));
+            out.push('\n');
         }
     }
 }
@@ -178,10 +181,11 @@ fn places(instance: &Instance, sheet: &mut Sheet<'_>) {
     }
 }
 
-/// One event on one line.
-fn event_line(event: &Event, clock: &Clock) -> String {
+/// What stands before an event's message, and its width.
+fn event_head(event: &Event, clock: &Clock) -> (String, usize) {
     let severity = event.severity();
     let time = event.time.as_ref().map_or_else(|| "-".to_owned(), |time| clock.time(time));
-    let word = paint(style::severity_style(severity), &format!("{:7}", style::severity_word(severity)));
-    format!("{time}  {word}  {}", clause(&event.message))
+    let word = format!("{:7}", style::severity_word(severity));
+    let indent = 2 + time.len() + 2 + word.len() + 2;
+    (format!("  {time}  {}  ", paint(style::severity_style(severity), &word)), indent)
 }

@@ -4,7 +4,7 @@ use supervisor_proto::v1::Event;
 
 use super::{
     status::Breadth,
-    style::{self, clause, paint, printable},
+    style::{self, clause, paint, printable, stdout_width, wrapped},
     time::Clock,
 };
 
@@ -15,6 +15,8 @@ const SEVERITY: usize = 7;
 #[derive(Debug)]
 pub(crate) struct Lines {
     clock: Clock,
+    /// Of the terminal.
+    width: Option<usize>,
     breadth: Breadth,
     time: usize,
     instance: usize,
@@ -24,7 +26,7 @@ pub(crate) struct Lines {
 impl Lines {
     /// For events of this host, told in its time zone.
     pub(crate) fn new(breadth: Breadth) -> Self {
-        Self { clock: Clock::local(), breadth, time: 0, instance: 0, kind: 0 }
+        Self { clock: Clock::local(), width: stdout_width(), breadth, time: 0, instance: 0, kind: 0 }
     }
 
     /// A line for each event.
@@ -48,18 +50,18 @@ impl Lines {
         let severity = paint(look, &format!("{:SEVERITY$}", style::severity_word(severity)));
         let instance = paint(style::STRONG, &format!("{:width$}", subject(event), width = self.instance));
         let time = format!("{time:>width$}", width = self.time);
-        let message = clause(&event.message);
-        match self.breadth {
-            Breadth::Narrow => format!("{time}  {instance}  {severity}  {message}\n"),
+        let (head, indent) = match self.breadth {
+            Breadth::Narrow => {
+                (format!("{time}  {instance}  {severity}  "), self.time + self.instance + SEVERITY + 6)
+            }
             Breadth::Wide => {
                 let kind = format!("{:width$}", printable(&event.r#type), width = self.kind);
                 let (revision, incarnation) = (event.revision, event.incarnation);
                 let incarnation = if incarnation == 0 { "-".to_owned() } else { format!("#{incarnation}") };
-                format!(
-                    "{revision:>8}  {time}  {instance}  {incarnation:>5}  {severity}  {kind}  {message}\n"
-                )
+                (format!("{revision:>8}  {time}  {instance}  {incarnation:>5}  {severity}  {kind}  "), 4)
             }
-        }
+        };
+        wrapped(&format!("{head}{}", clause(&event.message)), self.width, indent) + "\n"
     }
 }
 

@@ -93,7 +93,8 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
     }
     let mut why = format!("{name} {}", phase_told(phase));
     if let Some(next) = &status.next_start_time {
-        why.push_str(&format!(" ({})", until(next)));
+        let what = if phase == Phase::Backoff { "" } else { "next start " };
+        why.push_str(&format!(" ({what}{})", until(next)));
     }
     let reason = clause(&status.reason);
     if !reason.is_empty() {

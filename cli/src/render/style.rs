@@ -78,19 +78,24 @@ pub(crate) fn stdout_width() -> Option<usize> {
     terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into())
 }
 
+/// The width of standard error, if it is a terminal.
+pub(crate) fn stderr_width() -> Option<usize> {
+    terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| width.0.into())
+}
+
 /// `text` on lines of at most `width` columns, broken between words; all but the first are indented. Without
 /// a width, as for a pipe, it stays on one line.
 pub(crate) fn wrapped(text: &str, width: Option<usize>, indent: usize) -> String {
     let Some(width) = width else { return text.to_owned() };
     let mut out = String::new();
     let mut column = 0;
-    for word in text.split(' ') {
+    for (at, word) in text.split(' ').enumerate() {
         let wide = anstream::adapter::strip_str(word).to_string().chars().count();
         if column > indent && column + 1 + wide > width {
             out.push('\n');
             out.push_str(&" ".repeat(indent));
             column = indent;
-        } else if !out.is_empty() {
+        } else if at > 0 {
             out.push(' ');
             column += 1;
         }
@@ -218,6 +223,7 @@ mod tests {
     fn long_text_is_broken_between_words_and_indented() {
         assert_eq!(wrapped("aaa bbb ccc ddd", Some(8), 2), "aaa bbb\n  ccc\n  ddd");
         assert_eq!(wrapped("aaa bbb ccc ddd", None, 2), "aaa bbb ccc ddd");
+        assert_eq!(wrapped("  a  bb ccc ddd", Some(8), 5), "  a  bb\n     ccc\n     ddd");
         assert_eq!(wrapped("a-word-longer-than-the-line b", Some(8), 2), "a-word-longer-than-the-line\n  b");
         assert_eq!(wrapped("\u{1b}[1maaa\u{1b}[0m bbb", Some(7), 2), "\u{1b}[1maaa\u{1b}[0m bbb");
     }

@@ -141,6 +141,7 @@ fn there_is_a_manual_page_for_each_command() {
     let directory = tempfile::tempdir().unwrap();
     let page = finish(ctl(directory.path(), &["man"])).done();
     assert!(page.contains(".TH openclawctl 1") && page.contains("Exit codes"), "{page}");
+    assert!(page.contains(".SH EXAMPLES") && !page.contains("EXTRA"), "{page}");
     let pages = directory.path().join("man1");
     finish(ctl(directory.path(), &["man", pages.to_str().unwrap()])).done();
     for page in ["openclawctl.1", "openclawctl-up.1", "openclawctl-supervisor-stop.1"] {
@@ -165,11 +166,21 @@ fn version_tells_both_versions_and_needs_no_supervisor() {
 }
 
 #[test]
-fn alone_it_prints_its_help() {
+fn help_fits_80_columns_and_every_command_shows_examples() {
     let nowhere = tempfile::tempdir().unwrap();
-    let text = finish(ctl(nowhere.path(), &[])).done();
-    assert!(
-        text.contains("Usage: openclawctl") && text.lines().all(|line| line.chars().count() <= 90),
-        "{text}"
-    );
+    let help = |args: &[&str]| {
+        let text = finish(ctl(nowhere.path(), args)).done();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{args:?}: {text}");
+        text
+    };
+    let alone = help(&[]);
+    assert!(alone.contains("Usage: openclawctl"), "{alone}");
+    let commands =
+        alone.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names.len(), 19, "{names:?}");
+    for name in names.into_iter().filter(|name| !["help", "version"].contains(name)) {
+        assert!(help(&["help", name]).contains("Examples:\n  "), "{name}");
+    }
+    help(&["help", "supervisor", "stop"]);
 }
