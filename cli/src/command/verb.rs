@@ -30,7 +30,7 @@ pub(crate) async fn ask_all(names: &[String], ask: impl AsyncFn(&str) -> Answer)
     stream::iter(names).map(|name| ask(name)).buffered(AT_ONCE).collect().await
 }
 
-/// Names as they go into a question: all of a few, the number of many.
+/// Names as they go into a question: all of a few, of many the first and how many more.
 pub(crate) fn few(names: &[impl AsRef<str>]) -> String {
     let shown: Vec<&str> = names.iter().take(FEW).map(AsRef::as_ref).collect();
     let more = names.len() - shown.len();

@@ -1,5 +1,7 @@
 //! `openclawctl version`.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::json;
 use supervisor_proto::v1::{GetInfoRequest, GetInfoResponse};
@@ -15,6 +17,8 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct Version {}
 
+/// Our own version is worth no long wait for the other's.
+const DEADLINE: Duration = Duration::from_secs(2);
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
 /// Prints the versions.
@@ -43,5 +47,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
 }
 
 async fn ask(supervisor: &Supervisor, operation: &Operation) -> Result<GetInfoResponse, Error> {
-    supervisor.call(operation, async || supervisor.system().get_info(GetInfoRequest {}).await).await
+    supervisor
+        .call_within(DEADLINE, operation, async || supervisor.system().get_info(GetInfoRequest {}).await)
+        .await
 }
