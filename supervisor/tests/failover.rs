@@ -1,5 +1,7 @@
 //! Main dies, rescue takes over, main comes back: with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::fs;

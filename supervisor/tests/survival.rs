@@ -1,5 +1,7 @@
 //! What is killed, and what survives it: with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::{fs, net::TcpListener, process::Stdio};
