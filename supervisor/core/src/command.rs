@@ -137,12 +137,16 @@ impl Supervisor {
                 record.generation += 1;
                 record.spec = spec;
                 let from = core::mem::replace(&mut record.block, block);
-                instance.policy = *policy;
+                let rescues_before = core::mem::replace(&mut instance.policy, *policy).rescues;
                 let generation = instance.record.generation;
                 instance.note(turn, Kind::Updated { generation });
                 if from != block {
-                    instance.record.previous_base = Some(from.base);
+                    // Moved twice, its configuration still says where it was at first.
+                    instance.record.previous_base.get_or_insert(from.base);
                     instance.note(turn, Kind::Moved { from, to: block });
+                }
+                if instance.is_running() && instance.policy.rescues != rescues_before {
+                    self.inform(turn, &name);
                 }
             }
             None => {
@@ -332,7 +336,8 @@ impl Supervisor {
         }
     }
 
-    /// Keeps the list of who rescues whom. Whoever gains or loses a rescue by it is looked at again.
+    /// Keeps the list of who rescues whom. The primaries are looked at again: they may have gained or lost a rescue,
+    /// or wait for a failback by its policy.
     pub(crate) fn relate(&mut self, turn: &mut Turn<'_>, rescue: &Name, primaries: &[Name]) {
         let before = self.instances.get(rescue).map(|i| i.policy.rescues.clone()).unwrap_or_default();
         for primary in before.iter().filter(|name| !primaries.contains(name)) {
@@ -347,6 +352,7 @@ impl Supervisor {
             if let Err(place) = rescues.binary_search(rescue) {
                 rescues.insert(place, rescue.clone());
             }
+            turn.touch(primary);
         }
     }
 

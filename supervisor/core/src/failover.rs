@@ -31,6 +31,7 @@ use crate::{
     journal::Kind,
     policy::{Failback, OnPrimaryDeath, Standby},
     record::Wish,
+    restart::Next,
     time::{Deadline, Why},
     turn::Turn,
 };
@@ -275,7 +276,7 @@ impl Supervisor {
     }
 
     /// Brings the incident file of a running rescue up to date.
-    fn inform(&self, turn: &mut Turn<'_>, rescue: &Name) {
+    pub(crate) fn inform(&self, turn: &mut Turn<'_>, rescue: &Name) {
         if let Some(instance) = self.instances.get(rescue) {
             let incidents = self.incidents_of(instance);
             turn.act(Action::Inform { name: rescue.clone(), incidents });
@@ -289,7 +290,8 @@ impl Supervisor {
             return self.rescue_lost(turn, primary, stand_in);
         };
         let Some(instance) = self.instances.get(primary) else { return };
-        let fresh = candidate.incarnation > stand_in.after;
+        // One that is active elsewhere serves, and is not restarted for a second primary.
+        let fresh = candidate.incarnation > stand_in.after || self.is_active(&rescue);
         if candidate.phase == Phase::Ready && fresh {
             return self.set_standing(turn, primary, Standing::Away(stand_in), Kind::FailedOver { rescue });
         }
@@ -346,20 +348,34 @@ impl Supervisor {
         }
     }
 
-    /// An adoption found nothing alive of `rescue`: wherever it stood in, it has to become ready again first.
-    pub(crate) fn found_down(&mut self, turn: &mut Turn<'_>, rescue: &Name) {
-        let Some(instance) = self.instances.get(rescue).filter(|rescue| rescue.phase == Phase::Stopped)
-        else {
-            return;
-        };
-        for primary in instance.policy.rescues.clone() {
-            let standing = self.instances.get(&primary).map(|instance| instance.record.standing.clone());
-            if let Some(Standing::Away(by)) = standing
-                && by.rescue == *rescue
-                && self.halting.is_none()
-            {
-                self.rescue_lost(turn, &primary, by);
+    /// An adoption has found out how `rescue` is. One that runs is told again for whom it stands in: the last word
+    /// may have been lost with the supervisor. One of which nothing is alive has to become ready again first.
+    pub(crate) fn on_found(&mut self, turn: &mut Turn<'_>, rescue: &Name) {
+        let Some(instance) = self.instances.get(rescue) else { return };
+        let primaries = instance.policy.rescues.clone();
+        match instance.phase {
+            Phase::Starting | Phase::Ready if !primaries.is_empty() => self.inform(turn, rescue),
+            Phase::Stopped if self.halting.is_none() => {
+                primaries.iter().for_each(|primary| self.found_down(turn, primary, rescue));
             }
+            Phase::Stopped
+            | Phase::Adopting
+            | Phase::Spawning
+            | Phase::Starting
+            | Phase::Ready
+            | Phase::Unhealthy
+            | Phase::Stopping { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => {}
+        }
+    }
+
+    fn found_down(&mut self, turn: &mut Turn<'_>, primary: &Name, rescue: &Name) {
+        let standing = self.instances.get(primary).map(|instance| instance.record.standing.clone());
+        if let Some(Standing::Away(by)) = standing
+            && by.rescue == *rescue
+        {
+            self.rescue_lost(turn, primary, by);
         }
     }
 
@@ -443,7 +459,13 @@ impl Instance {
                 self.enter(turn, Phase::Stopped);
             }
             // It was stopped before its backoff was over.
-            Urgency::InTime if !waits && self.restarts.troubled() => self.back_off(turn),
+            Urgency::InTime if !waits && self.restarts.troubled() => {
+                let until = match self.restarts.next(turn.now, &self.policy.restart, turn.rng) {
+                    Next::After(delay) => turn.now + delay,
+                    Next::Spent(until) => until,
+                };
+                self.enter(turn, Phase::Backoff { until });
+            }
             Urgency::AtOnce | Urgency::InTime => {}
         }
     }

@@ -155,7 +155,7 @@ impl Instance {
         let Exit { incarnation, .. } = exit;
         let unborn = incarnation == self.incarnation && self.launching == Launching::Held;
         let possible = incarnation <= self.incarnation.max(self.used) || self.awaits_adoption();
-        if unborn || !possible {
+        if unborn || !possible || self.is_of_a_namesake(&exit) {
             return self.stale(turn, incarnation);
         }
         turn.act_durably(Action::Acknowledge { name: self.name().clone(), incarnation });
@@ -181,6 +181,11 @@ impl Instance {
             }
             Phase::Stopped | Phase::Adopting | Phase::Backoff { .. } | Phase::Failed { .. } => {}
         }
+    }
+
+    /// An exit that an instance of the same name left behind, which was deleted before this one was created.
+    fn is_of_a_namesake(&self, exit: &Exit) -> bool {
+        exit.at < self.record.created
     }
 
     fn record_exit(&mut self, turn: &mut Turn<'_>, exit: &Exit) {
@@ -240,6 +245,9 @@ impl Instance {
         }
         let mut news = None;
         for exit in adoption.exits {
+            if self.is_of_a_namesake(&exit) {
+                continue;
+            }
             let (name, incarnation) = (self.name().clone(), exit.incarnation);
             turn.act_durably(Action::Acknowledge { name, incarnation });
             if incarnation > self.record.seen {
@@ -265,7 +273,6 @@ impl Instance {
             // Its exit is in the journal: it runs no more.
             Found::Running { incarnation, .. } | Found::Idle { incarnation } => {
                 self.incarnation = self.incarnation.max(incarnation);
-                self.used = Incarnation(0);
                 self.found_dead(turn, news, boot);
             }
             Found::Nothing => self.found_dead(turn, news, boot),
@@ -305,7 +312,9 @@ impl Instance {
             news = Some(self.record_unknown_exit(turn, self.record.launched));
         }
         self.incarnation = self.incarnation.max(self.record.launched);
-        self.reserve(turn);
+        if self.goal == Goal::Run || self.incarnation > self.record.reserved {
+            self.reserve(turn);
+        }
         // What died is recovered, and what was given up is left so. After a restart of the host, and after an
         // end that was ordered, it begins anew.
         let death = news.filter(|exit| !exit.ordered).or_else(|| self.record.gave_up.clone());

@@ -3,13 +3,13 @@
 //! An instance is told by [`Goal`] whether it should run; who decides that (wishes, standby, failover) is
 //! [`failover`](crate::failover). Everything here is local: an instance never looks at another.
 
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
 use crate::{
     action::{Action, Launch},
     event::{Exit, ExitStatus, LaunchFailure, Process},
-    failover::{Cause, Incident},
+    failover::Cause,
     health::Health,
     ids::{Incarnation, Name, Revision},
     journal::Kind,
@@ -125,7 +125,8 @@ pub struct Instance {
     pub(crate) observed: u64,
     /// What the current life is judged by; a changed spec shows at the next start.
     pub(crate) terms: Terms,
-    /// Numbers up to this one may have been used by an earlier supervisor; 0 once it is known which were.
+    /// Numbers up to this one may have been used by an earlier supervisor, if only for launches that failed; 0 once
+    /// a gateway is found running, which is the last that was launched.
     pub(crate) used: Incarnation,
     /// The newest life that said READY=1.
     pub(crate) notified: Incarnation,
@@ -257,8 +258,8 @@ impl Instance {
         turn.touch(self.name());
     }
 
-    /// Starts a new life.
-    pub(crate) fn begin(&mut self, turn: &mut Turn<'_>, incidents: alloc::vec::Vec<Incident>) {
+    /// Starts a new life. Its launch is told whom it stands in for when it leaves.
+    pub(crate) fn begin(&mut self, turn: &mut Turn<'_>) {
         self.incarnation = self.incarnation.max(self.record.launched).max(self.used).next();
         self.observed = self.record.generation;
         self.terms = Terms { spec: Arc::clone(&self.record.spec), health: self.policy.health };
@@ -275,14 +276,14 @@ impl Instance {
             block: self.record.block,
             previous_base: self.record.previous_base,
             spec: Arc::clone(&self.record.spec),
-            incidents,
+            incidents: Vec::new(),
         });
     }
 
     /// Reserves further incarnations in time. A reservation that is on its way is not repeated, unless lives
     /// that never left used it up meanwhile.
     pub(crate) fn reserve(&mut self, turn: &mut Turn<'_>) {
-        let Incarnation(newest) = self.incarnation.max(self.record.launched);
+        let Incarnation(newest) = self.incarnation.max(self.record.launched).max(self.used);
         let Incarnation(reserved) = self.record.reserved;
         let spare = reserved.saturating_sub(newest);
         if newest > reserved || (spare < RESERVE_AT && self.reserving.is_none()) {
@@ -314,12 +315,6 @@ impl Instance {
             return;
         }
         self.death = Some(cause);
-        self.back_off(turn);
-    }
-
-    /// It waits for its next start, as long as its deaths so far ask for.
-    pub(crate) fn back_off(&mut self, turn: &mut Turn<'_>) {
-        let policy = &self.policy.restart;
         match self.restarts.next(turn.now, policy, turn.rng) {
             Next::After(delay) => {
                 if !delay.is_zero() {

@@ -244,7 +244,7 @@ impl Supervisor {
             Event::Adopted(name, adoption) => {
                 let boot = self.boot;
                 self.with(&name, |instance| instance.on_adopted(turn, adoption, boot));
-                self.found_down(turn, &name);
+                self.on_found(turn, &name);
             }
             Event::Launched(name, incarnation, process) => {
                 self.with(&name, |instance| instance.on_launched(turn, incarnation, process));
@@ -297,10 +297,7 @@ impl Supervisor {
         self.refresh_goal(name);
         let Some(instance) = self.instances.get(name) else { return };
         match (instance.goal, &instance.phase) {
-            (Goal::Run, Phase::Stopped) => {
-                let incidents = self.incidents_of(instance);
-                self.with(name, |instance| instance.begin(turn, incidents));
-            }
+            (Goal::Run, Phase::Stopped) => self.with(name, |instance| instance.begin(turn)),
             (
                 Goal::Rest,
                 Phase::Spawning
@@ -359,15 +356,19 @@ impl Supervisor {
     /// Brings the list of deadlines in line with the instances.
     fn rearm(&mut self, turn: &mut Turn<'_>) {
         for name in core::mem::take(&mut turn.rearmed) {
-            let failback = self.failback_due(&name);
-            let Some(instance) = self.instances.get_mut(&name) else { continue };
-            let next = instance.deadline().into_iter().chain(failback).min();
-            if next != instance.timer {
-                if let Some(old) = core::mem::replace(&mut instance.timer, next) {
-                    self.timers.remove(&(old, name.clone()));
-                }
-                self.timers.extend(next.map(|next| (next, name)));
+            self.rearm_one(&name);
+        }
+    }
+
+    fn rearm_one(&mut self, name: &Name) {
+        let failback = self.failback_due(name);
+        let Some(instance) = self.instances.get_mut(name) else { return };
+        let next = instance.deadline().into_iter().chain(failback).min();
+        if next != instance.timer {
+            if let Some(old) = core::mem::replace(&mut instance.timer, next) {
+                self.timers.remove(&(old, name.clone()));
             }
+            self.timers.extend(next.map(|next| (next, name.clone())));
         }
     }
 

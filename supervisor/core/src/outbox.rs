@@ -70,14 +70,18 @@ impl Supervisor {
                 if !self.still_wanted(launch) {
                     continue;
                 }
-                // Who stands in for whom may have changed while it waited.
-                let incidents = self.instances.get(&launch.name).map(|instance| self.incidents_of(instance));
-                launch.incidents = incidents.unwrap_or_default();
-                self.with(&launch.name, |instance| instance.launching = Launching::Ordered(turn.now));
+                self.let_go(turn.now, launch);
                 turn.touch(&launch.name);
             }
             turn.act(action);
         }
+    }
+
+    /// A launch leaves, with what its instance stands in for by now.
+    fn let_go(&mut self, now: Moment, launch: &mut Launch) {
+        let incidents = self.instances.get(&launch.name).map(|instance| self.incidents_of(instance));
+        launch.incidents = incidents.unwrap_or_default();
+        self.with(&launch.name, |instance| instance.launching = Launching::Ordered(now));
     }
 
     /// Gives the turn's changes their revisions, sends them to the disk, and holds back what waits for that.
@@ -150,24 +154,18 @@ impl Supervisor {
     }
 
     /// Lets a launch go, or holds it until its instance and its number are durable.
-    fn launch(&mut self, now: Moment, launch: Launch, actions: &mut Vec<Action>) {
-        let Some(instance) = self.instances.get_mut(&launch.name) else { return };
+    fn launch(&mut self, now: Moment, mut launch: Launch, actions: &mut Vec<Action>) {
+        let Some(instance) = self.instances.get(&launch.name) else { return };
         let reserved = match instance.reserving {
             Some((at, _)) if launch.incarnation > instance.durable => at,
             Some(_) | None => Revision(0),
         };
         let gate = instance.launch_gate.max(reserved);
-        if gate <= self.stored {
-            instance.launching = Launching::Ordered(now);
-            let timer = instance.deadline();
-            let name = launch.name.clone();
-            if let Some(old) = core::mem::replace(&mut instance.timer, timer) {
-                self.timers.remove(&(old, name.clone()));
-            }
-            self.timers.extend(timer.map(|timer| (timer, name)));
-            actions.push(Action::Launch(launch));
-        } else {
-            self.outbox.hold(gate, Action::Launch(launch));
+        if gate > self.stored {
+            return self.outbox.hold(gate, Action::Launch(launch));
         }
+        self.let_go(now, &mut launch);
+        self.rearm_one(&launch.name);
+        actions.push(Action::Launch(launch));
     }
 }

@@ -1,7 +1,7 @@
 //! A new supervisor, and what an earlier one left running.
 
 use supervisor_core::{
-    event::{Event, Exit, ExitStatus, Found},
+    event::{Event, Exit, ExitStatus, Found, LaunchFailure},
     ids::Incarnation,
     instance::Boot,
     journal::Kind,
@@ -11,7 +11,7 @@ use supervisor_core::{
 use crate::support::world::{Disk, World, cold, name, plain, seconds, warm, with};
 
 fn exit(incarnation: u64, code: i32) -> Exit {
-    let at = supervisor_core::time::Moment(0);
+    let at = supervisor_core::time::Moment(u64::MAX);
     Exit {
         incarnation: Incarnation(incarnation),
         status: ExitStatus::Code(code),
@@ -58,7 +58,7 @@ fn an_exit_recorded_before_the_crash_is_not_recorded_again() {
     world.crash(Boot::Same);
     world.adopted("main", Found::Idle { incarnation: Incarnation(1) }, vec![exit(1, 3)]);
     assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 1);
-    assert_eq!(world.orders("main"), ["adopt", "launch #2", "acknowledge #1"]);
+    assert_eq!(world.orders("main"), ["adopt", "launch #101", "acknowledge #1"]);
 }
 
 #[test]
@@ -72,11 +72,23 @@ fn a_number_that_an_earlier_supervisor_may_have_used_is_not_used_again() {
 }
 
 #[test]
-fn with_a_worker_that_tells_the_last_number_the_next_one_is_taken() {
+fn numbers_of_launches_that_failed_under_an_earlier_supervisor_are_not_used_again() {
     let mut world = World::ready(plain());
     world.exits("main", 1);
+    world.after(seconds(1));
+    world.launch_fails("main", LaunchFailure::Spawn("no such file".into()));
     world.crash(Boot::Same);
     world.adopted("main", Found::Idle { incarnation: Incarnation(1) }, vec![]);
+    assert!(world.launch("main").unwrap().incarnation > Incarnation(2));
+}
+
+#[test]
+fn after_a_gateway_that_was_found_running_comes_the_next_number() {
+    let mut world = World::ready(plain());
+    world.crash(Boot::Same);
+    world.adopted_alive("main");
+    world.exits("main", 1);
+    world.after(seconds(1));
     assert_eq!(world.launch("main").unwrap().incarnation, Incarnation(2));
 }
 
@@ -317,4 +329,45 @@ fn a_notified_gateway_is_not_asked_to_say_it_again() {
     world.crash(Boot::Same);
     world.adopted_alive("main");
     assert_eq!(world.phase("main"), "ready");
+}
+
+#[test]
+fn an_exit_that_a_deleted_namesake_left_behind_is_not_taken_for_its_own() {
+    let mut world = World::ready(plain());
+    world.crash(Boot::Same);
+    let (found, old) = (world.found_alive("main"), supervisor_core::time::Moment(7));
+    world.adopted("main", found, vec![Exit { at: old, ..exit(30, 0) }]);
+    assert_eq!((world.phase("main").as_str(), world.one("main").incarnation()), ("ready", Incarnation(1)));
+    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 0);
+}
+
+#[test]
+fn an_adopted_rescue_is_told_again_for_whom_it_stands_in() {
+    let mut world = World::pair(warm(&["main"]));
+    world.crash(Boot::Same);
+    world.adopted_alive("rescue");
+    assert_eq!(world.orders("rescue"), ["adopt", "inform of none"]);
+}
+
+#[test]
+fn a_rescue_found_ready_for_one_primary_is_not_restarted_for_another() {
+    let mut world = World::of(&[("a", plain()), ("main", plain()), ("rescue", warm(&["a", "main"]))]);
+    ["a", "main", "rescue"].iter().for_each(|who| world.up(who));
+    world.exits("main", 1);
+    world.exits("rescue", 0);
+    world.up("rescue");
+    world.exits("rescue", 1);
+    world.after(seconds(1));
+    world.exits("a", 1);
+    world.crash(Boot::Same);
+    for who in ["main", "a"] {
+        world.adopted(who, Found::Idle { incarnation: Incarnation(1) }, vec![]);
+    }
+    let process = supervisor_core::event::Process { pid: 7, worker_pid: 6, started: world.now };
+    let incarnation = Incarnation(3);
+    world.adopted("rescue", Found::Running { incarnation, process, notified: true, stopping: false }, vec![]);
+    let standings = (world.standing("a"), world.standing("main"));
+    let phase = world.phase("rescue");
+    let away = |standing: &str| standing == "away rescue";
+    assert!(!(phase != "ready" && (away(&standings.0) || away(&standings.1))), "{phase}: {standings:?}");
 }

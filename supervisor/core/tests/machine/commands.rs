@@ -136,10 +136,12 @@ fn a_moved_instance_tells_its_next_launch_where_it_was() {
     let mut world = World::ready(plain());
     world.stop("main").unwrap();
     world.exits("main", 0);
-    world.update("main", with(plain(), |p| p.port = Some(20_000))).unwrap();
+    for base in [20_000, 20_100] {
+        world.update("main", with(plain(), |p| p.port = Some(base))).unwrap();
+    }
     world.start("main").unwrap();
     let launch = world.launch("main").unwrap();
-    assert_eq!((launch.block.base, launch.previous_base), (20_000, Some(18_789)));
+    assert_eq!((launch.block.base, launch.previous_base), (20_100, Some(18_789)));
     world.up("main");
     world.restart("main").unwrap();
     world.exits("main", 0);

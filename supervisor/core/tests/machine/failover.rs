@@ -427,6 +427,19 @@ fn a_rescue_being_restarted_for_one_primary_carries_the_incident_of_a_second() {
 }
 
 #[test]
+fn a_rescue_that_starts_in_the_moment_it_is_called_is_told_of_it() {
+    let watched = |p: &mut Policy| p.health.startup_deadline = seconds(1);
+    let mut world = World::of(&[("main", with(plain(), watched)), ("rescue", left_alone(&["main"]))]);
+    world.up("rescue");
+    world.exits("rescue", 1);
+    world.launched("main");
+    // The rescue's backoff and the primary's start are over in the same moment.
+    world.after(seconds(1));
+    assert_eq!(world.standing("main"), "promoting rescue");
+    assert_eq!(incidents(&world).len(), 1);
+}
+
+#[test]
 fn a_rescue_of_a_rescue_stands_in_for_it() {
     let mut world = three(cold(&["main"]), cold(&["rescue"]));
     world.exits("main", 1);
@@ -539,7 +552,24 @@ fn a_rescue_that_is_no_rescue_any_more_leaves_the_place() {
     let mut world = away(warm(&["main"]));
     world.update("rescue", plain()).unwrap();
     assert_eq!((world.standing("main").as_str(), world.phase("rescue").as_str()), ("own", "ready"));
+    assert_eq!(world.orders("rescue"), ["inform of none", "inform of none"]);
+}
+
+#[test]
+fn a_running_instance_that_becomes_a_rescue_is_told_for_whom_it_stands_in() {
+    let mut world = World::pair(plain());
+    world.update("rescue", warm(&["main"])).unwrap();
     assert_eq!(world.orders("rescue"), ["inform of none"]);
+}
+
+#[test]
+fn a_failback_that_is_waited_for_follows_the_policy_of_the_moment() {
+    let mut world = away(warm(&["main"]));
+    world.after(seconds(1));
+    world.up("main");
+    world.update("rescue", with(warm(&["main"]), |p| p.rescue.failback_after = seconds(5))).unwrap();
+    world.after(seconds(5));
+    assert_eq!(world.standing("main"), "own");
 }
 
 #[test]

@@ -430,10 +430,16 @@ impl World {
         self.tell(Event::Adopted(name(who), Adoption { found, exits }));
     }
 
+    /// Its worker and its gateway, as they are.
+    pub(crate) fn found_alive(&self, who: &str) -> Found {
+        let (incarnation, process) = *self.lives.get(who).expect("it is alive");
+        Found::Running { incarnation, process, notified: true, stopping: false }
+    }
+
     /// Its worker is found, and its gateway runs and serves.
     pub(crate) fn adopted_alive(&mut self, who: &str) {
-        let (incarnation, process) = *self.lives.get(who).expect("it is alive");
-        self.adopted(who, Found::Running { incarnation, process, notified: true, stopping: false }, vec![]);
+        let found = self.found_alive(who);
+        self.adopted(who, found, vec![]);
     }
 
     /// Its worker is found, without its gateway, which died by this status.
