@@ -1,0 +1,115 @@
+//! Who there is: few names, so that they meet, and policies with numbers at both ends.
+
+use std::{sync::Arc, time::Duration};
+
+use supervisor_core::{
+    event::{Dangling, Definition},
+    ids::Name,
+    policy::{
+        Condition, Failback, HealthPolicy, OnPrimaryDeath, Policy, RescuePolicy, RestartPolicy, Standby,
+        Startup, Watch,
+    },
+    rng::Rng,
+};
+
+use crate::fault::Swarm;
+
+/// The names. Who comes later may rescue who comes before.
+const NAMES: [&str; 6] = ["main", "rescue", "second", "third", "other", "loner"];
+
+/// Every name there may be, and every policy that was ever drawn.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(crate) names: Vec<Name>,
+    /// A spec is the number of its policy.
+    policies: Vec<Policy>,
+}
+
+impl Fleet {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let count = Swarm(rng).one_of(&[1, 2, 2, 3, 3, 4, 6]);
+        let names = NAMES.iter().take(count).filter_map(|name| Name::new(name).ok()).collect();
+        Self { names, policies: Vec::new() }
+    }
+
+    /// Which of the names this is.
+    pub(crate) fn index(&self, name: &Name) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
+    }
+
+    /// The policy that follows from a spec.
+    pub(crate) fn policy(&self, spec: &str) -> Policy {
+        let number: Option<usize> = spec.parse().ok();
+        number.and_then(|number| self.policies.get(number)).cloned().unwrap_or_default()
+    }
+
+    /// A new definition of one of the names.
+    pub(crate) fn define(&mut self, rng: &mut Rng, who: usize) -> Definition {
+        let policy = self.draw_policy(rng, who);
+        let spec: Arc<str> = self.policies.len().to_string().into();
+        self.policies.push(policy.clone());
+        let dangling = if Swarm(rng).often(900) { Dangling::Accepted } else { Dangling::Refused };
+        Definition { name: self.names[who].clone(), spec, policy: Box::new(policy), dangling }
+    }
+
+    fn draw_policy(&self, rng: &mut Rng, who: usize) -> Policy {
+        let rescues = self.draw_rescues(rng, who);
+        let mut swarm = Swarm(rng);
+        Policy {
+            port: swarm.often(100).then(|| swarm.one_of(&[18_789, 20_000, 20_010, 20_100])),
+            rescues,
+            rescue: RescuePolicy {
+                standby: swarm.one_of(&[Standby::Cold, Standby::Warm]),
+                on_primary_death: swarm.one_of(&[
+                    OnPrimaryDeath::Restart,
+                    OnPrimaryDeath::Restart,
+                    OnPrimaryDeath::EnsureRunning,
+                ]),
+                failback: swarm.one_of(&[Failback::Auto, Failback::Auto, Failback::Manual]),
+                failback_after: swarm.time(&[0, 1, 20]),
+            },
+            restart: RestartPolicy {
+                condition: swarm.one_of(&[
+                    Condition::Always,
+                    Condition::Always,
+                    Condition::Always,
+                    Condition::OnFailure,
+                    Condition::Never,
+                ]),
+                initial_delay: Duration::from_millis(swarm.one_of(&[0, 10, 100, 1_000])),
+                multiplier_permille: swarm.one_of(&[1_000, 2_000, 10_000]),
+                max_delay: swarm.time(&[1, 10, 60]),
+                jitter_permille: swarm.one_of(&[0, 100, 500]),
+                budget: swarm.one_of(&[0, 1, 3, 20, 20, 20]),
+                window: swarm.time(&[5, 60, 120]),
+                reset_after: swarm.time(&[0, 1, 10, 60]),
+                fatal_codes: if swarm.often(500) { vec![78] } else { Vec::new() },
+            },
+            health: draw_health(&mut swarm),
+            stop_grace: swarm.time(&[0, 1, 10]),
+        }
+    }
+
+    /// Mostly of names that come before; rarely of any, to be refused.
+    fn draw_rescues(&self, rng: &mut Rng, who: usize) -> Vec<Name> {
+        let mut swarm = Swarm(rng);
+        let before = if swarm.often(30) { self.names.len() } else { who };
+        self.names.iter().take(before).filter(|_| swarm.often(600)).cloned().collect()
+    }
+}
+
+fn draw_health(swarm: &mut Swarm<'_>) -> HealthPolicy {
+    let watch = Watch {
+        interval: swarm.time(&[1, 5, 20]),
+        timeout: Duration::from_millis(swarm.one_of(&[200, 5_000])),
+        live_failures: swarm.one_of(&[1, 3]),
+        ready_failures: swarm.one_of(&[1, 3]),
+    };
+    HealthPolicy {
+        startup: swarm.one_of(&[Startup::Notify, Startup::Probe, Startup::AtOnce]),
+        startup_interval: Duration::from_millis(swarm.one_of(&[50, 500])),
+        startup_deadline: swarm.time(&[2, 10, 60]),
+        startup_cap: swarm.time(&[5, 20, 120]),
+        watch: swarm.often(800).then_some(watch),
+    }
+}

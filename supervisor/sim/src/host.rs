@@ -1,0 +1,331 @@
+//! What is true: workers, gateways and what they leave behind, whoever knows of it.
+
+use std::time::Duration;
+
+use supervisor_core::{
+    event::{Event, Exit, ExitStatus, Process, Report, Verdict},
+    ids::{Incarnation, Name},
+    ports::Block,
+};
+
+use crate::{
+    check::Violation,
+    fault::Swarm,
+    world::{Next, World},
+};
+
+/// A gateway that is well becomes ready within this.
+const START: Duration = Duration::from_millis(900);
+
+/// Tells one life from all others.
+pub(crate) type Serial = u64;
+
+/// What an instance has on the host.
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    pub(crate) worker: Option<Worker>,
+    /// The gateway and all it started; it may outlive its worker.
+    pub(crate) life: Option<Life>,
+    /// Exits in the run directory that nobody acknowledged.
+    pub(crate) exits: Vec<Exit>,
+    /// The highest number ever launched.
+    pub(crate) highest: Incarnation,
+    /// For whom its incident file says that it stands in.
+    pub(crate) informed: Vec<Name>,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) serial: Serial,
+    /// The last number it ran.
+    pub(crate) incarnation: Incarnation,
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) serial: Serial,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) process: Process,
+    pub(crate) block: Block,
+    pub(crate) mood: Mood,
+    /// It has been ready.
+    pub(crate) notified: bool,
+    /// An end has been ordered.
+    pub(crate) ordered: bool,
+    heeds_term: bool,
+    hard_to_kill: bool,
+    progress: u64,
+}
+
+/// How a gateway is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// On its way.
+    Starting,
+    /// It serves.
+    Well,
+    /// It answers that it cannot serve.
+    Unable,
+    /// It does not answer.
+    Hung,
+}
+
+/// What a gateway does next by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It is ready.
+    Ready,
+    /// It heeds SIGTERM, or was killed.
+    Ends(ExitStatus),
+    /// Its fate: it dies by itself.
+    Fails(ExitStatus),
+    /// Its fate: it hangs, or cannot serve, or is well again.
+    Turns(Mood),
+    /// The grace is over, and its worker kills it.
+    GraceOver,
+}
+
+/// All of the host.
+#[derive(Debug, Default)]
+pub(crate) struct Host {
+    pub(crate) machines: Vec<Machine>,
+    serial: Serial,
+}
+
+impl Host {
+    pub(crate) fn new(names: usize) -> Self {
+        Self { machines: (0..names).map(|_| Machine::default()).collect(), serial: 0 }
+    }
+
+    fn serial(&mut self) -> Serial {
+        self.serial += 1;
+        self.serial
+    }
+}
+
+impl World {
+    /// A program is run: by the worker there is, or by a new one.
+    pub(crate) fn spawn(
+        &mut self,
+        who: usize,
+        incarnation: Incarnation,
+        block: Block,
+    ) -> Result<Process, Violation> {
+        let name = &self.fleet.names[who];
+        let machine = &self.host.machines[who];
+        if let Some(life) = &machine.life {
+            return Err(Violation::TwoLives {
+                name: name.clone(),
+                first: life.incarnation,
+                second: incarnation,
+            });
+        }
+        let meets = |other: &Machine| other.life.as_ref().is_some_and(|life| life.block.overlaps(block));
+        if let Some(other) = self.host.machines.iter().position(meets) {
+            return Err(Violation::PortsShared {
+                name: name.clone(),
+                other: self.fleet.names[other].clone(),
+            });
+        }
+        let (worker, serial) = (self.host.serial(), self.host.serial());
+        let machine = &mut self.host.machines[who];
+        if machine.worker.is_none() {
+            machine.worker = Some(Worker { serial: worker, incarnation });
+            if let Some(mean) = self.faults.worker_dies {
+                let span = Swarm(&mut self.rng).around(mean);
+                self.after(span, Next::WorkerDies(who, worker));
+            }
+        }
+        let machine = &mut self.host.machines[who];
+        if let Some(worker) = &mut machine.worker {
+            worker.incarnation = incarnation;
+        }
+        let pid = i32::try_from(serial).unwrap_or(i32::MAX);
+        let process = Process { pid, worker_pid: 1, started: self.now };
+        let mut swarm = Swarm(&mut self.rng);
+        machine.life = Some(Life {
+            serial,
+            incarnation,
+            process,
+            block,
+            mood: Mood::Starting,
+            notified: false,
+            ordered: false,
+            heeds_term: !swarm.often(self.faults.ignores_term),
+            hard_to_kill: swarm.often(self.faults.hard_to_kill),
+            progress: 0,
+        });
+        self.draw_fate(who, serial);
+        Ok(process)
+    }
+
+    fn draw_fate(&mut self, who: usize, serial: Serial) {
+        let mut swarm = Swarm(&mut self.rng);
+        let start = swarm.span(START);
+        let status = swarm.one_of(&[
+            ExitStatus::Code(0),
+            ExitStatus::Code(1),
+            ExitStatus::Code(1),
+            ExitStatus::Code(78),
+            ExitStatus::Signal { number: 9, core: false },
+            ExitStatus::Signal { number: 11, core: true },
+        ]);
+        let never_ready = swarm.often(self.faults.never_ready);
+        let dies_starting = swarm.often(self.faults.dies_starting).then(|| swarm.span(start));
+        let dies = self.faults.gateway_dies.map(|mean| swarm.around(mean));
+        let sickens = self.faults.gateway_sickens.map(|mean| swarm.around(mean));
+        let mood = swarm.one_of(&[Mood::Hung, Mood::Unable]);
+        let heals = swarm.often(500).then(|| swarm.span(Duration::from_secs(60)));
+        if !never_ready {
+            self.after(start, Next::Gateway(who, serial, Turn::Ready));
+        }
+        for span in dies_starting.into_iter().chain(dies) {
+            self.after(span, Next::Gateway(who, serial, Turn::Fails(status)));
+        }
+        if let Some(span) = sickens {
+            self.after(span, Next::Gateway(who, serial, Turn::Turns(mood)));
+            if let Some(later) = heals {
+                self.after(span + later, Next::Gateway(who, serial, Turn::Turns(Mood::Well)));
+            }
+        }
+    }
+
+    /// Something becomes of a gateway, if it is still that one.
+    pub(crate) fn on_gateway(&mut self, who: usize, serial: Serial, turn: Turn) {
+        let calm = self.calm;
+        let Some(life) = self.host.machines[who].life.as_mut().filter(|life| life.serial == serial) else {
+            return;
+        };
+        match turn {
+            Turn::Ready => {
+                let incarnation = life.incarnation;
+                life.mood = Mood::Well;
+                if !std::mem::replace(&mut life.notified, true) {
+                    let name = self.fleet.names[who].clone();
+                    self.report(who, Event::Notified(name, incarnation));
+                }
+            }
+            Turn::Fails(_) | Turn::Turns(_) if calm => {}
+            Turn::Ends(status) | Turn::Fails(status) => self.end_life(who, status),
+            Turn::Turns(mood) if life.notified => life.mood = mood,
+            Turn::Turns(_) => {}
+            Turn::GraceOver => self.kill(who),
+        }
+    }
+
+    /// SIGTERM to the main process; after the grace the worker kills it.
+    pub(crate) fn stop(&mut self, who: usize, grace: Duration) {
+        let Some(life) = &mut self.host.machines[who].life else { return };
+        let (serial, heeds) = (life.serial, life.heeds_term && life.mood != Mood::Hung);
+        if !std::mem::replace(&mut life.ordered, true) && heeds {
+            let span = Swarm(&mut self.rng).span(START);
+            self.after(span, Next::Gateway(who, serial, Turn::Ends(ExitStatus::Code(0))));
+        }
+        self.after(grace, Next::Gateway(who, serial, Turn::GraceOver));
+    }
+
+    /// SIGKILL to everything.
+    pub(crate) fn kill(&mut self, who: usize) {
+        let Some(life) = &mut self.host.machines[who].life else { return };
+        life.ordered = true;
+        let serial = life.serial;
+        let most =
+            if life.hard_to_kill && !self.calm { Duration::from_secs(30) } else { Duration::from_millis(20) };
+        let span = Swarm(&mut self.rng).span(most);
+        let status = ExitStatus::Signal { number: 9, core: false };
+        self.after(span, Next::Gateway(who, serial, Turn::Ends(status)));
+    }
+
+    /// A gateway has ended. Its worker, if there is one, records that and tells.
+    pub(crate) fn end_life(&mut self, who: usize, status: ExitStatus) {
+        let machine = &mut self.host.machines[who];
+        let Some(life) = machine.life.take() else { return };
+        if machine.worker.is_none() {
+            return;
+        }
+        let exit = Exit {
+            incarnation: life.incarnation,
+            status,
+            at: self.now,
+            stragglers: 0,
+            ordered: life.ordered,
+        };
+        machine.exits.push(exit.clone());
+        let name = self.fleet.names[who].clone();
+        self.report(who, Event::Exited(name, exit));
+    }
+
+    /// A worker dies; its gateway with it, or not.
+    pub(crate) fn on_worker_dies(&mut self, who: usize, serial: Serial) {
+        let machine = &mut self.host.machines[who];
+        if self.calm || machine.worker.as_ref().is_none_or(|worker| worker.serial != serial) {
+            return;
+        }
+        machine.worker = None;
+        if Swarm(&mut self.rng).often(500) {
+            self.host.machines[who].life = None;
+        }
+        self.lose_link(who);
+    }
+
+    /// Whatever is left of an instance is killed, its worker included.
+    pub(crate) fn clear(&mut self, who: usize) {
+        // The worker may just have had the time to write the exit down.
+        if Swarm(&mut self.rng).often(200) {
+            self.end_life(who, ExitStatus::Signal { number: 9, core: false });
+        }
+        let machine = &mut self.host.machines[who];
+        machine.life = None;
+        machine.worker = None;
+    }
+
+    /// The host is restarted: only files are left.
+    pub(crate) fn reboot(&mut self) {
+        for machine in &mut self.host.machines {
+            machine.life = None;
+            machine.worker = None;
+        }
+    }
+
+    /// Nothing goes wrong by itself any more.
+    pub(crate) fn heal(&mut self) {
+        let mut starting = Vec::new();
+        for (who, machine) in self.host.machines.iter_mut().enumerate() {
+            let Some(life) = &mut machine.life else { continue };
+            match life.mood {
+                Mood::Starting => starting.push((who, life.serial)),
+                Mood::Well | Mood::Unable | Mood::Hung => life.mood = Mood::Well,
+            }
+        }
+        for (who, serial) in starting {
+            self.after(START, Next::Gateway(who, serial, Turn::Ready));
+        }
+    }
+
+    /// What a probe finds.
+    pub(crate) fn ask(&mut self, who: usize, incarnation: Incarnation) -> Report {
+        let lies = Swarm(&mut self.rng).often(self.faults.probe_lies);
+        let life = self.host.machines[who].life.as_mut().filter(|life| life.incarnation == incarnation);
+        let fail = || Verdict::Fail("it does not say it".into());
+        let mut report = Report { live: fail(), ready: fail(), progress: 0 };
+        let Some(life) = life else { return report };
+        if life.mood == Mood::Starting {
+            life.progress += 1;
+        }
+        report.progress = life.progress;
+        let (live, ready) = match life.mood {
+            Mood::Starting | Mood::Unable => (true, false),
+            Mood::Well => (true, true),
+            Mood::Hung => (false, false),
+        };
+        if live != lies {
+            report.live = Verdict::Pass;
+        }
+        if ready != lies {
+            report.ready = Verdict::Pass;
+        }
+        report
+    }
+}

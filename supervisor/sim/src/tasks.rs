@@ -1,0 +1,292 @@
+//! The supervisor's hands: one task for each instance, which carries out its orders one after the other, and tells
+//! what it hears. They die with the supervisor.
+
+use std::{collections::VecDeque, time::Duration};
+
+use supervisor_core::{
+    action::{Action, Launch, ProbeKind},
+    event::{Adoption, Event, Found, LaunchFailure},
+    failover::Incident,
+    ids::{Incarnation, Name},
+    record::Wish,
+    time::Moment,
+};
+
+use crate::{
+    check::Violation,
+    fault::Swarm,
+    host::Mood,
+    world::{Next, World},
+};
+
+/// How long an order takes, usually.
+const QUICK: Duration = Duration::from_millis(20);
+
+/// How long it takes when things are bad.
+const SLOW: Duration = Duration::from_secs(40);
+
+/// How long a report is on its way, usually.
+const REPORT: Duration = Duration::from_millis(2);
+
+/// How long it is on its way when it is overtaken.
+const OVERTAKEN: Duration = Duration::from_secs(5);
+
+/// What one instance's task knows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Task {
+    /// Its connection to the worker.
+    linked: bool,
+    /// The newest number it knows of.
+    incarnation: Incarnation,
+    /// When it is done with its orders.
+    busy: Moment,
+    orders: VecDeque<Order>,
+}
+
+/// What a task is told.
+#[derive(Debug, Clone)]
+pub(crate) enum Order {
+    Adopt,
+    Launch(Box<Launch>),
+    Stop(Incarnation, Duration),
+    Kill(Incarnation),
+    Acknowledge(Incarnation),
+    Release,
+    Sweep(Incarnation),
+    Inform(Vec<Incident>),
+    Forget,
+}
+
+impl World {
+    /// Begins what core asks for; the supervisor may die before any of it.
+    pub(crate) fn perform(&mut self, actions: &mut Vec<Action>) -> Result<(), Violation> {
+        for action in actions.drain(..) {
+            if Swarm(&mut self.rng).often(self.faults.dies_acting) {
+                return self.on_supervisor_dies();
+            }
+            self.tally.actions += 1;
+            match action {
+                Action::Persist(batch) => self.persist(batch),
+                Action::Reply(id, outcome) => self.on_reply(id, &outcome)?,
+                Action::Adopt(name) => self.order(&name, Order::Adopt),
+                Action::Launch(launch) => {
+                    self.check_launch(&launch)?;
+                    self.order(&launch.name.clone(), Order::Launch(Box::new(launch)));
+                }
+                Action::Stop { name, incarnation, grace } => {
+                    self.order(&name, Order::Stop(incarnation, grace));
+                }
+                Action::Kill { name, incarnation } => self.order(&name, Order::Kill(incarnation)),
+                Action::Acknowledge { name, incarnation } => {
+                    self.order(&name, Order::Acknowledge(incarnation));
+                }
+                Action::Release { name } => self.order(&name, Order::Release),
+                Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
+                Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
+                Action::Forget { name, .. } => {
+                    if !self.store.forget(&name) {
+                        return Err(Violation::ForgottenEarly(name));
+                    }
+                    self.order(&name, Order::Forget);
+                }
+                Action::Probe { name, incarnation, kind, .. } => self.begin_probe(&name, incarnation, kind),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_launch(&mut self, launch: &Launch) -> Result<(), Violation> {
+        self.tally.launches += 1;
+        let Launch { name, incarnation, block, .. } = launch;
+        let name = name.clone();
+        let (incarnation, block) = (*incarnation, *block);
+        let missing = match self.store.durable.records.get(&name) {
+            None => Some("it"),
+            Some(record) if record.reserved < incarnation => Some("its number"),
+            Some(record) if record.wish != Wish::Up => Some("its wish"),
+            Some(record) if record.deleting.is_some() => Some("its life"),
+            Some(record) if record.block != block => Some("its block"),
+            Some(_) => None,
+        };
+        if let Some(what) = missing {
+            return Err(Violation::NotDurable { name, incarnation, what });
+        }
+        let Some(who) = self.fleet.index(&name) else { return Ok(()) };
+        let wish = self.clients.wish(who);
+        if wish != Some(Wish::Up) {
+            return Err(Violation::AgainstWish { name, wish });
+        }
+        let highest = self.host.machines[who].highest;
+        if incarnation <= highest {
+            return Err(Violation::NumberUsed { name, incarnation, highest });
+        }
+        self.host.machines[who].highest = incarnation;
+        Ok(())
+    }
+
+    fn order(&mut self, name: &Name, order: Order) {
+        let Some(who) = self.fleet.index(name) else { return };
+        let mut swarm = Swarm(&mut self.rng);
+        let most = if swarm.often(self.faults.slow_orders) { SLOW } else { QUICK };
+        let span = swarm.span(most);
+        let task = &mut self.tasks[who];
+        task.orders.push_back(order);
+        task.busy = task.busy.max(self.now) + span;
+        let at = task.busy;
+        self.at(at, Next::Order(self.epoch, who));
+    }
+
+    /// The task has carried out its first order.
+    pub(crate) fn on_order(&mut self, who: usize) -> Result<(), Violation> {
+        let Some(order) = self.tasks[who].orders.pop_front() else { return Ok(()) };
+        let name = self.fleet.names[who].clone();
+        let machine = &mut self.host.machines[who];
+        let alive = machine.life.as_ref().map(|life| life.incarnation);
+        let linked = self.tasks[who].linked;
+        match order {
+            Order::Adopt => self.adopt(who),
+            Order::Launch(launch) => return self.launch(who, *launch),
+            Order::Stop(incarnation, grace) if linked && alive == Some(incarnation) => self.stop(who, grace),
+            Order::Kill(incarnation) if linked && alive == Some(incarnation) => self.kill(who),
+            Order::Stop(..) | Order::Kill(_) => {}
+            Order::Acknowledge(incarnation) => {
+                let stored = self.store.durable.records.get(&name);
+                if stored.is_some_and(|record| record.seen < incarnation) {
+                    return Err(Violation::AcknowledgedEarly { name, incarnation });
+                }
+                machine.exits.retain(|exit| exit.incarnation > incarnation);
+            }
+            Order::Release if alive.is_some() => return Err(Violation::ReleasedAlive(name)),
+            Order::Release => {
+                machine.worker = None;
+                self.tasks[who].linked = false;
+            }
+            Order::Sweep(incarnation) => {
+                self.tasks[who].linked = false;
+                self.clear(who);
+                for exit in self.host.machines[who].exits.clone() {
+                    self.tell(Some(who), Event::Exited(name.clone(), exit));
+                }
+                self.tell(Some(who), Event::Swept(name, incarnation));
+            }
+            Order::Inform(incidents) => machine.informed = primaries(&incidents),
+            Order::Forget if alive.is_some() => return Err(Violation::ForgottenEarly(name)),
+            Order::Forget => {
+                machine.worker = None;
+                machine.exits.clear();
+                machine.informed.clear();
+                self.tasks[who].linked = false;
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, who: usize, launch: Launch) -> Result<(), Violation> {
+        let (name, incarnation) = (launch.name, launch.incarnation);
+        self.tasks[who].incarnation = incarnation;
+        self.host.machines[who].informed = primaries(&launch.incidents);
+        let mut swarm = Swarm(&mut self.rng);
+        let unanswered = swarm.often(self.faults.launch_unanswered);
+        if unanswered && swarm.often(500) {
+            return Ok(());
+        }
+        if swarm.often(self.faults.launch_fails) {
+            let failure = match swarm.one_of(&[0, 1, 2, 2]) {
+                0 => LaunchFailure::PortTaken { port: launch.block.base, holder: "pid 7 (nc)".into() },
+                1 => LaunchFailure::Refused("no token".into()),
+                _ => LaunchFailure::Spawn("no such file".into()),
+            };
+            self.tell(Some(who), Event::LaunchFailed(name, incarnation, failure));
+            return Ok(());
+        }
+        let process = self.spawn(who, incarnation, launch.block)?;
+        self.tasks[who].linked = true;
+        let event = Event::Launched(name, incarnation, process);
+        if unanswered {
+            let span = Swarm(&mut self.rng).span(SLOW);
+            self.after(span, Next::Tell(self.epoch, Box::new(event)));
+        } else {
+            self.tell(Some(who), event);
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, who: usize) {
+        let reachable = !Swarm(&mut self.rng).often(self.faults.unreachable);
+        if !reachable || self.host.machines[who].worker.is_none() {
+            self.clear(who);
+        }
+        let machine = &self.host.machines[who];
+        let found = match (&machine.worker, &machine.life) {
+            (None, _) => Found::Nothing,
+            (Some(worker), None) => Found::Idle { incarnation: worker.incarnation },
+            (Some(_), Some(life)) => Found::Running {
+                incarnation: life.incarnation,
+                process: life.process,
+                notified: life.notified,
+                stopping: life.ordered,
+            },
+        };
+        let adoption = Adoption { found, exits: machine.exits.clone() };
+        self.tasks[who].linked = machine.worker.is_some();
+        self.tasks[who].incarnation = machine.worker.as_ref().map(|w| w.incarnation).unwrap_or_default();
+        let name = self.fleet.names[who].clone();
+        self.tell(Some(who), Event::Adopted(name, adoption));
+    }
+
+    fn begin_probe(&mut self, name: &Name, incarnation: Incarnation, kind: ProbeKind) {
+        let Some(who) = self.fleet.index(name) else { return };
+        let mut swarm = Swarm(&mut self.rng);
+        if swarm.often(self.faults.probe_stalls) {
+            return;
+        }
+        let hung = self.host.machines[who].life.as_ref().is_some_and(|life| life.mood == Mood::Hung);
+        let most = if hung && kind == ProbeKind::Watch { Duration::from_secs(5) } else { QUICK };
+        let span = Swarm(&mut self.rng).span(most);
+        self.after(span, Next::Probed(self.epoch, who, incarnation));
+    }
+
+    pub(crate) fn on_probed(&mut self, who: usize, incarnation: Incarnation) {
+        let report = self.ask(who, incarnation);
+        let name = self.fleet.names[who].clone();
+        self.tell(Some(who), Event::Probed(name, incarnation, report));
+    }
+
+    /// A worker's report, heard if there is somebody to hear it.
+    pub(crate) fn report(&mut self, who: usize, event: Event) {
+        if self.tasks[who].linked {
+            self.tell(Some(who), event);
+        }
+    }
+
+    pub(crate) fn lose_link(&mut self, who: usize) {
+        if std::mem::take(&mut self.tasks[who].linked) {
+            let event = Event::WorkerLost(self.fleet.names[who].clone(), self.tasks[who].incarnation);
+            self.tell(Some(who), event);
+        }
+    }
+
+    /// Sends an event on its way to the supervisor, in the order of its source unless it is overtaken.
+    pub(crate) fn tell(&mut self, who: Option<usize>, event: Event) {
+        let place = who.unwrap_or(self.fleet.names.len());
+        let mut swarm = Swarm(&mut self.rng);
+        let twice = swarm.often(self.faults.duplicates);
+        let overtaken = swarm.often(self.faults.reordered);
+        let span = swarm.span(if overtaken { OVERTAKEN } else { REPORT });
+        let at = if overtaken {
+            self.now + span
+        } else {
+            self.told[place] = (self.now + span).max(self.told[place]);
+            self.told[place]
+        };
+        if twice {
+            let later = Swarm(&mut self.rng).span(OVERTAKEN);
+            self.at(at + later, Next::Tell(self.epoch, Box::new(event.clone())));
+        }
+        self.at(at, Next::Tell(self.epoch, Box::new(event)));
+    }
+}
+
+fn primaries(incidents: &[Incident]) -> Vec<Name> {
+    incidents.iter().map(|incident| incident.primary.clone()).collect()
+}
