@@ -24,6 +24,8 @@ use crate::{
 
 const PROGRAM: &str = "openclaw-supervisor";
 const LOG: &str = "supervisor.log";
+/// Set in the environment of every instance.
+const INSIDE: &str = "OPENCLAWCTL_INSTANCE";
 /// A supervisor listens within milliseconds, and within seconds when it adopts thousands of gateways.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// After our child's end another supervisor may yet listen: the one because of which ours gave up.
@@ -40,6 +42,10 @@ const SHOWN_BYTES: u64 = 16 << 10;
 /// Starts a supervisor on `place`, waits until it answers, and says so on standard error.
 pub(crate) async fn start(place: &Place, operation: &Operation) -> Result<Supervisor, Error> {
     let fail = |cause: Cause| cause.during(operation);
+    // Whoever is inside an instance belongs to the process tree that its worker ends.
+    if let Ok(name) = env::var(INSIDE) {
+        return Err(fail(Cause::InsideInstance(name)));
+    }
     let program = find().ok_or_else(|| fail(Cause::DaemonMissing))?;
     let data_dir = &place.data_dir;
     DirBuilder::new()
@@ -83,8 +89,9 @@ pub(crate) async fn start(place: &Place, operation: &Operation) -> Result<Superv
     }
 }
 
-/// The supervisor that answers at `place`, if one does, and its process.
-async fn answering(place: &Place) -> Option<(Supervisor, i64)> {
+/// The supervisor that answers at `place`, if one does, and its process. One that is just dying still takes
+/// connections, but does not answer.
+pub(crate) async fn answering(place: &Place) -> Option<(Supervisor, i64)> {
     let ask = async {
         let supervisor = Supervisor::connect(place).await.ok()?;
         let info = supervisor.system().get_info(GetInfoRequest {}).await.ok()?;

@@ -136,6 +136,8 @@ pub(crate) enum Cause {
     Runtime { source: io::Error },
     #[error("`openclaw-supervisor` is neither beside this program nor on PATH")]
     DaemonMissing,
+    #[error("no supervisor is listening, and one started inside `{0}` would end with it")]
+    InsideInstance(String),
     #[error("cannot run {}", .path.display())]
     Spawn { path: PathBuf, source: io::Error },
     #[error("the supervisor ended at once ({status}); its log {} says", .log.display())]
@@ -198,6 +200,7 @@ impl Cause {
             | Self::FileTooLong { .. }
             | Self::FileEncoding => Kind::Usage,
             Self::DaemonMissing => Kind::NotFound,
+            Self::InsideInstance(_) => Kind::Unreachable,
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Kind::ReaderGone,
             Self::ReadFile { source, .. }
             | Self::Create { source, .. }
@@ -239,6 +242,9 @@ impl Cause {
             Self::DaemonMissing => Some(
                 "install `openclaw-supervisor` beside `openclawctl`, or add its directory to PATH".to_owned(),
             ),
+            Self::InsideInstance(_) => {
+                Some("run `openclawctl supervisor start` outside of the instance".to_owned())
+            }
             Self::DaemonDied { log, .. } | Self::DaemonSilent { log, .. } => {
                 Some(format!("the whole log: {}", log.display()))
             }

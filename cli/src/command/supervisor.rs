@@ -71,15 +71,15 @@ pub(crate) async fn run(args: &Supervisor, context: &Context) -> Result<(), Fail
 async fn start(context: &Context) -> Result<(), Error> {
     let operation = Operation::new("start a supervisor");
     let place = context.place(&operation)?;
+    if let Some((_, pid)) = daemon::answering(&place).await {
+        talk(&format!("a supervisor is running already (pid {pid})"));
+        return Ok(());
+    }
     match connect::Supervisor::connect(&place).await {
-        Ok(supervisor) => {
-            let info = info(&supervisor, &operation).await?;
-            talk(&format!("a supervisor is running already (pid {})", info.pid));
-            Ok(())
-        }
-        Err(Cause::NoListener { .. }) if place.is_own_socket() => {
+        Err(Cause::NoListener { .. } | Cause::Broken(_)) | Ok(_) if place.is_own_socket() => {
             daemon::start(&place, &operation).await.map(|_| ())
         }
+        Ok(supervisor) => info(&supervisor, &operation).await.map(|_| ()),
         Err(cause) => Err(cause.during(&operation)),
     }
 }

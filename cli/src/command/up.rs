@@ -11,6 +11,7 @@ use crate::{
     context::Context,
     daemon,
     error::{Cause, Error, Failure, Operation},
+    render::style::talk,
     wait::{Effort, WaitArgs},
 };
 
@@ -53,7 +54,11 @@ pub(crate) async fn run(args: &Up, context: &Context) -> Result<(), Failure> {
     let autostart = if args.no_autostart { Autostart::Refused } else { Autostart::Allowed };
     let supervisor = connect(context, autostart, &operation).await?;
     let names = if args.names.is_empty() { all(&supervisor, &operation).await? } else { args.names.clone() };
-    let answers = verb::ask_all(&names, async |name| start(&supervisor, name).await).await;
+    // One after the other: new instances get their ports in the order of their names here.
+    let mut answers = Vec::with_capacity(names.len());
+    for name in &names {
+        answers.push(start(&supervisor, name).await);
+    }
     verb::finish(context, &supervisor, "start", answers, args.wait.patience(Effort::Start)).await
 }
 
@@ -63,6 +68,9 @@ async fn connect(
     operation: &Operation,
 ) -> Result<Supervisor, Error> {
     let place = context.place(operation)?;
+    if let Some((supervisor, _)) = daemon::answering(&place).await {
+        return Ok(supervisor);
+    }
     match Supervisor::connect(&place).await {
         // A supervisor of ours would listen elsewhere than on a socket named apart from its directory.
         Err(Cause::NoListener { .. }) if autostart == Autostart::Allowed && place.is_own_socket() => {
@@ -89,5 +97,8 @@ async fn start(supervisor: &Supervisor, name: &str) -> Answer {
     let answer = supervisor
         .call(&operation, async || supervisor.instances().start_instance(request.clone()).await)
         .await?;
+    if answer.created {
+        talk(&format!("{name}: created from defaults"));
+    }
     verb::target(answer.instance, answer.revision, &operation)
 }

@@ -163,3 +163,14 @@ fn the_supervisor_is_found_on_path_too() {
     finish(command).done();
     installed.ctl(&["supervisor", "stop"]).done();
 }
+
+#[test]
+fn inside_an_instance_no_supervisor_is_started() {
+    let installed = Installed::serving();
+    let mut command =
+        program(&installed.directory.path().join("openclawctl"), &installed.data_dir(), &["up"]);
+    command.env("OPENCLAWCTL_INSTANCE", "main");
+    let ran = finish(command);
+    assert_eq!(ran.code, Some(6), "{ran:?}");
+    assert!(ran.err.contains("one started inside `main` would end with it"), "{ran:?}");
+}

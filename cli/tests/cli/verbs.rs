@@ -22,7 +22,10 @@ fn calls(fake: &Fake, method: &str) -> usize {
 fn up_creates_what_is_not_known_and_shows_what_came_of_it() {
     let fake = Fake::start();
     let ran = fake.ctl(&["up", "main", "rescue"]);
-    assert_eq!(ran.err, "main: ready\nrescue: ready\n");
+    assert_eq!(
+        ran.err,
+        "main: created from defaults\nrescue: created from defaults\nmain: ready\nrescue: ready\n"
+    );
     let out = ran.done();
     let states: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
     assert_eq!(states, [["NAME", "STATE"], ["main", "ready"], ["rescue", "ready"]]);
@@ -42,7 +45,7 @@ fn an_outcome_that_comes_later_is_waited_for() {
     let fake = Fake::start();
     fake.world().then = Then::WhenWatched(Phase::Ready);
     let ran = fake.ctl(&["up", "main"]);
-    assert_eq!(ran.err, "main: starting\nmain: ready\n");
+    assert_eq!(ran.err, "main: created from defaults\nmain: starting\nmain: ready\n");
     ran.done();
 }
 
