@@ -32,6 +32,7 @@ use crate::{
     handle::Handle,
     logs::Notices,
     openclaw::{
+        config::declared_port,
         layout::{Directories, Layout, check_apart},
         prepare::Host,
     },
@@ -173,6 +174,23 @@ impl Api {
     ) -> Result<Definition, Refusal> {
         // Writing a spec as JSON does not fail.
         registry::definition(name, spec, dangling, self.host()).map_err(|error| Refusal::storage(&error))
+    }
+
+    /// The same of a new one. A profile that has a port already keeps it, if its spec names none.
+    pub(super) async fn new_definition(
+        &self,
+        name: Name,
+        spec: &InstanceSpec,
+    ) -> Result<Definition, Refusal> {
+        let mut definition = self.definition(name, spec, Dangling::Refused)?;
+        if spec.profile.is_some() && spec.port.is_none() {
+            let data_dir = &self.host().control.data_dir;
+            let config = Directories::of(data_dir, &definition.name, spec.profile.as_ref()).config;
+            // One that cannot be read is refused with its reason when the instance is started.
+            let declared = task::spawn_blocking(move || declared_port(&config).ok().flatten()).await;
+            definition.policy.port = declared.map_err(|_| Refusal::ShuttingDown)?;
+        }
+        Ok(definition)
     }
 
     /// Refuses a spec whose directories meet those of another instance.

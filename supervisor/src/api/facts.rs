@@ -23,7 +23,7 @@ use supervisor_proto::v1;
 use super::convert_spec;
 use crate::{
     openclaw::{
-        config::Discovery,
+        config::{Discovery, declared_discovery},
         environment::{Ingredients, environment, withheld},
         incident,
         layout::Directories,
@@ -130,7 +130,7 @@ impl Facts {
         }
     }
 
-    /// The environment that a start of `instance` would give its gateway now.
+    /// The environment that a start of `instance` would give its gateway now. Reads its configuration.
     pub(super) fn surroundings(&self, view: &View, instance: &Instance) -> Surroundings {
         let fact = self.of(view, instance);
         let (host, beside_daemon) = (&self.host.environment, &self.host.beside_daemon);
@@ -155,7 +155,8 @@ impl Facts {
             runtime: &runtime,
             mark: "",
             control: &self.host.control,
-            discovery: Discovery::Quiet,
+            // A start would refuse a configuration that cannot be read.
+            discovery: declared_discovery(&fact.directories.config).unwrap_or(Discovery::Quiet),
             incidents: &incidents,
             incident_file: &incident_file,
         });

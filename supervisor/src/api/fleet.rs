@@ -6,6 +6,7 @@ use supervisor_core::{
     event::{self, ApplyMode, Command, Dangling, Manner},
     ids::Name,
     ports::Pool,
+    record::Wish,
     view::View,
 };
 use supervisor_proto::v1::{
@@ -33,10 +34,14 @@ const NAMELESS: &str = "fleet file";
 #[derive(Debug, Clone)]
 pub(super) struct Fleets(pub(super) Arc<Api>);
 
-/// What follows for one instance once the plan is done.
+/// What follows for one instance once the plan is done, if the caller wishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follows {
+    /// It is new: it is started.
     Start,
+    /// If it is up, it takes its new spec at once, even if it waits for its next start.
+    Retry,
+    /// If it is up, it takes its new spec at once, even if it runs.
     Restart,
 }
 
@@ -103,13 +108,13 @@ impl Api {
     }
 
     /// The same for core, and what is to follow.
-    fn steps(&self, plan: &[Change]) -> Result<Steps, Refusal> {
+    async fn steps(&self, plan: &[Change]) -> Result<Steps, Refusal> {
         let mut steps = Steps { changes: Vec::new(), pool: None, follow: Vec::new() };
         for change in plan {
             match change {
                 Change::Pool { pool, .. } => steps.pool = Some(*pool),
                 Change::Create { name, spec, .. } => {
-                    let definition = self.definition(name.clone(), spec, Dangling::Refused)?;
+                    let definition = self.new_definition(name.clone(), spec).await?;
                     steps.changes.push(event::Change::Put(definition));
                     steps.follow.push((name.clone(), Follows::Start));
                 }
@@ -118,7 +123,7 @@ impl Api {
                     steps.changes.push(event::Change::Put(definition));
                     let follows = match restarts {
                         Restarts::Needed => Follows::Restart,
-                        Restarts::NotNeeded => Follows::Start,
+                        Restarts::NotNeeded => Follows::Retry,
                     };
                     steps.follow.push((name.clone(), follows));
                 }
@@ -133,7 +138,7 @@ impl Api {
         let view = self.handle.view();
         let plan = self.planned(&request, &view).await?;
         let changes = plan.iter().map(shown).collect();
-        let steps = self.steps(&plan)?;
+        let steps = self.steps(&plan).await?;
         let mode = if request.validate_only { ApplyMode::Validate } else { ApplyMode::Do };
         let mut revision = view.revision.0;
         if !steps.changes.is_empty() || steps.pool.is_some() {
@@ -148,15 +153,28 @@ impl Api {
         Ok(ApplyFleetResponse { changes, revision })
     }
 
-    /// Starts a new instance, or one that is down; starts anew one that runs with its old spec.
+    /// Starts what is new, and brings what has changed up to date. What is down by wish stays down.
     async fn follow(&self, name: Name, follows: Follows) -> Result<u64, Refusal> {
         let view = self.handle.view();
-        let runs = view.instances.get(&name).is_some_and(|instance| instance.process().is_some());
-        let command = match follows {
-            Follows::Restart if runs => Command::Restart { name, manner: Manner::Graceful },
-            Follows::Start | Follows::Restart => Command::Start { name, otherwise: None },
+        let Some(instance) = view.instances.get(&name) else { return Ok(0) };
+        let (runs, wish) = (instance.process().is_some(), instance.record().wish);
+        let command = match (follows, wish) {
+            (Follows::Start, Wish::Up | Wish::Down) => Command::Start { name, otherwise: None },
+            (Follows::Restart, Wish::Up) if runs => Command::Restart { name, manner: Manner::Graceful },
+            (Follows::Retry, Wish::Up) if runs => return Ok(0),
+            (Follows::Restart | Follows::Retry, Wish::Up) => Command::Start { name, otherwise: None },
+            (Follows::Restart | Follows::Retry, Wish::Down) => return Ok(0),
         };
         Ok(self.submit(command).await?.revision.0)
+    }
+
+    /// The instances of a plan that are to be up once it is done.
+    fn awaited(&self, changes: &[FleetChange]) -> Vec<(Name, Awaited)> {
+        let view = self.handle.view();
+        let changed = changes.iter().filter(|change| matches!(change.kind(), Kind::Create | Kind::Update));
+        let names = changed.filter_map(|change| Name::new(&change.instance).ok());
+        let up = |name: &Name| view.instances.get(name).is_some_and(|one| one.record().wish == Wish::Up);
+        names.filter(up).map(|name| (name, Awaited::Up)).collect()
     }
 
     fn export(&self) -> Result<String, Refusal> {
@@ -187,13 +205,7 @@ impl FleetService for Fleets {
         let waits = request.start && request.wait && !request.validate_only;
         let answer = self.0.requests.once(&request.request_id.clone(), request, work).await?;
         if waits {
-            let started = [Kind::Create, Kind::Update];
-            let wanted: Vec<(Name, Awaited)> = answer
-                .changes
-                .iter()
-                .filter(|change| started.contains(&change.kind()))
-                .filter_map(|change| Some((Name::new(&change.instance).ok()?, Awaited::Up)))
-                .collect();
+            let wanted = self.0.awaited(&answer.changes);
             self.0.outcome(&wanted, answer.revision, deadline).await?;
         }
         Ok(Response::new(answer))

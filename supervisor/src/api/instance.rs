@@ -4,7 +4,7 @@ use std::{ops::Bound, sync::Arc};
 
 use supervisor_core::{ids::Name, instance::Instance};
 use supervisor_proto::v1::{self, instance_service_server::InstanceService};
-use tokio::time::Instant;
+use tokio::{task, time::Instant};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -194,8 +194,12 @@ impl InstanceService for Instances {
         request: Request<v1::GetInstanceEnvironmentRequest>,
     ) -> Answer<v1::GetInstanceEnvironmentResponse> {
         let name = Name::new(&request.get_ref().name).map_err(Refusal::from)?;
-        let view = self.0.handle.view();
-        let surroundings = self.0.facts.surroundings(&view, known(&view, &name)?);
+        let api = Arc::clone(&self.0);
+        let found = task::spawn_blocking(move || {
+            let view = api.handle.view();
+            known(&view, &name).map(|instance| api.facts.surroundings(&view, instance))
+        });
+        let surroundings = found.await.map_err(|_| Refusal::ShuttingDown)??;
         Ok(Response::new(v1::GetInstanceEnvironmentResponse {
             variables: surroundings.variables.into_iter().collect(),
             withheld: surroundings.withheld,

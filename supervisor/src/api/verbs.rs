@@ -56,7 +56,7 @@ impl Api {
             return Err(Denied::InstanceExists(name).into());
         }
         self.keep_apart(&view, &name, &spec).await?;
-        let definition = self.definition(name.clone(), &spec, Dangling::Refused)?;
+        let definition = self.new_definition(name.clone(), &spec).await?;
         if request.validate_only {
             let done = self.validate(definition).await?;
             let instance = Some(planned(&name, &spec));

@@ -14,7 +14,7 @@ use supervisor_proto::v1::{
     WatchInstancesRequest, WatchInstancesResponse,
     watch_instances_response::{Bookmark, Change, Snapshot},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     context::Api,
@@ -25,6 +25,16 @@ use super::{
 
 /// With nothing new for this long, the reader is told that there is nothing new.
 const BOOKMARK: Duration = Duration::from_secs(10);
+
+/// From so many changes on it pays to look at all instances first.
+const FEW: usize = 4;
+
+/// Looking at a large fleet that changes all the time takes long. Looks are this many times as far apart as one of
+/// them takes, so that watchers cannot take the processor from those who do the work.
+const SPACING: u32 = 4;
+
+/// Looks that take less than this need no spacing.
+const QUICK: Duration = Duration::from_millis(1);
 
 /// The most names of one watch: beyond that, watch all.
 const MOST_NAMES: usize = 1_000;
@@ -79,6 +89,11 @@ pub(super) fn start(
     Ok(answers)
 }
 
+/// How the relations of `count` instances are best found.
+fn extent(count: usize) -> Extent {
+    if count > FEW { Extent::Many } else { Extent::Few }
+}
+
 /// Whether all changes after `sent` can still be told.
 fn check(view: &View, sent: Revision) -> Result<(), Refusal> {
     let kept = view.forgotten;
@@ -96,6 +111,14 @@ impl Watched {
             return Err(Refusal::field("names", message, "leave them out to watch all"));
         }
         Ok(Self::Some(names.iter().map(|name| Name::new(name)).collect::<Result<_, _>>()?))
+    }
+
+    /// At most so many instances of `view` are watched.
+    fn most(&self, view: &View) -> usize {
+        match self {
+            Self::All => view.instances.len(),
+            Self::Some(names) => names.len(),
+        }
     }
 
     fn contains(&self, name: &Name) -> bool {
@@ -160,7 +183,7 @@ impl Watcher {
     async fn tell(&mut self, view: &View) -> Result<bool, End> {
         let Some(sent) = self.sent else {
             let instances = {
-                let scene = self.api.scene(view, Extent::Many);
+                let scene = self.api.scene(view, extent(self.watched.most(view)));
                 self.watched.instances(view).map(|instance| scene.instance(instance)).collect()
             };
             self.send(view.revision, Change::Snapshot(Snapshot { instances })).await?;
@@ -168,24 +191,38 @@ impl Watcher {
             return Ok(true);
         };
         check(view, sent).map_err(End::Refused)?;
-        let changes = self.watched.changes(view, sent);
-        for (at, (revision, changed)) in changes.iter().enumerate() {
-            let change = match changed {
-                Changed::Instance(instance) => {
-                    let scene = self.api.scene(view, Extent::Few);
-                    Change::Changed(Box::new(scene.instance(instance)))
-                }
-                Changed::Deleted(name) => Change::Deleted(name.to_string()),
-            };
-            // Of several with one revision only the last may bear it: who goes on from there has them all.
-            let last = changes.get(at + 1).is_none_or(|(next, _)| next > revision);
-            if last {
-                self.sent = Some(*revision);
-            }
-            self.send(self.sent.unwrap_or_default(), change).await?;
+        let began = Instant::now();
+        let messages = self.messages(view, sent);
+        let took = began.elapsed();
+        let news = !messages.is_empty();
+        for message in messages {
+            self.outlet.send(message).await?;
         }
         self.sent = Some(view.revision);
-        Ok(!changes.is_empty())
+        if took > QUICK {
+            sleep(took * SPACING).await;
+        }
+        Ok(news)
+    }
+
+    /// What has changed after `sent`, told.
+    fn messages(&self, view: &View, sent: Revision) -> Vec<WatchInstancesResponse> {
+        let changes = self.watched.changes(view, sent);
+        let scene = self.api.scene(view, extent(changes.len()));
+        let mut safe = sent;
+        let mut messages = Vec::with_capacity(changes.len());
+        for (at, (revision, changed)) in changes.iter().enumerate() {
+            // Of several with one revision only the last may bear it: who goes on from there has them all.
+            if changes.get(at + 1).is_none_or(|(next, _)| next > revision) {
+                safe = *revision;
+            }
+            let change = match changed {
+                Changed::Instance(instance) => Change::Changed(Box::new(scene.instance(instance))),
+                Changed::Deleted(name) => Change::Deleted(name.to_string()),
+            };
+            messages.push(WatchInstancesResponse { revision: safe.0, change: Some(change) });
+        }
+        messages
     }
 
     async fn send(&self, revision: Revision, change: Change) -> Result<(), Gone> {

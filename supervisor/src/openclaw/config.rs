@@ -213,6 +213,14 @@ pub fn declared_port(path: &Path) -> Result<Option<u16>, ConfigError> {
     }
 }
 
+/// Whether a configuration asks for announcements on the local network, for showing an environment.
+pub fn declared_discovery(path: &Path) -> Result<Discovery, ConfigError> {
+    match read(path, Layout::Profile)? {
+        Some(text) => pin::declared_discovery(path, &text),
+        None => Ok(Discovery::Quiet),
+    }
+}
+
 /// The token that a configuration holds in the clear, for probes of a gateway that is adopted.
 pub fn declared_token(path: &Path) -> Result<Option<Token>, ConfigError> {
     match read(path, Layout::Profile)? {

@@ -59,6 +59,18 @@ async fn only_those_whose_process_must_change_are_restarted() {
 }
 
 #[tokio::test]
+async fn what_is_down_by_wish_stays_down_when_its_spec_changes() {
+    let server = Server::start().await;
+    server.create("main", InstanceSpec::default()).await;
+    let file = "version: 1\ninstances: { main: { env: { A: b } } }\n";
+    let request = ApplyFleetRequest { start: true, wait: true, ..apply(file) };
+    let done = applied(&server, request).await.unwrap();
+    assert_eq!(kinds(&done), [(Kind::Update, "main")]);
+    let main = server.get("main").await.status.unwrap();
+    assert_eq!((main.generation, main.phase()), (2, Phase::Stopped));
+}
+
+#[tokio::test]
 async fn a_wrong_file_is_refused_with_line_column_and_mend() {
     let server = Server::start().await;
     let wrong = "version: 1\ninstances:\n  main: { prot: 5 }\n  other: { rescues: [nobody] }\n";

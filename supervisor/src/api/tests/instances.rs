@@ -105,6 +105,23 @@ async fn two_instances_with_one_profile_are_refused() {
 }
 
 #[tokio::test]
+async fn a_profile_keeps_the_port_that_its_configuration_names() {
+    let server = Server::start().await;
+    let profile = tempfile::tempdir().unwrap();
+    let config = "{ gateway: { port: 21000 }, discovery: { mdns: { mode: 'full' } } }";
+    std::fs::write(profile.path().join("openclaw.json"), config).unwrap();
+    let state_dir = profile.path().to_string_lossy().into_owned();
+    let profile = Some(Profile { state_dir, ..Default::default() });
+    let spec = InstanceSpec { profile, ..Default::default() };
+    let created = server.create("main", spec).await;
+    assert_eq!(created.status.unwrap().ports.unwrap().base, 21_000);
+    assert_eq!(created.spec.unwrap().port, 0, "it is not in the spec");
+    let request = GetInstanceEnvironmentRequest { name: "main".into() };
+    let shown = within(server.instances().get_instance_environment(request)).await.unwrap().into_inner();
+    assert!(!shown.variables.contains_key("OPENCLAW_DISABLE_BONJOUR"), "it asks for announcements");
+}
+
+#[tokio::test]
 async fn a_check_changes_nothing() {
     let server = Server::start().await;
     let mut client = server.instances();

@@ -32,6 +32,12 @@ pub(super) fn port(path: &Path, text: &str) -> Result<Option<u16>, ConfigError> 
     Ok(document.port(gateway, "gateway", "port")?.map(|(port, _)| port))
 }
 
+/// Whether a configuration asks for announcements on the local network.
+pub(super) fn declared_discovery(path: &Path, text: &str) -> Result<Discovery, ConfigError> {
+    let document = Document::parse(path, text)?;
+    discovery(&document, document.root()?)
+}
+
 /// The token that a configuration holds in the clear.
 pub(super) fn token(path: &Path, text: &str) -> Result<Option<Token>, ConfigError> {
     let document = Document::parse(path, text)?;
