@@ -5,17 +5,28 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    sys::signal::kill,
+    unistd::Pid,
 };
 
 const FILE: &str = "supervisor.lock";
 
 /// A pid has ten digits at most.
 const MAX_PID: u64 = 16;
+
+/// A supervisor that was killed while it made a process leaves its lock to that process until it has executed its
+/// program: some microseconds, on a host that swaps some seconds.
+const DEAD_TRIES: u32 = 200;
+
+/// Between two tries.
+const DEAD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why the directory cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +59,7 @@ pub struct Lock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
 pub fn take(data_dir: &Path) -> Result<Lock, LockError> {
     let path = data_dir.join(FILE);
     let failed = |source| LockError::Io { path: path.clone(), source };
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -56,22 +67,42 @@ pub fn take(data_dir: &Path) -> Result<Lock, LockError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut file) => {
-            let write = |file: &mut File| {
-                file.set_len(0)?;
-                file.rewind()?;
-                writeln!(file, "{}", std::process::id())
-            };
-            write(&mut file).map_err(failed)?;
-            Ok(Lock(file))
+    for _ in 0..DEAD_TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut locked) => {
+                // A courtesy to whoever comes second; a full disk must not stop the first.
+                let _ = write_pid(&mut locked);
+                return Ok(Lock(locked));
+            }
+            Err((held, Errno::EAGAIN)) => file = held,
+            Err((_, error)) => return Err(failed(error.into())),
         }
-        Err((file, Errno::EAGAIN)) => {
-            let mut pid = String::new();
-            let _ = file.take(MAX_PID).read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "?".into() } else { pid.trim().into() };
-            Err(LockError::Held { data_dir: data_dir.to_owned(), pid })
+        if !holder(&file).is_some_and(is_dead) {
+            break;
         }
-        Err((_, error)) => Err(failed(error.into())),
+        thread::park_timeout(DEAD_PAUSE);
     }
+    let pid = holder(&file).map_or_else(|| "?".into(), |pid| pid.to_string());
+    Err(LockError::Held { data_dir: data_dir.to_owned(), pid })
 }
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// The process that the lock's file names.
+fn holder(mut file: &File) -> Option<Pid> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(MAX_PID).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok().map(Pid::from_raw)
+}
+
+fn is_dead(pid: Pid) -> bool {
+    kill(pid, None) == Err(Errno::ESRCH)
+}
+
+#[cfg(test)]
+mod tests;
