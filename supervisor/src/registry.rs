@@ -17,13 +17,11 @@ use crate::{
 /// Why a stored spec cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// It is not what any version wrote.
-    #[error("failed to read the stored spec of `{name}`: {spec}")]
+    /// It is not what any version wrote. Its text is not shown: it may hold secrets.
+    #[error("failed to read the stored spec of `{name}`")]
     Spec {
         /// Whose.
         name: Name,
-        /// The text.
-        spec: String,
         /// Why.
         source: serde_json::Error,
     },
@@ -32,9 +30,8 @@ pub enum RegistryError {
 /// Adds to each stored record the policy that follows from its spec.
 pub fn restore(records: Vec<Record>, host: &Host) -> Result<Vec<(Record, Policy)>, RegistryError> {
     let with_policy = |record: Record| {
-        let spec: InstanceSpec = serde_json::from_str(&record.spec).map_err(|source| {
-            RegistryError::Spec { name: record.name.clone(), spec: record.spec.to_string(), source }
-        })?;
+        let spec: InstanceSpec = serde_json::from_str(&record.spec)
+            .map_err(|source| RegistryError::Spec { name: record.name.clone(), source })?;
         let policy = policy(&spec, host);
         Ok((record, policy))
     };

@@ -2,39 +2,28 @@
 //!
 //! Batches that wait are written as one transaction, so a burst costs one fsync. `Stored` leaves only after
 //! the commit (WAL, `synchronous=FULL`). A write that fails is tried again, for ever and ever more patiently;
-//! meanwhile the driver goes on with all that needs no disk.
+//! meanwhile the driver goes on with all that needs no disk ([`writer`]).
+
+mod writer;
 
 use std::{
-    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Arc, mpsc as std_mpsc},
     thread,
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
-use supervisor_core::{
-    action::{Batch, Write},
-    ids::Revision,
-    journal::{Entry, Severity},
-    ports::Pool,
-    record::Record,
-};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use supervisor_core::{action::Batch, ids::Revision, ports::Pool, record::Record};
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
-/// Batches that may wait for the disk. Beyond that they are merged: of each instance only the newest record is
-/// kept, and of the entries only the newest [`ENTRIES`].
-const WAITING: usize = 1_000;
+use writer::{Queue, Writer};
 
-/// Entries that may wait for the disk.
-const ENTRIES: usize = 10_000;
-
-/// Entries may be this many more before the oldest are deleted: deleting is not done at every commit.
-const JOURNAL_SLACK: u64 = 1_000;
-
-/// The longest pause between two attempts of a failing write.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// At the end, the disk has this long to take what waits.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the file is, below the data directory.
 const FILE: &str = "supervisor.db";
@@ -92,13 +81,13 @@ pub enum StoreError {
         /// Its schema.
         found: i64,
     },
-    /// A record is not what this version writes.
-    #[error("`{path}` holds a record that cannot be read: {record}")]
+    /// A record is not what any version wrote. Its text is not shown: it may hold secrets.
+    #[error("`{path}` holds {what}, which cannot be understood")]
     Record {
         /// The database.
         path: PathBuf,
-        /// The record's text.
-        record: String,
+        /// Which record.
+        what: String,
         /// Why.
         source: serde_json::Error,
     },
@@ -147,8 +136,9 @@ pub(crate) enum Report {
 /// The writing end of the store.
 #[derive(Debug)]
 pub(crate) struct Store {
-    /// Bounded by [`merge`] on the other side.
-    batches: std::sync::mpsc::Sender<Batch>,
+    queue: Arc<Queue>,
+    /// Disconnected once the thread has ended.
+    ended: std_mpsc::Receiver<()>,
     /// The revision of the newest durable entry.
     pub(crate) latest: watch::Receiver<u64>,
 }
@@ -159,6 +149,10 @@ pub(crate) fn open(data_dir: &Path, boot: (&str, u64)) -> Result<(Connection, Re
     let failed = |source| StoreError::Open { path: path.clone(), source };
     let unreadable = |source| StoreError::Read { path: path.clone(), source };
     let mut connection = Connection::open(&path).map_err(failed)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if !(0..=SCHEMA).contains(&found) {
+        return Err(StoreError::Newer { path, found });
+    }
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(&path, private)
         .map_err(|source| StoreError::Protect { path: path.clone(), source })?;
@@ -166,14 +160,12 @@ pub(crate) fn open(data_dir: &Path, boot: (&str, u64)) -> Result<(Connection, Re
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     // Two megabytes of page cache; the whole registry of a thousand instances is one.
     connection.pragma_update(None, "cache_size", -2_000).map_err(failed)?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    let transaction = connection.transaction().map_err(failed)?;
-    match found {
-        0 => transaction.execute_batch(TABLES).map_err(failed)?,
-        SCHEMA => {}
-        _ => return Err(StoreError::Newer { path, found }),
+    // At once the right to write: who waits for it while reading is refused as soon as somebody else writes.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    if found == 0 {
+        transaction.execute_batch(TABLES).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", SCHEMA).map_err(failed)?;
     }
-    transaction.pragma_update(None, "user_version", SCHEMA).map_err(failed)?;
     let restored = restore(&transaction, &path, boot).map_err(|error| match error {
         RestoreError::Sql(source) => unreadable(source),
         RestoreError::Store(error) => error,
@@ -198,19 +190,20 @@ fn restore(db: &Connection, path: &Path, boot: (&str, u64)) -> Result<Restored, 
     let meta = |key: &str| {
         db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, String>(0)).optional()
     };
-    let number = |key: &str| meta(key).map(|text| text.and_then(|text| text.parse::<u64>().ok()));
-    let json = |text: String| {
-        serde_json::from_str(&text)
-            .map_err(|source| StoreError::Record { path: path.to_owned(), record: text, source })
-            .map_err(RestoreError::Store)
+    let broken = |what: String| {
+        move |source| RestoreError::Store(StoreError::Record { path: path.to_owned(), what, source })
+    };
+    // Numbers are read as JSON, so that one that cannot be understood is refused like any other record.
+    let number = |key: &str| {
+        let text = meta(key)?;
+        let number = text.map(|text| serde_json::from_str::<u64>(&text)).transpose();
+        number.map_err(broken(format!("the {key}")))
     };
     let epoch = number("epoch")?.unwrap_or(0) + 1;
     let id = meta("id")?.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
     let last_boot = meta("boot")?.zip(number("boot_began")?);
     let pool = meta("pool")?.map(|text| serde_json::from_str(&text)).transpose();
-    let pool = pool
-        .map_err(|source| StoreError::Record { path: path.to_owned(), record: "pool".into(), source })
-        .map_err(RestoreError::Store)?;
+    let pool = pool.map_err(broken("the pool".into()))?;
     let began = match &last_boot {
         Some((id, began)) if id == boot.0 => *began,
         Some(_) | None => boot.1,
@@ -220,9 +213,15 @@ fn restore(db: &Connection, path: &Path, boot: (&str, u64)) -> Result<Restored, 
     }
     put_meta(db, "boot", boot.0)?;
     put_meta(db, "boot_began", &began.to_string())?;
-    let mut statement = db.prepare("SELECT record FROM instances ORDER BY name")?;
-    let rows = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    let records = rows.into_iter().map(json).collect::<Result<Vec<Record>, _>>()?;
+    let mut statement = db.prepare("SELECT name, record FROM instances ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let mut records = Vec::new();
+    for row in rows {
+        let (name, text) = row?;
+        let record: Record =
+            serde_json::from_str(&text).map_err(broken(format!("the record of `{name}`")))?;
+        records.push(record);
+    }
     let newest: Option<i64> = db.query_row("SELECT max(revision) FROM events", [], |row| row.get(0))?;
     let newest = u64::try_from(newest.unwrap_or(0)).unwrap_or(0);
     let revision = Revision(number("revision")?.unwrap_or(0).max(newest));
@@ -244,178 +243,38 @@ impl Store {
         retention: Retention,
         reports: mpsc::Sender<Report>,
     ) -> Result<Self, StoreError> {
-        let (batches, inbox) = std::sync::mpsc::channel();
+        let queue = Arc::new(Queue::default());
         let (latest, watched) = watch::channel(newest.0);
-        let writer = Writer { connection, reports, latest, retention, since_trim: 0 };
+        let (ends, ended) = std_mpsc::channel();
+        let writer = Writer::new(connection, reports, latest, retention, ends);
+        let batches = Arc::clone(&queue);
         thread::Builder::new()
             .name("store".into())
-            .spawn(move || writer.run(&inbox))
+            .spawn(move || writer.run(&batches))
             .map_err(StoreError::Thread)?;
-        Ok(Self { batches, latest: watched })
+        Ok(Self { queue, ended, latest: watched })
     }
 
     /// Queues a batch. Never blocks.
     pub(crate) fn persist(&self, batch: Batch) {
         // Without the thread there is no `Stored` either, and everything that needs the disk waits.
-        let _ = self.batches.send(batch);
+        self.queue.push(batch);
+    }
+
+    /// Writes what waits, and waits for that. To be called when nobody listens to the reports any more.
+    pub(crate) fn finish(&self) {
+        self.queue.close();
+        if self.ended.recv_timeout(LAST_PATIENCE) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+            warn!("the disk did not take the last changes in time; none of them was promised to anyone");
+        }
     }
 }
 
-struct Writer {
-    connection: Connection,
-    reports: mpsc::Sender<Report>,
-    latest: watch::Sender<u64>,
-    retention: Retention,
-    since_trim: u64,
-}
-
-impl Writer {
-    /// Until the driver is gone.
-    fn run(mut self, inbox: &std::sync::mpsc::Receiver<Batch>) {
-        let mut waiting: Vec<Batch> = Vec::new();
-        let mut pause = Duration::ZERO;
-        loop {
-            let next = if waiting.is_empty() {
-                match inbox.recv() {
-                    Ok(batch) => Some(batch),
-                    Err(std::sync::mpsc::RecvError) => return,
-                }
-            } else {
-                inbox.recv_timeout(pause).ok()
-            };
-            waiting.extend(next);
-            waiting.extend(inbox.try_iter());
-            match self.write(&waiting) {
-                Ok(()) => {
-                    self.announce(&waiting);
-                    waiting.clear();
-                    pause = Duration::ZERO;
-                }
-                Err(error) => {
-                    pause = (pause * 2).clamp(Duration::from_millis(50), PATIENCE);
-                    let _ = self.reports.blocking_send(Report::Failing(error.to_string()));
-                    merge(&mut waiting);
-                }
-            }
-        }
-    }
-
-    fn announce(&mut self, written: &[Batch]) {
-        let Some(last) = written.last() else { return };
-        let newest = written.iter().rev().find_map(|batch| batch.entries.last());
-        if let Some(newest) = newest {
-            self.latest.send_replace(newest.revision.0);
-        }
-        let _ = self.reports.blocking_send(Report::Stored(last.revision));
-    }
-
-    fn write(&mut self, batches: &[Batch]) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction()?;
-        let mut entries = 0;
-        for batch in batches {
-            for write in &batch.writes {
-                apply(&transaction, write)?;
-            }
-            for entry in &batch.entries {
-                append(&transaction, entry)?;
-                entries += 1;
-            }
-        }
-        if let Some(last) = batches.last() {
-            put_meta(&transaction, "revision", &last.revision.0.to_string())?;
-        }
-        if self.since_trim + entries >= JOURNAL_SLACK {
-            let newest = batches.iter().rev().find_map(|batch| batch.entries.last());
-            trim(&transaction, self.retention, newest.map_or(0, |entry| entry.at.0))?;
-        }
-        transaction.commit()?;
-        self.since_trim =
-            if self.since_trim + entries >= JOURNAL_SLACK { 0 } else { self.since_trim + entries };
-        Ok(())
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
-fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
-    let json = |value: serde_json::Result<String>| {
-        value.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-    };
-    match write {
-        Write::Put(record) => {
-            let text = json(serde_json::to_string(record))?;
-            db.prepare_cached(
-                "INSERT INTO instances VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = ?2",
-            )?
-            .execute([&*record.name, text.as_str()])?;
-        }
-        Write::Remove(name) => {
-            db.prepare_cached("DELETE FROM instances WHERE name = ?1")?.execute([&**name])?;
-        }
-        Write::Pool(pool) => put_meta(db, "pool", &json(serde_json::to_string(pool))?)?,
-    }
-    Ok(())
-}
-
-fn append(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![
-            signed(entry.revision.0),
-            signed(entry.at.0),
-            entry.instance.as_deref().unwrap_or_default(),
-            signed(entry.incarnation.0),
-            entry.kind.name(),
-            severity(entry.kind.severity()),
-            entry.kind.to_string(),
-        ])
-        .map(|_| ())
-}
-
-/// As the column `severity` has it: the numbers of the API's `Severity`.
-fn severity(severity: Severity) -> i64 {
-    match severity {
-        Severity::Info => 1,
-        Severity::Warning => 2,
-        Severity::Error => 3,
-    }
-}
-
-/// Deletes the oldest entries beyond what is kept, and notes how far that went, for readers who come from there.
-fn trim(db: &Connection, retention: Retention, now_ns: u64) -> rusqlite::Result<()> {
-    let oldest = now_ns.saturating_sub(u64::try_from(retention.age.as_nanos()).unwrap_or(u64::MAX));
-    let beyond: Option<i64> = db
-        .prepare_cached("SELECT revision FROM events ORDER BY revision DESC LIMIT 1 OFFSET ?1")?
-        .query_row([signed(retention.entries)], |row| row.get(0))
-        .optional()?;
-    let expired: Option<i64> = db
-        .prepare_cached("SELECT max(revision) FROM events WHERE unix_ns < ?1")?
-        .query_row([signed(oldest)], |row| row.get(0))?;
-    let Some(newest) = beyond.max(expired) else { return Ok(()) };
-    db.prepare_cached("DELETE FROM events WHERE revision <= ?1")?.execute([newest])?;
-    put_meta(db, "trimmed", &newest.to_string())
-}
-
-/// As SQLite has numbers.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// The disk has not taken anything for long: what waits becomes one batch of bounded size.
-fn merge(waiting: &mut Vec<Batch>) {
-    let Some(last) = waiting.last().filter(|_| waiting.len() > WAITING) else { return };
-    let mut merged = Batch { revision: last.revision, writes: Vec::new(), entries: Vec::new() };
-    let mut newest: BTreeMap<String, Write> = BTreeMap::new();
-    for batch in waiting.drain(..) {
-        for write in batch.writes {
-            let key = match &write {
-                Write::Put(record) => format!("instance {}", record.name),
-                Write::Remove(name) => format!("instance {name}"),
-                Write::Pool(_) => "pool".into(),
-            };
-            newest.insert(key, write);
-        }
-        merged.entries.extend(batch.entries);
-    }
-    merged.writes = newest.into_values().collect();
-    let excess = merged.entries.len().saturating_sub(ENTRIES);
-    merged.entries.drain(..excess);
-    waiting.push(merged);
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! The writing end: one thread that makes batches durable, and the queue before it.
+//!
+//! ```text
+//!   persist ──► queue ──► write, commit ──► Stored
+//!                 ▲            │ fails
+//!                 └── pause ◄──┴─────────► Failing
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{self as std_mpsc},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use supervisor_core::{
+    action::{Batch, Write},
+    journal::{Entry, Severity},
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{Report, Retention, put_meta};
+
+/// Batches that may wait for the disk. Beyond that they are merged: of each instance only the newest record is
+/// kept, and of the entries only the newest [`ENTRIES`].
+pub(super) const WAITING: usize = 1_000;
+
+/// Entries that may wait for the disk.
+pub(super) const ENTRIES: usize = 10_000;
+
+/// Entries may be this many more before the oldest are deleted: deleting is not done at every commit.
+pub(super) const JOURNAL_SLACK: u64 = 1_000;
+
+/// The pause after the first failure of a write; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause between two attempts of a failing write.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What waits for the disk. Its lock is held for a push or a take, never during a write.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<Batch>,
+    end: End,
+}
+
+/// Whether more batches can come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum End {
+    /// They can.
+    #[default]
+    Open,
+    /// The last one has come.
+    Closed,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a batch. Never waits for the disk.
+    pub(super) fn push(&self, batch: Batch) {
+        let mut state = self.lock();
+        state.waiting.push(batch);
+        merge(&mut state.waiting);
+        self.changed.notify_one();
+    }
+
+    /// No more batches come.
+    pub(super) fn close(&self) {
+        self.lock().end = End::Closed;
+        self.changed.notify_one();
+    }
+
+    /// Waits for batches and takes them all. `None`: no more come.
+    fn take(&self) -> Option<Vec<Batch>> {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.end == End::Closed {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(std::mem::take(&mut state.waiting))
+    }
+
+    /// Waits that long, or until no more batches come, and takes what there is by then.
+    fn take_after(&self, pause: Duration) -> (Vec<Batch>, End) {
+        let until = Instant::now() + pause;
+        let mut state = self.lock();
+        while state.end == End::Open {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        (std::mem::take(&mut state.waiting), state.end)
+    }
+}
+
+/// The thread's own.
+pub(super) struct Writer {
+    connection: Connection,
+    reports: mpsc::Sender<Report>,
+    latest: watch::Sender<u64>,
+    retention: Retention,
+    /// Entries written since the oldest were last deleted.
+    since_trim: u64,
+    /// Dropped when the thread ends.
+    _ended: std_mpsc::Sender<()>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        reports: mpsc::Sender<Report>,
+        latest: watch::Sender<u64>,
+        retention: Retention,
+        ended: std_mpsc::Sender<()>,
+    ) -> Self {
+        // Supervisors that live for a few entries each would never get to delete any.
+        Self { connection, reports, latest, retention, since_trim: JOURNAL_SLACK, _ended: ended }
+    }
+
+    /// Writes until the driver is gone and everything is written, or cannot be.
+    pub(super) fn run(mut self, queue: &Queue) {
+        while let Some(mut waiting) = queue.take() {
+            let mut pause = FIRST_PAUSE;
+            while let Err(error) = self.write(&waiting) {
+                let _ = self.reports.blocking_send(Report::Failing(error.to_string()));
+                let (more, end) = queue.take_after(pause);
+                waiting.extend(more);
+                merge(&mut waiting);
+                pause = (pause * 2).min(PATIENCE);
+                if end == End::Closed {
+                    // Nobody was told that this is durable.
+                    let _ = self.write(&waiting);
+                    return;
+                }
+            }
+            self.announce(&waiting);
+        }
+    }
+
+    fn announce(&mut self, written: &[Batch]) {
+        let Some(last) = written.last() else { return };
+        let newest = written.iter().rev().find_map(|batch| batch.entries.last());
+        if let Some(newest) = newest {
+            self.latest.send_replace(newest.revision.0);
+        }
+        let _ = self.reports.blocking_send(Report::Stored(last.revision));
+    }
+
+    fn write(&mut self, batches: &[Batch]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        let mut entries = self.since_trim;
+        for batch in batches {
+            for write in &batch.writes {
+                apply(&transaction, write)?;
+            }
+            for entry in &batch.entries {
+                append(&transaction, entry)?;
+                entries += 1;
+            }
+        }
+        if let Some(last) = batches.last() {
+            put_meta(&transaction, "revision", &last.revision.0.to_string())?;
+        }
+        let newest = batches.iter().rev().find_map(|batch| batch.entries.last());
+        if let Some(newest) = newest.filter(|_| entries >= JOURNAL_SLACK) {
+            trim(&transaction, self.retention, newest.at.0)?;
+            entries = 0;
+        }
+        transaction.commit()?;
+        self.since_trim = entries;
+        Ok(())
+    }
+}
+
+fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
+    let json = |value: serde_json::Result<String>| {
+        value.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+    };
+    match write {
+        Write::Put(record) => {
+            let text = json(serde_json::to_string(record))?;
+            db.prepare_cached(
+                "INSERT INTO instances VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = ?2",
+            )?
+            .execute([&*record.name, text.as_str()])?;
+        }
+        Write::Remove(name) => {
+            db.prepare_cached("DELETE FROM instances WHERE name = ?1")?.execute([&**name])?;
+        }
+        Write::Pool(pool) => put_meta(db, "pool", &json(serde_json::to_string(pool))?)?,
+    }
+    Ok(())
+}
+
+fn append(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            signed(entry.revision.0),
+            signed(entry.at.0),
+            entry.instance.as_deref().unwrap_or_default(),
+            signed(entry.incarnation.0),
+            entry.kind.name(),
+            severity(entry.kind.severity()),
+            entry.kind.to_string(),
+        ])
+        .map(|_| ())
+}
+
+/// As the column `severity` has it: the numbers of the API's `Severity`.
+fn severity(severity: Severity) -> i64 {
+    match severity {
+        Severity::Info => 1,
+        Severity::Warning => 2,
+        Severity::Error => 3,
+    }
+}
+
+/// Deletes the oldest entries beyond what is kept, and notes how far that went, for readers who come from there.
+fn trim(db: &Connection, retention: Retention, now_ns: u64) -> rusqlite::Result<()> {
+    let oldest = now_ns.saturating_sub(u64::try_from(retention.age.as_nanos()).unwrap_or(u64::MAX));
+    let beyond: Option<i64> = db
+        .prepare_cached("SELECT revision FROM events ORDER BY revision DESC LIMIT 1 OFFSET ?1")?
+        .query_row([signed(retention.entries)], |row| row.get(0))
+        .optional()?;
+    // Entries are in the order of their times, so this looks only at what is expired and at one more.
+    let young: Option<i64> = db
+        .prepare_cached("SELECT revision FROM events WHERE unix_ns >= ?1 ORDER BY revision LIMIT 1")?
+        .query_row([signed(oldest)], |row| row.get(0))
+        .optional()?;
+    let Some(newest) = beyond.max(young.map(|revision| revision - 1)) else { return Ok(()) };
+    let deleted = db.prepare_cached("DELETE FROM events WHERE revision <= ?1")?.execute([newest])?;
+    if deleted > 0 {
+        put_meta(db, "trimmed", &newest.to_string())?;
+    }
+    Ok(())
+}
+
+/// As SQLite has numbers.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The disk has not taken anything for long: what waits becomes one batch of bounded size.
+pub(super) fn merge(waiting: &mut Vec<Batch>) {
+    let Some(last) = waiting.last().filter(|_| waiting.len() > WAITING) else { return };
+    let mut merged = Batch { revision: last.revision, writes: Vec::new(), entries: Vec::new() };
+    let mut newest: BTreeMap<String, Write> = BTreeMap::new();
+    for batch in waiting.drain(..) {
+        for write in batch.writes {
+            let key = match &write {
+                Write::Put(record) => format!("instance {}", record.name),
+                Write::Remove(name) => format!("instance {name}"),
+                Write::Pool(_) => "pool".into(),
+            };
+            newest.insert(key, write);
+        }
+        merged.entries.extend(batch.entries);
+    }
+    merged.writes = newest.into_values().collect();
+    let excess = merged.entries.len().saturating_sub(ENTRIES);
+    merged.entries.drain(..excess);
+    waiting.push(merged);
+}
