@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -19,12 +20,18 @@ use nix::{
     unistd::Uid,
 };
 use rusqlite::Connection;
-use supervisor_core::{Origin, ids::Revision, instance::Boot, view::View};
+use supervisor_core::{
+    Origin,
+    ids::Revision,
+    instance::{Boot, Phase},
+    view::View,
+};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     task::{self, LocalSet},
+    time,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,6 +46,7 @@ use crate::{
     perform::{
         Performer, Surroundings,
         port::{self, Hold, Holder},
+        reap,
         roster::Roster,
         store::{self, Restored, Retention, Store},
         sweep::Sweeper,
@@ -51,6 +59,9 @@ pub use crate::{api::ServeError, perform::store::StoreError};
 
 /// Threads for file work of the driver's hands. More would only fight for the disk and the processors.
 const HELPERS: usize = 4;
+
+/// At the end, file work that hangs is not waited for longer than this. It is safe to break off anywhere.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reports of the store that may wait for the driver.
 const REPORTS: usize = 64;
@@ -133,7 +144,9 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         .max_blocking_threads(HELPERS)
         .build()
         .map_err(|source| DaemonError::Start { part: "the API's runtime", source })?;
-    runtime.block_on(serve(Begun { data_dir, settings, connection, restored, boot }))
+    let outcome = runtime.block_on(serve(Begun { data_dir, settings, connection, restored, boot }));
+    runtime.shutdown_timeout(LAST_PATIENCE);
+    outcome
 }
 
 /// What is known once the store is open.
@@ -166,6 +179,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         boot_began,
         roster: RefCell::new(Roster::new(restored.records.iter())),
         sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
+        deleting: Semaphore::new(1),
     };
     let origin = Origin {
         pool: restored.pool.unwrap_or(settings.pool),
@@ -194,6 +208,8 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     if restored.await.is_ok() {
         end_on_signal(&shutdown)?;
         tokio::spawn(keep_watchdog(beats));
+        let listening = Arc::new(Notify::new());
+        tokio::spawn(announce(Arc::clone(&listening), handle.watch()));
         let context = api::Context {
             handle,
             journal,
@@ -204,9 +220,9 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             epoch,
             shutdown: shutdown.clone(),
         };
-        let served = api::serve(context, || notify(sd_notify::NotifyState::Ready)).await;
-        notify(sd_notify::NotifyState::Stopping);
+        let served = api::serve(context, || listening.notify_one()).await;
         shutdown.cancel();
+        let _ = time::timeout(LAST_PATIENCE, tell_manager(sd_notify::NotifyState::Stopping)).await;
         served?;
     }
     let outcome = driver.join().unwrap_or_else(|_| Err(io::Error::other("the driver panicked")));
@@ -228,15 +244,20 @@ struct Driving {
 
 impl Driving {
     fn run(self, ready: oneshot::Sender<()>) -> io::Result<()> {
+        // Without a driver the API would answer from a view that never changes again.
+        let _ends_all = self.inputs.shutdown.clone().drop_guard();
         let runtime =
             runtime::Builder::new_current_thread().enable_all().max_blocking_threads(HELPERS).build()?;
-        LocalSet::new().block_on(&runtime, async {
-            let performer = Performer::new(self.surroundings, self.store)?;
+        let outcome = LocalSet::new().block_on(&runtime, async {
+            reap::start()?;
+            let performer = Performer::new(self.surroundings, self.store);
             let driver = Driver::restore(self.clock, self.origin, performer, self.published);
             let _ = ready.send(());
             driver.run(self.inputs, || self.pulse.send_replace(())).await;
             Ok(())
-        })
+        });
+        runtime.shutdown_timeout(LAST_PATIENCE);
+        outcome
     }
 }
 
@@ -264,9 +285,11 @@ fn prepare(data_dir: &Path) -> Result<PathBuf, DaemonError> {
     data_dir.canonicalize().map_err(failed)
 }
 
-/// The environment of this process, as far as it is text. What systemd gave to us alone is not for others.
+/// The environment of this process, as far as it is text.
 fn host_environment() -> BTreeMap<String, String> {
-    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// The directory of this executable, where the worker and the built-in gateway are, too.
@@ -289,18 +312,30 @@ fn end_on_signal(shutdown: &CancellationToken) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Tells systemd, if it is there.
-fn notify(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        warn!(%error, "failed to notify the service manager");
+/// Tells systemd, if it is there. A manager that does not read blocks the caller, so that is a helper thread.
+async fn tell_manager(state: sd_notify::NotifyState<'static>) {
+    let tell = task::spawn_blocking(move || {
+        if let Err(error) = sd_notify::notify(&[state]) {
+            warn!(%error, "failed to notify the service manager");
+        }
+    });
+    let _ = tell.await;
+}
+
+/// Says that the supervisor is ready: clients can connect, and it is known of every instance what runs. That takes
+/// no longer than core waits for an adoption.
+async fn announce(listening: Arc<Notify>, mut view: watch::Receiver<Arc<View>>) {
+    listening.notified().await;
+    let adopted = |view: &Arc<View>| view.instances.values().all(|one| *one.phase() != Phase::Adopting);
+    if view.wait_for(adopted).await.is_ok() {
+        tell_manager(sd_notify::NotifyState::Ready).await;
     }
 }
 
-/// Passes the driver's pulse on to systemd's watchdog. Not from the driver's thread: a manager that does not
-/// read would block it.
+/// Passes the driver's pulse on to systemd's watchdog.
 async fn keep_watchdog(mut beats: watch::Receiver<()>) {
     while beats.changed().await.is_ok() {
-        let _ = task::spawn_blocking(|| notify(sd_notify::NotifyState::Watchdog)).await;
+        tell_manager(sd_notify::NotifyState::Watchdog).await;
     }
 }
 
@@ -315,5 +350,6 @@ fn raise_file_limit() {
 
 /// Names this boot of the host; see random(4).
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().into())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().into())
 }

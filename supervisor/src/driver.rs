@@ -125,7 +125,7 @@ impl Driver {
         driver
     }
 
-    /// Runs until the shutdown, or until nobody is left to ask for anything.
+    /// Runs until the shutdown.
     pub(crate) async fn run(mut self, mut inputs: Inputs, pulse: impl Fn()) {
         let mut beat = time::interval(PULSE);
         beat.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -133,12 +133,13 @@ impl Driver {
             let idle = self.idle();
             tokio::select! {
                 biased;
-                () = inputs.shutdown.cancelled() => return,
+                () = inputs.shutdown.cancelled() => break,
+                // Before the work: who is busy is alive.
+                _ = beat.tick() => pulse(),
                 Some(event) = inputs.events.recv() => self.handle(event),
                 Some(report) = inputs.store.recv() => self.handle(stored(report)),
                 Some(submission) = inputs.commands.recv() => self.take(submission),
                 () = time::sleep(idle) => self.handle(Event::Tick),
-                _ = beat.tick() => pulse(),
             }
             for _ in 0..BURST {
                 if let Ok(event) = inputs.events.try_recv() {
@@ -153,6 +154,11 @@ impl Driver {
             }
             self.publish();
         }
+        // Nothing is decided any more. Callers that still wait are told so, and hands that still report are not
+        // waited for by anyone.
+        drop(inputs);
+        self.replies.clear();
+        self.performer.finish().await;
     }
 
     /// Until the next deadline.

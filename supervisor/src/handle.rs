@@ -1,12 +1,18 @@
 //! The door to the driver: commands in, views out. Cheap to clone; usable from any thread.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use supervisor_core::{action::Done, denied::Denied, event::Command, view::View};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time,
+};
 
 /// Commands that may wait for the driver. It takes in thousands a second, so that more would only wait longer.
 pub(crate) const COMMANDS: usize = 256;
+
+/// How long a caller waits among those. The driver takes a command in within microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A command and where its reply goes.
 pub(crate) type Submission = (Command, oneshot::Sender<Result<Done, Denied>>);
@@ -24,7 +30,7 @@ pub enum SubmitError {
     /// Core refused it; nothing has changed.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// Too many commands wait already.
+    /// Too many commands wait, and have waited for long.
     #[error("too many commands are waiting")]
     Overloaded,
     /// The driver has ended. The command may or may not have been done.
@@ -42,10 +48,8 @@ impl Handle {
     /// Gives a command and waits until it is durable, or refused.
     pub async fn submit(&self, command: Command) -> Result<Done, SubmitError> {
         let (reply, outcome) = oneshot::channel();
-        self.commands.try_send((command, reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => SubmitError::Gone,
-        })?;
+        let given = time::timeout(PATIENCE, self.commands.send((command, reply))).await;
+        given.map_err(|_| SubmitError::Overloaded)?.map_err(|_| SubmitError::Gone)?;
         Ok(outcome.await.map_err(|_| SubmitError::Gone)??)
     }
 

@@ -4,13 +4,19 @@ use std::{
     cell::Cell,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
-use supervisor_core::{action::Launch, event::LaunchFailure, failover::Incident, ids::Name, ports::Block};
+use supervisor_core::{
+    action::Launch,
+    event::{Files, LaunchFailure},
+    failover::Incident,
+    ids::Name,
+    ports::Block,
+};
 use supervisor_proto::worker::{self, EnvironmentVariable, LogPolicy};
 use tokio::{sync::OnceCell, task};
 use tracing::{info, warn};
@@ -204,12 +210,25 @@ pub(crate) async fn inform(
     task::spawn_blocking(write).await.unwrap_or(Ok(()))
 }
 
-/// Deletes the directories that the supervisor made for an instance.
-pub(crate) async fn purge(surroundings: &Surroundings, name: &Name) -> io::Result<()> {
+/// Deletes the run directory of an instance that is gone and, if that is wished, all else that the supervisor made
+/// for it.
+pub(crate) async fn delete(
+    surroundings: &Surroundings,
+    name: &Name,
+    run_dir: PathBuf,
+    files: Files,
+) -> io::Result<()> {
     let root = Directories::of(&surroundings.host.control.data_dir, name, None).root;
-    let delete = move || match fs::remove_dir_all(root) {
+    let remove = |directory: PathBuf| match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
+    };
+    // One at a time: launches need the threads that do file work, and a big directory takes seconds. The semaphore
+    // is never closed.
+    let _turn = surroundings.deleting.acquire().await;
+    let delete = move || match files {
+        Files::Keep => remove(run_dir),
+        Files::Purge => remove(run_dir).and_then(|()| remove(root)),
     };
     task::spawn_blocking(delete).await.unwrap_or(Ok(()))
 }

@@ -2,17 +2,17 @@
 
 use std::{
     fs::{self, File},
-    io,
-    os::{
-        fd::AsRawFd,
-        unix::net::{SocketAddr, UnixStream as StdStream},
-    },
+    io::{self, Read},
+    os::{fd::AsRawFd, unix::net::UnixStream as StdStream},
     path::Path,
 };
 
+use nix::errno::Errno;
 use supervisor_proto::{
     frame::{self, FrameError},
-    worker::{Attach, Exited, Order, Report, attach::Role, order::Order as Body},
+    worker::{
+        Attach, Exited, Order, Report, State, attach::Role, order::Order as Body, report::Report as Heard,
+    },
 };
 use tokio::net::UnixStream;
 
@@ -21,6 +21,9 @@ const SOCKET: &str = "worker.sock";
 
 /// The exits that a worker has not been told to forget.
 const EXITS: &str = "exits";
+
+/// Bound of that file: the worker keeps 512 records of less than 100 bytes.
+const MAX_EXITS: u64 = 256 << 10;
 
 /// Read at once. Reports are small; only a `State` with many exits is longer.
 const CHUNK: usize = 4096;
@@ -37,6 +40,26 @@ pub(crate) enum LinkError {
     /// The worker said something that is no frame.
     #[error("failed to understand the worker")]
     Frame(#[from] FrameError),
+    /// The worker obeys somebody else.
+    #[error("the worker refused: {0}")]
+    Refused(String),
+}
+
+impl LinkError {
+    /// Whether it says nothing about the worker, and may be otherwise in a moment: this process lacks
+    /// descriptors or memory, or more callers wait at the worker's socket than it holds.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        let passing =
+            [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
+        error.raw_os_error().is_some_and(|number| passing.contains(&Errno::from_raw(number)))
+    }
+
+    /// Whether nobody listens where the worker would.
+    pub(crate) fn is_absence(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    }
 }
 
 /// A connection to a worker.
@@ -53,15 +76,29 @@ impl Link {
         Ok(Self { stream: UnixStream::from_std(stream)?, inbox: Vec::new() })
     }
 
-    /// Connects to the worker of `run_dir` as its controller.
-    pub(crate) async fn attach(run_dir: &Path, epoch: u64) -> Result<Self, LinkError> {
+    /// Connects to the worker of `run_dir` as its controller, and learns what it does. Waits as long as a stopped
+    /// worker is silent.
+    pub(crate) async fn attach(run_dir: &Path, epoch: u64) -> Result<(Self, State), LinkError> {
         // A path below /proc/self/fd is short, however long that of the run directory is.
         let directory = File::open(run_dir)?;
         let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
-        let stream = StdStream::connect_addr(&SocketAddr::from_pathname(path)?)?;
-        let mut link = Self::new(stream)?;
+        let stream = UnixStream::connect(path).await?;
+        let mut link = Self { stream, inbox: Vec::new() };
         link.send(Body::Attach(Attach { role: Role::Control.into(), epoch })).await?;
-        Ok(link)
+        loop {
+            match link.receive().await?.report {
+                Some(Heard::State(state)) => return Ok((link, state)),
+                Some(Heard::Refused(refused)) => return Err(LinkError::Refused(refused.message)),
+                Some(
+                    Heard::Started(_)
+                    | Heard::SpawnFailed(_)
+                    | Heard::Notified(_)
+                    | Heard::Exited(_)
+                    | Heard::LogDropped(_),
+                )
+                | None => {}
+            }
+        }
     }
 
     /// Sends one order.
@@ -98,10 +135,19 @@ impl Link {
     }
 }
 
+/// Whether a later supervisor would find the worker of `run_dir`.
+pub(crate) fn can_be_found(run_dir: &Path) -> bool {
+    fs::symlink_metadata(run_dir.join(SOCKET)).is_ok()
+}
+
 /// The exits that a dead worker left. A record that its death cut short is not one: the worker reports an exit
 /// only after it has been written.
 pub(crate) fn left_exits(run_dir: &Path) -> Vec<Exited> {
-    let mut bytes = fs::read(run_dir.join(EXITS)).unwrap_or_default();
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(run_dir.join(EXITS)) {
+        // What cannot be read is not there; the exit is then one of unknown status.
+        let _ = file.take(MAX_EXITS).read_to_end(&mut bytes);
+    }
     let mut exits = Vec::new();
     while let Ok(Some(exit)) = frame::decode(&mut bytes) {
         exits.push(exit);
@@ -116,3 +162,6 @@ pub(crate) fn forget_exits(run_dir: &Path) -> io::Result<()> {
         outcome => outcome,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ mod link;
 mod performer;
 pub(crate) mod port;
 mod probe;
-mod reap;
+pub(crate) mod reap;
 pub(crate) mod roster;
 mod spawn;
 pub(crate) mod store;

@@ -1,20 +1,30 @@
 //! Begins actions: finds who is to do each, and hands it over.
 
-use std::{collections::HashMap, io, rc::Rc};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use supervisor_core::{
     action::{Action, Batch},
     event::Event,
     ids::Name,
 };
-use tokio::{sync::mpsc, task};
-use tracing::error;
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    task::{self, JoinHandle},
+    time,
+};
+use tracing::{error, warn};
 
 use super::{
-    Surroundings, launch, probe, reap,
+    Surroundings, launch, probe,
     store::Store,
     worker::{self, Order},
 };
+
+/// At the end, what has been begun has this long to be done.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The task of one instance.
+type Hand = (mpsc::Sender<Order>, JoinHandle<()>);
 
 /// All the hands.
 #[derive(Debug)]
@@ -22,21 +32,15 @@ pub(crate) struct Performer {
     surroundings: Rc<Surroundings>,
     store: Store,
     /// The task of each instance.
-    tasks: HashMap<Name, mpsc::Sender<Order>>,
+    tasks: HashMap<Name, Hand>,
     /// How to ask each instance that has been asked.
     targets: HashMap<Name, launch::Target>,
 }
 
 impl Performer {
-    /// Hands that have done nothing yet. To be called on the driver's runtime.
-    pub(crate) fn new(surroundings: Surroundings, store: Store) -> io::Result<Self> {
-        reap::start()?;
-        Ok(Self {
-            surroundings: Rc::new(surroundings),
-            store,
-            tasks: HashMap::new(),
-            targets: HashMap::new(),
-        })
+    /// Hands that have done nothing yet.
+    pub(crate) fn new(surroundings: Surroundings, store: Store) -> Self {
+        Self { surroundings: Rc::new(surroundings), store, tasks: HashMap::new(), targets: HashMap::new() }
     }
 
     /// Begins one action. A reply is not an effect; the driver keeps those to itself.
@@ -57,9 +61,8 @@ impl Performer {
             Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
             Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
             Action::Forget { name, files } => {
-                self.order(&name, Order::Forget(files));
-                self.tasks.remove(&name);
                 self.targets.remove(&name);
+                self.order(&name, Order::Forget(files));
             }
             Action::Probe { name, incarnation, kind, block, spec } => {
                 let target = self.targets.entry(name.clone()).or_insert_with(launch::Target::new).clone();
@@ -83,14 +86,51 @@ impl Performer {
     }
 
     fn order(&mut self, name: &Name, order: Order) {
-        let surroundings = &self.surroundings;
-        let task = self
-            .tasks
-            .entry(name.clone())
-            .or_insert_with(|| worker::start(name.clone(), Rc::clone(surroundings)));
-        if let Err(refused) = task.try_send(order) {
-            // Core asks again when its deadline has passed.
-            error!(instance = %name, "an order was lost: {refused}");
+        let needed = match &order {
+            Order::Adopt | Order::Launch(_) | Order::Sweep(_) | Order::Forget(_) => true,
+            // About what a task knows. Without one, it has been forgotten.
+            Order::Stop(..) | Order::Kill(_) | Order::Acknowledge(_) | Order::Release | Order::Inform(_) => {
+                false
+            }
+        };
+        if self.tasks.get(name).is_none_or(|(orders, _)| orders.is_closed()) {
+            // Tasks end when their instances are deleted; this is where they are let go.
+            self.tasks.retain(|_, (orders, _)| !orders.is_closed());
+            if !needed {
+                return;
+            }
+            self.tasks.insert(name.clone(), worker::start(name.clone(), Rc::clone(&self.surroundings)));
+        }
+        let Some((orders, _)) = self.tasks.get(name) else { return };
+        match orders.try_send(order) {
+            Ok(()) => {}
+            // Nobody would ask again. There is one for each instance.
+            Err(TrySendError::Full(order @ Order::Forget(_))) => {
+                let orders = orders.clone();
+                task::spawn_local(async move {
+                    let _ = orders.send(order).await;
+                });
+            }
+            // Core asks again, or more harshly, when its deadline has passed.
+            Err(refused) => error!(instance = %name, "an order was lost: {refused}"),
         }
     }
+
+    /// Lets what has been begun be done, so that no worker is left that was to go and nothing is left unwritten.
+    /// What takes longer is the next supervisor's.
+    pub(crate) async fn finish(self) {
+        let hands = self.tasks.into_values().map(|(_, hand)| hand).collect::<Vec<_>>();
+        let all = async {
+            for hand in hands {
+                let _ = hand.await;
+            }
+        };
+        if time::timeout(LAST_PATIENCE, all).await.is_err() {
+            warn!("some instances were in the middle of something; the next supervisor goes on");
+        }
+        self.store.finish();
+    }
 }
+
+#[cfg(test)]
+mod tests;

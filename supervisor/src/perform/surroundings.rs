@@ -3,7 +3,7 @@
 use std::{cell::RefCell, path::PathBuf, sync::Arc};
 
 use supervisor_core::{event::Event, ids::Name, time::Moment};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{roster::Roster, sweep::Sweeper};
 use crate::openclaw::prepare::Host;
@@ -27,6 +27,8 @@ pub(crate) struct Surroundings {
     pub(crate) roster: RefCell<Roster>,
     /// Kills what is left of instances.
     pub(crate) sweeper: Sweeper,
+    /// Held by whoever deletes files.
+    pub(crate) deleting: Semaphore,
 }
 
 impl Surroundings {

@@ -3,7 +3,7 @@
 //! A task is the only one that talks to its instance's worker, so a sweep never meets a launch. It never
 //! decides: what it cannot do, it reports, and core says what comes next.
 
-use std::{fs, io, path::PathBuf, rc::Rc, time::Duration};
+use std::{io, path::PathBuf, rc::Rc, time::Duration};
 
 use supervisor_core::{
     action::Launch,
@@ -15,21 +15,29 @@ use supervisor_proto::worker::{
     self, Acknowledge, Exited, Kill, Quit, Refused, Report, Run, State, Stop, exited::How,
     order::Order as Body, refused::Reason, report::Report as Heard, state::Phase,
 };
-use tokio::{sync::mpsc, task, time};
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinHandle},
+    time,
+};
 use tracing::{debug, warn};
 
 use super::{
     Surroundings,
     launch::{self, Ready},
     link::{self, Link, LinkError},
-    spawn,
+    spawn::{self, SpawnError, Worker},
 };
 
 /// Orders that may wait for one instance's task. Core gives a few per life of an instance.
 const ORDERS: usize = 64;
 
-/// A worker answers within a millisecond; one that takes this long is stopped or stuck.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A worker answers within a millisecond, on a host that swaps within seconds; one that takes this long is stopped
+/// or stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two attempts to reach a worker while this process lacks what it takes.
+const REACH_AGAIN: Duration = Duration::from_millis(50);
 
 /// What one instance's task is told.
 #[derive(Debug)]
@@ -50,17 +58,31 @@ pub(crate) enum Order {
     Sweep(Incarnation),
     /// Its incidents have changed.
     Inform(Vec<Incident>),
-    /// It is deleted. The task ends.
+    /// It is deleted. The task ends, unless there are orders for the next instance of this name already.
     Forget(Files),
 }
 
+/// Whether anything of the instance may be alive that this task has no connection to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    None,
+    Possible,
+}
+
 /// Starts the task of one instance.
-pub(crate) fn start(name: Name, surroundings: Rc<Surroundings>) -> mpsc::Sender<Order> {
+pub(crate) fn start(name: Name, surroundings: Rc<Surroundings>) -> (mpsc::Sender<Order>, JoinHandle<()>) {
     let (orders, inbox) = mpsc::channel(ORDERS);
     let run_dir = surroundings.run_dir(&name);
-    let task = Task { name, run_dir, surroundings, link: None, worker_pid: 0, incarnation: Incarnation(0) };
-    task::spawn_local(task.run(inbox));
-    orders
+    let task = Task {
+        name,
+        run_dir,
+        surroundings,
+        link: None,
+        leftovers: Leftovers::None,
+        worker_pid: 0,
+        incarnation: Incarnation(0),
+    };
+    (orders, task::spawn_local(task.run(inbox)))
 }
 
 struct Task {
@@ -68,6 +90,7 @@ struct Task {
     run_dir: PathBuf,
     surroundings: Rc<Surroundings>,
     link: Option<Link>,
+    leftovers: Leftovers,
     /// The worker's process; 0 until there is one.
     worker_pid: i32,
     /// The newest life that this task knows of.
@@ -85,7 +108,13 @@ impl Task {
                 },
                 order = inbox.recv() => match order {
                     None => return,
-                    Some(Order::Forget(files)) => return self.forget(files).await,
+                    Some(Order::Forget(files)) => {
+                        self.forget(files).await;
+                        // Whoever finds the inbox closed starts another task; on this thread nothing comes between.
+                        if inbox.is_empty() {
+                            return;
+                        }
+                    }
                     Some(order) => self.obey(order).await,
                 },
             }
@@ -93,6 +122,11 @@ impl Task {
     }
 
     async fn obey(&mut self, order: Order) {
+        // The daemon is ending: what is ended now need not be ended later, but nothing is begun.
+        let begins = matches!(order, Order::Adopt | Order::Launch(_) | Order::Sweep(_) | Order::Inform(_));
+        if begins && self.surroundings.events.is_closed() {
+            return;
+        }
         match order {
             Order::Adopt => self.adopt().await,
             Order::Launch(launch) => self.launch(*launch).await,
@@ -129,17 +163,14 @@ impl Task {
     async fn lost(&mut self, error: &LinkError) {
         debug!(instance = %self.name, error = error as &dyn std::error::Error, "lost the worker");
         self.link = None;
+        self.leftovers = Leftovers::Possible;
         self.tell(Event::WorkerLost(self.name.clone(), self.incarnation)).await;
     }
 
     async fn heard(&mut self, report: Report) {
         let name = self.name.clone();
         match report.report {
-            Some(Heard::State(state)) => {
-                for exit in &state.exits {
-                    self.tell(Event::Exited(name.clone(), self.exit(exit))).await;
-                }
-            }
+            Some(Heard::State(state)) => self.tell_exits(&state.exits).await,
             Some(Heard::Started(started)) => {
                 let process = self.process(started.process.unwrap_or_default());
                 self.tell(Event::Launched(name, Incarnation(started.incarnation), process)).await;
@@ -162,26 +193,46 @@ impl Task {
 
     /// Only a refused run needs an answer; a refused stop means that the exit is on its way.
     async fn refused(&mut self, refused: Refused) {
-        let fails = match refused.reason() {
-            Reason::Running | Reason::Locked | Reason::Invalid => refused.incarnation == self.incarnation.0,
-            Reason::StaleIncarnation | Reason::StaleEpoch | Reason::Unspecified => false,
-        };
-        debug!(instance = %self.name, "the worker refused an order: {}", refused.message);
-        if fails {
-            let failure = LaunchFailure::Spawn(refused.message);
-            self.tell(Event::LaunchFailed(self.name.clone(), self.incarnation, failure)).await;
+        let current = refused.incarnation == self.incarnation.0;
+        match refused.reason() {
+            // It runs what core takes for ended, or has run what core takes for new: a sweep ends the difference.
+            Reason::Running => self.lost(&LinkError::Refused(refused.message)).await,
+            Reason::StaleIncarnation if current => self.lost(&LinkError::Refused(refused.message)).await,
+            Reason::Invalid | Reason::Locked if current => {
+                let failure = LaunchFailure::Spawn(refused.message);
+                self.tell(Event::LaunchFailed(self.name.clone(), self.incarnation, failure)).await;
+            }
+            Reason::StaleIncarnation
+            | Reason::Invalid
+            | Reason::Locked
+            | Reason::StaleEpoch
+            | Reason::Unspecified => {
+                debug!(instance = %self.name, "the worker refused an order: {}", refused.message);
+            }
         }
     }
 
     async fn launch(&mut self, launch: Launch) {
         let (name, incarnation) = (self.name.clone(), launch.incarnation);
         self.incarnation = incarnation;
+        self.make_way().await;
         let outcome = match launch::prepare(&self.surroundings, launch).await {
             Ok(ready) => self.run_incarnation(incarnation, ready).await,
             Err(failure) => Err(failure),
         };
         if let Err(failure) = outcome {
             self.tell(Event::LaunchFailed(name, incarnation, failure)).await;
+        }
+    }
+
+    /// Sees to it that there is a worker that can be used, or none.
+    async fn make_way(&mut self) {
+        if self.link.is_some() && !link::can_be_found(&self.run_dir) {
+            warn!(instance = %self.name, "its worker's socket has been deleted; the worker is replaced");
+            self.release().await;
+        }
+        if self.leftovers == Leftovers::Possible {
+            self.clear().await;
         }
     }
 
@@ -199,14 +250,26 @@ impl Task {
             log: Some(ready.log),
             run: Some(run),
         };
-        match spawn::worker(&self.surroundings, &self.name, &self.run_dir, bootstrap).await {
-            Ok(spawn::Worker { link, pid }) => {
-                self.link = Some(link);
-                self.worker_pid = pid;
-                Ok(())
-            }
-            Err(error) => Err(LaunchFailure::Spawn(error.to_string())),
+        let worker = self.start_worker(&bootstrap).await;
+        let Worker { link, pid, exits } = worker.map_err(|error| LaunchFailure::Spawn(error.to_string()))?;
+        self.link = Some(link);
+        self.worker_pid = pid;
+        self.tell_exits(&exits).await;
+        Ok(())
+    }
+
+    /// A new worker. If there is none, nothing of the attempt is alive.
+    async fn start_worker(&mut self, bootstrap: &worker::Bootstrap) -> Result<Worker, SpawnError> {
+        let mut worker = spawn::worker(&self.surroundings, &self.name, &self.run_dir, bootstrap).await;
+        if let Err(SpawnError::Locked(_)) = worker {
+            // Whoever holds the directory is not this task's, so it is nobody's.
+            self.clear().await;
+            worker = spawn::worker(&self.surroundings, &self.name, &self.run_dir, bootstrap).await;
         }
+        if worker.as_ref().is_err_and(SpawnError::leaves_a_process) {
+            self.clear().await;
+        }
+        worker
     }
 
     async fn adopt(&mut self) {
@@ -227,17 +290,19 @@ impl Task {
 
     async fn find_worker(&self) -> Option<(Link, State)> {
         let attach = async {
-            let mut link = Link::attach(&self.run_dir, self.surroundings.epoch).await?;
             loop {
-                if let Some(Heard::State(state)) = link.receive().await?.report {
-                    return Ok::<_, LinkError>((link, state));
+                match Link::attach(&self.run_dir, self.surroundings.epoch).await {
+                    Err(error) if error.is_passing() => time::sleep(REACH_AGAIN).await,
+                    outcome => return outcome,
                 }
             }
         };
         match time::timeout(PATIENCE, attach).await {
             Ok(Ok(found)) => Some(found),
+            Ok(Err(error)) if error.is_absence() => None,
             Ok(Err(error)) => {
-                debug!(instance = %self.name, error = &error as &dyn std::error::Error, "no worker to adopt");
+                let error = &error as &dyn std::error::Error;
+                warn!(instance = %self.name, error, "its worker cannot be adopted and is killed");
                 None
             }
             Err(_) => {
@@ -275,20 +340,40 @@ impl Task {
         }
     }
 
-    /// Lets the worker go, and waits until it has.
+    /// Lets the worker go, and waits until it has. Then nothing of the instance is alive.
     async fn release(&mut self) {
-        let Some(mut link) = self.link.take() else { return };
-        let quit = async {
-            link.send(Body::Quit(Quit {})).await?;
-            loop {
-                link.receive().await?;
+        if let Some(link) = self.link.take() {
+            match time::timeout(PATIENCE, self.dismiss(link)).await {
+                Ok(LinkError::Closed) => {}
+                Ok(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(instance = %self.name, error, "its worker does not let go and is killed");
+                    self.leftovers = Leftovers::Possible;
+                }
+                Err(_) => {
+                    warn!(instance = %self.name, "its worker does not answer and is killed");
+                    self.leftovers = Leftovers::Possible;
+                }
             }
-        };
-        // The loop ends with `Closed`: that is what is waited for.
-        let outcome: Result<Result<(), LinkError>, _> = time::timeout(PATIENCE, quit).await;
-        if outcome.is_err() {
-            warn!(instance = %self.name, "its worker does not let go and is killed");
+        }
+        if self.leftovers == Leftovers::Possible {
             self.clear().await;
+        }
+    }
+
+    /// Tells a worker to quit and hears its last words. `Closed` is as it should be.
+    async fn dismiss(&mut self, mut link: Link) -> LinkError {
+        if let Err(error) = link.send(Body::Quit(Quit {})).await {
+            return error;
+        }
+        loop {
+            match link.receive().await {
+                Ok(Report { report: Some(Heard::Refused(refused)) }) => {
+                    return LinkError::Refused(refused.message);
+                }
+                Ok(report) => self.heard(report).await,
+                Err(error) => return error,
+            }
         }
     }
 
@@ -302,8 +387,15 @@ impl Task {
     }
 
     /// Kills whatever carries the instance's mark; returns when nothing does.
-    async fn clear(&self) {
+    async fn clear(&mut self) {
         self.surroundings.sweeper.sweep(&self.surroundings.mark(&self.name)).await;
+        self.leftovers = Leftovers::None;
+    }
+
+    async fn tell_exits(&self, exits: &[Exited]) {
+        for exit in exits {
+            self.tell(Event::Exited(self.name.clone(), self.exit(exit))).await;
+        }
     }
 
     fn left_exits(&self) -> Vec<Exit> {
@@ -318,13 +410,7 @@ impl Task {
 
     async fn forget(&mut self, files: Files) {
         self.release().await;
-        if let Err(error) = fs::remove_dir_all(&self.run_dir)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(instance = %self.name, %error, "failed to delete its run directory");
-        }
-        if files == Files::Purge
-            && let Err(error) = launch::purge(&self.surroundings, &self.name).await
+        if let Err(error) = launch::delete(&self.surroundings, &self.name, self.run_dir.clone(), files).await
         {
             warn!(instance = %self.name, %error, "failed to delete its files");
         }
