@@ -209,7 +209,7 @@ impl Api {
             .instances
             .values()
             .filter(|other| other.name() != name)
-            .map(|other| (other.name().clone(), self.facts.of(view, other).directories.clone()))
+            .map(|other| (other.name().clone(), self.facts.directories_of(other)))
             .filter(|(_, directories)| directories.layout == Layout::Profile)
             .collect();
         let check = move || {

@@ -1,6 +1,10 @@
 //! From core's view to the contract's messages. Pure, but for facts and figures that others keep.
 
-use std::{cell::OnceCell, collections::HashMap, path::Path};
+use std::{
+    cell::OnceCell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use prost_types::Timestamp;
 use supervisor_core::{
@@ -66,15 +70,17 @@ impl<'a> Scene<'a> {
     pub(super) fn instance(&self, instance: &'a Instance) -> v1::Instance {
         let record = instance.record();
         let fact = self.facts.of(self.view, instance);
+        let places = self.facts.directories(instance, &fact);
+        let status = self.status(instance, &places.config);
         v1::Instance {
             name: record.name.to_string(),
             spec: Some(fact.message.clone()),
             etag: etag(record),
             status: Some(v1::InstanceStatus {
                 runtime: fact.runtime.into(),
-                runtime_note: fact.note.clone(),
-                directories: Some(directories(&fact.directories)),
-                ..self.status(instance, &fact.directories.config)
+                runtime_note: fact.note.to_string(),
+                directories: Some(directories(places)),
+                ..status
             }),
         }
     }
@@ -248,15 +254,17 @@ fn health(instance: &Instance) -> v1::Health {
     }
 }
 
-fn directories(directories: &Directories) -> v1::Directories {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
+fn directories(directories: Directories) -> v1::Directories {
+    let text = |path: PathBuf| {
+        path.into_os_string().into_string().unwrap_or_else(|path| path.to_string_lossy().into_owned())
+    };
     v1::Directories {
-        config: text(&directories.config),
-        state: text(&directories.state),
-        workspace: text(&directories.workspace),
-        home: text(&directories.home),
-        tmp: text(&directories.tmp),
-        logs: text(&directories.logs),
+        config: text(directories.config),
+        state: text(directories.state),
+        workspace: text(directories.workspace),
+        home: text(directories.home),
+        tmp: text(directories.tmp),
+        logs: text(directories.logs),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the shell knows of an instance beyond core's view of it: its spec in the contract's words, its
 //! directories, what its runtime came to.
 //!
-//! That is worked out once for each life of an instance and kept: a list of a thousand instances is then a
-//! matter of copying.
+//! What takes time is worked out once for each life of an instance and kept, so that a list of a thousand
+//! instances is a matter of copying; what is quickly found again is not kept a thousand times.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,7 +31,7 @@ use crate::{
         runtime::{self, Resolved},
     },
     registry,
-    spec::InstanceSpec,
+    spec::{InstanceSpec, Profile},
 };
 
 /// Facts are kept for this many instances more than there are, before those of the deleted ones are dropped.
@@ -44,16 +44,14 @@ const MARK: &str = "OPENCLAWCTL_MARK";
 /// What is known of one life of an instance.
 #[derive(Debug)]
 pub(super) struct Fact {
-    /// What was asked for.
-    pub(super) spec: Arc<InstanceSpec>,
-    /// The same in the contract's words.
+    /// What was asked for, in the contract's words.
     pub(super) message: v1::InstanceSpec,
     /// What the runtime came to.
     pub(super) runtime: v1::Runtime,
     /// What should be known about that choice; empty if nothing.
-    pub(super) note: String,
-    /// Where its files are.
-    pub(super) directories: Directories,
+    pub(super) note: Box<str>,
+    /// The profile that it uses in place.
+    profile: Option<Box<Profile>>,
 }
 
 /// Of which life a fact is. An instance may be deleted and created anew.
@@ -80,6 +78,12 @@ pub(super) struct Surroundings {
     pub(super) withheld: Vec<String>,
     /// Where it is started.
     pub(super) working_directory: PathBuf,
+}
+
+/// What was asked for.
+pub(super) fn spec(instance: &Instance) -> InstanceSpec {
+    // A stored spec that cannot be read keeps the supervisor from starting, so there is none.
+    serde_json::from_str(&instance.record().spec).unwrap_or_default()
 }
 
 impl Facts {
@@ -112,12 +116,21 @@ impl Facts {
     }
 
     fn find_out(&self, instance: &Instance) -> Fact {
-        // A stored spec that cannot be read keeps the supervisor from starting, so there is none.
-        let spec: InstanceSpec = serde_json::from_str(&instance.record().spec).unwrap_or_default();
+        let spec = spec(instance);
         let (runtime, note) = self.runtime(&spec);
-        let directories =
-            Directories::of(&self.host.control.data_dir, instance.name(), spec.profile.as_ref());
-        Fact { message: convert_spec::to_proto(&spec), spec: Arc::new(spec), runtime, note, directories }
+        let profile = spec.profile.clone().map(Box::new);
+        Fact { message: convert_spec::to_proto(&spec), runtime, note: note.into(), profile }
+    }
+
+    /// Where the files of `instance` are, of which `fact` is known.
+    pub(super) fn directories(&self, instance: &Instance, fact: &Fact) -> Directories {
+        Directories::of(&self.host.control.data_dir, instance.name(), fact.profile.as_deref())
+    }
+
+    /// Where they are, for who knows nothing else of it.
+    pub(super) fn directories_of(&self, instance: &Instance) -> Directories {
+        let spec = spec(instance);
+        Directories::of(&self.host.control.data_dir, instance.name(), spec.profile.as_ref())
     }
 
     fn runtime(&self, spec: &InstanceSpec) -> (v1::Runtime, String) {
@@ -132,10 +145,11 @@ impl Facts {
 
     /// The environment that a start of `instance` would give its gateway now. Reads its configuration.
     pub(super) fn surroundings(&self, view: &View, instance: &Instance) -> Surroundings {
-        let fact = self.of(view, instance);
+        let spec = spec(instance);
+        let directories = self.directories_of(instance);
         let (host, beside_daemon) = (&self.host.environment, &self.host.beside_daemon);
-        let runtime = runtime::resolve(&fact.spec, host, beside_daemon).unwrap_or_else(|_| Resolved {
-            kind: registry::kind(&fact.spec, host, beside_daemon),
+        let runtime = runtime::resolve(&spec, host, beside_daemon).unwrap_or_else(|_| Resolved {
+            kind: registry::kind(&spec, host, beside_daemon),
             program: PathBuf::new(),
             args: Vec::new(),
             note: None,
@@ -143,32 +157,32 @@ impl Facts {
         });
         let incidents: Vec<_> = view
             .stands_in_for(instance)
-            .map(|(primary, stand_in)| self.describe(view, primary, &stand_in.incident))
+            .map(|(primary, stand_in)| self.describe(primary, &stand_in.incident))
             .collect();
-        let incident_file = incident::file(&fact.directories.root);
+        let incident_file = incident::file(&directories.root);
         let mut variables = environment(&Ingredients {
             host: &self.host.environment,
             name: instance.name(),
-            directories: &fact.directories,
+            directories: &directories,
             block: instance.record().block,
-            added: &fact.spec.env,
+            added: &spec.env,
             runtime: &runtime,
             mark: "",
             control: &self.host.control,
             // A start would refuse a configuration that cannot be read.
-            discovery: declared_discovery(&fact.directories.config).unwrap_or(Discovery::Quiet),
+            discovery: declared_discovery(&directories.config).unwrap_or(Discovery::Quiet),
             incidents: &incidents,
             incident_file: &incident_file,
         });
         variables.remove(MARK);
         let withheld = withheld(&variables);
         variables.retain(|name, _| !withheld.contains(name));
-        Surroundings { variables, withheld, working_directory: fact.directories.home.clone() }
+        Surroundings { variables, withheld, working_directory: directories.home }
     }
 
     /// An incident as far as the environment tells of it.
-    fn describe(&self, view: &View, primary: &Instance, incident: &Incident) -> incident::Incident {
-        let directories = &self.of(view, primary).directories;
+    fn describe(&self, primary: &Instance, incident: &Incident) -> incident::Incident {
+        let directories = self.directories_of(primary);
         incident::Incident {
             number: incident.number,
             primary: incident.primary.clone(),
@@ -176,9 +190,9 @@ impl Facts {
             reason: incident.cause.to_string(),
             last_exit: incident.last_exit.as_ref().map(ToString::to_string),
             log: Vec::new(),
-            config: directories.config.clone(),
+            config: directories.config,
             config_revision: None,
-            state_dir: directories.state.clone(),
+            state_dir: directories.state,
             port: primary.record().block.base,
         }
     }

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     context::{Api, deadline},
+    facts,
     status::Refusal,
     wait::Awaited,
 };
@@ -79,17 +80,15 @@ fn shown(change: &Change) -> FleetChange {
 }
 
 /// The registry's instances, by name.
-fn registered(api: &Api, view: &View) -> Vec<(Name, InstanceSpec)> {
+fn registered(view: &View) -> Vec<(Name, InstanceSpec)> {
     let instances = view.instances.values().filter(|instance| instance.record().deleting.is_none());
-    instances
-        .map(|instance| (instance.name().clone(), InstanceSpec::clone(&api.facts.of(view, instance).spec)))
-        .collect()
+    instances.map(|instance| (instance.name().clone(), facts::spec(instance))).collect()
 }
 
 impl Api {
     /// What would make the registry agree with the file.
     async fn planned(&self, request: &ApplyFleetRequest, view: &View) -> Result<Vec<Change>, Refusal> {
-        let current = registered(self, view);
+        let current = registered(view);
         let (pool, unnamed) = (view.pool, if request.prune { Unnamed::Delete } else { Unnamed::Keep });
         let known: BTreeSet<Name> = match unnamed {
             Unnamed::Keep => current.iter().map(|(name, _)| name.clone()).collect(),
@@ -180,7 +179,7 @@ impl Api {
     fn export(&self) -> Result<String, Refusal> {
         let view = self.handle.view();
         let pool = Some(view.pool).filter(|pool| *pool != Pool::default());
-        let fleet = Fleet { pool, instances: registered(self, &view) };
+        let fleet = Fleet { pool, instances: registered(&view) };
         fleet::export(&fleet).map_err(|error| Refusal::storage(&error))
     }
 }

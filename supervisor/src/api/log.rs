@@ -135,7 +135,7 @@ impl LogService for Logs {
         let wanted = self::request(&name, &asked)?;
         let directory = {
             let view = self.0.handle.view();
-            self.0.facts.of(&view, known(&view, &name)?).directories.logs.clone()
+            self.0.facts.directories_of(known(&view, &name)?).logs
         };
         let place = (name.clone(), directory.clone());
         let reader = aside(&name, move || Reader::open(&place.0, place.1, &wanted)).await?;

@@ -13,7 +13,7 @@ use supervisor_proto::v1;
 use super::{
     context::{Api, known},
     convert::etag,
-    convert_spec,
+    convert_spec, facts,
     status::{Fault, Refusal},
 };
 use crate::spec::{InstanceSpec, Violation};
@@ -102,9 +102,9 @@ impl Api {
         if !request.etag.is_empty() && request.etag != etag(record) {
             return Err(Denied::StaleGeneration(name.clone()).into());
         }
-        let current = &self.facts.of(&view, instance).spec;
-        let spec = convert_spec::masked(current, update, request.update_mask.as_ref()).map_err(faults)?;
-        if spec == **current && record.deleting.is_none() {
+        let current = facts::spec(instance);
+        let spec = convert_spec::masked(&current, update, request.update_mask.as_ref()).map_err(faults)?;
+        if spec == current && record.deleting.is_none() {
             return Ok(v1::UpdateInstanceResponse { instance: self.shown(name), revision: view.revision.0 });
         }
         self.keep_apart(&view, name, &spec).await?;
