@@ -73,32 +73,32 @@ pub(crate) fn access(path: &str) -> Option<Access> {
     METHODS.iter().find(|(known, _)| *known == path).map(|(_, access)| *access)
 }
 
-/// Admits the user the supervisor runs as, and root, to everything, and nobody else to anything.
+/// Admits two users to everything, and nobody else to anything.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
-    owner: u32,
+    admitted: [u32; 2],
 }
 
 impl Gate {
-    /// For the user of this process.
+    /// For the user the supervisor runs as, and root.
     pub(crate) fn own() -> Self {
-        Self::of(geteuid().as_raw())
+        const ROOT: u32 = 0;
+        Self::of([geteuid().as_raw(), ROOT])
     }
 
-    /// For user `owner`.
-    pub(crate) fn of(owner: u32) -> Self {
-        Self { owner }
+    /// For these users.
+    pub(crate) fn of(admitted: [u32; 2]) -> Self {
+        Self { admitted }
     }
 
     fn check(&self, path: &str, peer: Option<&UdsConnectInfo>) -> Result<(), Status> {
-        const ROOT: u32 = 0;
         let Some(access) = access(path) else {
             return Err(Status::new(Code::Unimplemented, format!("there is no method {path}.")));
         };
         let uid = peer.and_then(|peer| peer.peer_cred.as_ref()).map(|credentials| credentials.uid());
         match access {
             Access::Read | Access::Operate | Access::Administer
-                if uid == Some(ROOT) || uid == Some(self.owner) =>
+                if uid.is_some_and(|uid| self.admitted.contains(&uid)) =>
             {
                 Ok(())
             }

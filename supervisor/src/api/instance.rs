@@ -21,6 +21,10 @@ use super::{
 /// Pages of `ListInstances`.
 const PAGES: Sizes = Sizes { usual: 1_000, most: 1_000 };
 
+/// A page ends before its specs are larger than this, so that its message stays below the 4 MiB that gRPC clients
+/// take by default.
+const PAGE_BYTES: usize = 2 << 20;
+
 /// The service.
 #[derive(Debug, Clone)]
 pub(super) struct Instances(pub(super) Arc<Api>);
@@ -55,14 +59,20 @@ impl Instances {
         let scene = self.0.scene(&view, Extent::Many);
         let begin = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let rest = view.instances.range::<str, _>((begin, Bound::Unbounded));
-        // One more than the page has, to know whether there is another page.
-        let mut instances: Vec<_> = rest
-            .map(|(_, instance)| scene.instance(instance))
-            .filter(|instance| filter.admits(instance))
-            .take(size.saturating_add(1))
-            .collect();
-        let more = instances.len() > size;
-        instances.truncate(size);
+        let mut instances = Vec::new();
+        let (mut bytes, mut more) = (0, false);
+        for (_, instance) in rest {
+            let shown = scene.instance(instance);
+            if !filter.admits(&shown) {
+                continue;
+            }
+            bytes += instance.record().spec.len();
+            if instances.len() == size || bytes > PAGE_BYTES && !instances.is_empty() {
+                more = true;
+                break;
+            }
+            instances.push(shown);
+        }
         let last = instances.last().filter(|_| more);
         let next_page_token = last.map(|last| page::token(conditions, &last.name)).unwrap_or_default();
         Ok(v1::ListInstancesResponse { instances, next_page_token, revision: view.revision.0 })

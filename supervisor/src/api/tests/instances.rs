@@ -298,6 +298,27 @@ async fn lists_come_in_pages_and_are_filtered() {
 }
 
 #[tokio::test]
+async fn a_page_of_bulky_specs_is_shorter() {
+    let server = Server::start().await;
+    let args = vec!["x".repeat(30_000); 30];
+    for number in 0..4 {
+        let spec = InstanceSpec {
+            runtime: Runtime::Command.into(),
+            program: "/bin/true".into(),
+            args: args.clone(),
+            ..Default::default()
+        };
+        server.create(&format!("i{number}"), spec).await;
+    }
+    let page = ListInstancesRequest::default();
+    let first = within(server.instances().list_instances(page.clone())).await.unwrap().into_inner();
+    assert_eq!(first.instances.len(), 2);
+    let page = ListInstancesRequest { page_token: first.next_page_token, ..page };
+    let second = within(server.instances().list_instances(page)).await.unwrap().into_inner();
+    assert_eq!((second.instances.len(), second.next_page_token.as_str()), (2, ""));
+}
+
+#[tokio::test]
 async fn a_failover_by_hand_lasts_until_the_failback() {
     let server = Server::start().await;
     let mut client = server.instances();
