@@ -54,7 +54,7 @@ async fn a_stop_leaves_nothing_of_a_stubborn_gateway_behind() {
     let stopped = host.down("stubborn").await;
     assert_eq!(stopped.phase(), Phase::Stopped);
     assert!(!is_alive(running.pid) && !is_alive(grandchild));
-    assert_eq!(host.processes_of("stubborn"), Vec::<i32>::new());
+    assert_eq!(host.processes_of("stubborn").len(), 0);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "each test file uses its part of this")]
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -16,6 +17,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rusqlite::Connection;
 use supervisor_proto::v1::{
     self, Instance, InstanceSpec, InstanceStatus, Phase, Role, event_service_client::EventServiceClient,
     fleet_service_client::FleetServiceClient, instance_service_client::InstanceServiceClient,
@@ -126,6 +128,13 @@ impl Host {
             .await
     }
 
+    /// A client, if the supervisor lives.
+    pub(crate) async fn try_instances(
+        &self,
+    ) -> Result<InstanceServiceClient<Channel>, tonic::transport::Error> {
+        Ok(InstanceServiceClient::new(self.channel().await?))
+    }
+
     pub(crate) async fn instances(&self) -> InstanceServiceClient<Channel> {
         InstanceServiceClient::new(self.channel().await.unwrap())
     }
@@ -210,16 +219,19 @@ impl Host {
         until(what, async || self.events().await.into_iter().find(&is)).await
     }
 
-    /// The mark of every process of an instance.
-    pub(crate) fn processes_of(&self, name: &str) -> Vec<i32> {
-        let marks = format!("/{name}");
-        let data_dir = self.data_dir();
-        let own = |environment: &str| {
-            let variable = |name: &str| environment.split('\0').find_map(|line| line.strip_prefix(name));
-            variable("OPENCLAWCTL_MARK=").is_some_and(|mark| mark.ends_with(&marks))
-                && variable("OPENCLAWCTL_DATA_DIR=").is_none_or(|directory| Path::new(directory) == data_dir)
-        };
-        processes().filter(|pid| own(&environment(*pid))).collect()
+    /// What every process of an instance carries in its environment.
+    pub(crate) fn mark(&self, name: &str) -> String {
+        let db = Connection::open(self.data_dir().join("supervisor.db")).unwrap();
+        let store: String =
+            db.query_row("SELECT value FROM meta WHERE key = 'id'", [], |row| row.get(0)).unwrap();
+        format!("{store}/{name}")
+    }
+
+    /// All living processes that carry an instance's mark, its worker included.
+    pub(crate) fn processes_of(&self, name: &str) -> BTreeSet<i32> {
+        let mark = format!("OPENCLAWCTL_MARK={}", self.mark(name));
+        let carries = |pid: &i32| environment(*pid).split('\0').any(|variable| variable == mark);
+        processes().filter(|pid| carries(pid) && is_alive(*pid)).collect()
     }
 }
 

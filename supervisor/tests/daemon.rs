@@ -1,0 +1,139 @@
+//! How the daemon begins and ends: with real processes.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::net::UnixDatagram,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use supervisor_proto::v1::Phase;
+use support::{Host, at_once, builtin, is_alive, program, shell, until};
+
+/// More than the daemon's own bounds together, on a loaded machine.
+const PROMPT: Duration = Duration::from_secs(20);
+
+/// A process that does not outlive its test.
+struct Guarded(Child);
+
+impl Guarded {
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+#[tokio::test]
+async fn a_stopped_watcher_does_not_keep_the_daemon_from_ending() {
+    let mut host = Host::start().await;
+    host.create("main", at_once(builtin())).await;
+    let running = host.up("main").await;
+    let mut watcher = Command::new(program("openclawctl"))
+        .arg("--data-dir")
+        .arg(host.data_dir())
+        .args(["events", "-f"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Guarded)
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(watcher.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty(), "it watches");
+    signal(watcher.pid(), Signal::SIGSTOP);
+    let supervisor = host.supervisor_pid();
+    let asked = Instant::now();
+    signal(supervisor, Signal::SIGTERM);
+    until("the supervisor has ended", async || (!is_alive(supervisor)).then_some(())).await;
+    assert!(asked.elapsed() < PROMPT, "{:?}", asked.elapsed());
+    assert!(is_alive(running.pid));
+    host.start_supervisor().await;
+    assert_eq!(host.wait_ready("main").await.pid, running.pid);
+}
+
+#[tokio::test]
+async fn the_daemon_ends_while_a_worker_is_stopped() {
+    let host = Host::start().await;
+    host.create("main", shell("exec sleep 86400")).await;
+    let running = host.up("main").await;
+    signal(running.worker_pid, Signal::SIGSTOP);
+    let supervisor = host.supervisor_pid();
+    let asked = Instant::now();
+    signal(supervisor, Signal::SIGTERM);
+    until("the supervisor has ended", async || (!is_alive(supervisor)).then_some(())).await;
+    assert!(asked.elapsed() < PROMPT, "{:?}", asked.elapsed());
+}
+
+/// Reads what the daemon tells its service manager, until it has said this.
+async fn told(manager: &UnixDatagram, what: &str) {
+    until(what, async || {
+        let mut message = [0; 512];
+        let length = manager.recv(&mut message).ok()?;
+        let text = String::from_utf8_lossy(&message[..length]).into_owned();
+        text.lines().any(|line| line == what).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn systemd_is_told_when_everything_is_adopted_and_no_gateway_learns_of_systemd() {
+    let mut host = Host::start().await;
+    host.create("main", at_once(builtin())).await;
+    host.create("stuck", at_once(shell("exec sleep 86400"))).await;
+    host.up("main").await;
+    let stuck = host.up("stuck").await;
+    host.kill_supervisor();
+    // This one takes a while to adopt.
+    signal(stuck.worker_pid, Signal::SIGSTOP);
+
+    let path = host.directory.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let log = fs::File::create(host.directory.path().join("notified.log")).unwrap();
+    let supervisor = host
+        .supervisor_command()
+        .env("NOTIFY_SOCKET", &path)
+        .env("INVOCATION_ID", "0123456789abcdef0123456789abcdef")
+        .stderr(log)
+        .spawn()
+        .map(Guarded)
+        .unwrap();
+    told(&manager, "READY=1").await;
+    for name in ["main", "stuck"] {
+        let status = host.status(name).await;
+        assert_ne!(status.phase(), Phase::Adopting, "{name}");
+    }
+    host.wait_ready("stuck").await;
+    host.create("fresh", shell("exec sleep 86400")).await;
+    host.up("fresh").await;
+    for name in ["main", "stuck", "fresh"] {
+        let status = host.wait_ready(name).await;
+        for pid in [status.pid, status.worker_pid] {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+            let environment = String::from_utf8_lossy(&environment).into_owned();
+            assert!(!environment.contains(path.to_str().unwrap()), "{name}, process {pid}: {environment}");
+            assert!(!environment.contains("INVOCATION_ID"), "{name}, process {pid}: {environment}");
+        }
+    }
+    told(&manager, "WATCHDOG=1").await;
+    signal(supervisor.pid(), Signal::SIGTERM);
+    told(&manager, "STOPPING=1").await;
+    until("the supervisor has ended", async || (!is_alive(supervisor.pid())).then_some(())).await;
+}
