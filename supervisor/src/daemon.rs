@@ -69,6 +69,10 @@ const REPORTS: usize = 64;
 /// The worker, installed beside the daemon.
 const WORKER: &str = "gateway-worker";
 
+/// Files that make a data directory known as one: settings, store, and the log of a supervisor that a client
+/// started.
+const OURS: [&str; 3] = [settings::FILE, store::FILE, "supervisor.log"];
+
 /// What the daemon is told.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -88,6 +92,14 @@ pub enum DaemonError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It is something else, open to others, and would be closed to them.
+    #[error(
+        "`{path}` holds other things than a supervisor's and is open to other users; name a directory for the supervisor alone"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
     },
     /// Another supervisor has it.
     #[error(transparent)]
@@ -225,6 +237,11 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         let _ = time::timeout(LAST_PATIENCE, tell_manager(sd_notify::NotifyState::Stopping)).await;
         served?;
     }
+    join(driver)
+}
+
+/// Waits for the driver's end.
+fn join(driver: thread::JoinHandle<io::Result<()>>) -> Result<(), DaemonError> {
     let outcome = driver.join().unwrap_or_else(|_| Err(io::Error::other("the driver panicked")));
     outcome.map_err(|source| DaemonError::Start { part: "the driver", source })?;
     info!("ended; gateways run on");
@@ -281,8 +298,20 @@ fn host(data_dir: PathBuf) -> Host {
 fn prepare(data_dir: &Path) -> Result<PathBuf, DaemonError> {
     let failed = |source| DaemonError::DataDir { path: data_dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-    fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    let open_to_others = fs::metadata(data_dir).map_err(failed)?.permissions().mode() & 0o077 != 0;
+    if open_to_others {
+        if !is_ours(data_dir).map_err(failed)? {
+            return Err(DaemonError::Foreign { path: data_dir.to_owned() });
+        }
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
     data_dir.canonicalize().map_err(failed)
+}
+
+/// Whether a directory that others use would not miss their access: it is empty, or has something of ours.
+fn is_ours(directory: &Path) -> io::Result<bool> {
+    let ours = OURS.iter().any(|file| directory.join(file).exists());
+    Ok(ours || fs::read_dir(directory)?.next().is_none())
 }
 
 /// The environment of this process, as far as it is text.

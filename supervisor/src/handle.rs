@@ -65,3 +65,6 @@ impl Handle {
         self.view.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

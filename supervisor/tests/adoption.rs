@@ -1,5 +1,7 @@
 //! What a supervisor finds when it comes back, and what it makes of it: with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};

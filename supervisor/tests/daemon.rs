@@ -1,11 +1,13 @@
 //! How the daemon begins and ends: with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -66,6 +68,21 @@ async fn a_stopped_watcher_does_not_keep_the_daemon_from_ending() {
     assert!(is_alive(running.pid));
     host.start_supervisor().await;
     assert_eq!(host.wait_ready("main").await.pid, running.pid);
+}
+
+#[test]
+fn a_directory_that_others_use_is_not_closed_to_them() {
+    let directory = tempfile::TempDir::new().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(directory.path().join("dear to somebody"), "").unwrap();
+    let mut daemon = Command::new(program("openclaw-supervisor"));
+    let refused = daemon.arg("--data-dir").arg(directory.path()).output().unwrap();
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains(directory.path().to_str().unwrap()), "{said}");
+    let mode = fs::metadata(directory.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Orders and their outcomes, also where something is in their way: with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::{

@@ -80,3 +80,6 @@ impl Roster {
         Arc::clone(all)
     }
 }
+
+#[cfg(test)]
+mod tests;

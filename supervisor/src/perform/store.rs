@@ -26,7 +26,7 @@ use writer::{Queue, Writer};
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the file is, below the data directory.
-const FILE: &str = "supervisor.db";
+pub(crate) const FILE: &str = "supervisor.db";
 
 /// The version of the tables below.
 const SCHEMA: i64 = 1;

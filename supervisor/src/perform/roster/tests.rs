@@ -1,0 +1,60 @@
+use supervisor_core::{failover::Standing, ids::Incarnation, ports::Pool, record::Wish, time::Moment};
+
+use super::*;
+
+fn record(name: &str, base: u16, spec: &str) -> Record {
+    Record {
+        name: Name::new(name).unwrap(),
+        spec: spec.into(),
+        generation: 1,
+        block: Block::at(base).unwrap(),
+        previous_base: None,
+        wish: Wish::Up,
+        reserved: Incarnation(100),
+        launched: Incarnation(0),
+        seen: Incarnation(0),
+        observed: 0,
+        gave_up: None,
+        standing: Standing::Own,
+        deleting: None,
+        created: Moment(0),
+    }
+}
+
+fn names(roster: &mut Roster) -> Vec<String> {
+    roster.neighbours().iter().map(|neighbour| neighbour.name.to_string()).collect()
+}
+
+#[test]
+fn neighbours_follow_every_change() {
+    let main = record("main", 18_789, "{}");
+    let mut roster = Roster::new([&main].into_iter());
+    assert_eq!(names(&mut roster), ["main"]);
+    roster.note(&Write::Put(record("rescue", 19_789, "{}")));
+    assert_eq!(names(&mut roster), ["main", "rescue"]);
+    roster.note(&Write::Put(record("main", 20_789, "{}")));
+    let moved = roster.neighbours().iter().find(|one| one.name == main.name).map(|one| one.block.base);
+    assert_eq!(moved, Some(20_789));
+    roster.note(&Write::Remove(main.name));
+    assert_eq!(names(&mut roster), ["rescue"]);
+}
+
+#[test]
+fn a_record_that_changes_nothing_here_makes_no_new_list() {
+    let main = record("main", 18_789, "{}");
+    let mut roster = Roster::new([&main].into_iter());
+    let before = roster.neighbours();
+    // As every restart of an instance writes one.
+    roster.note(&Write::Put(Record { launched: Incarnation(7), ..main }));
+    roster.note(&Write::Pool(Pool { first: 18_789, last: 32_767 }));
+    assert!(Arc::ptr_eq(&before, &roster.neighbours()));
+}
+
+#[test]
+fn a_spec_that_cannot_be_read_leaves_what_was_known() {
+    let main = record("main", 18_789, "{}");
+    let mut roster = Roster::new([&main].into_iter());
+    let before = Arc::clone(&roster.get(&main.name).unwrap().spec);
+    roster.note(&Write::Put(record("main", 18_789, "not json")));
+    assert_eq!(roster.get(&main.name).unwrap().spec, before);
+}
