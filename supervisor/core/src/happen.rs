@@ -204,15 +204,14 @@ impl Instance {
     }
 
     pub(crate) fn on_worker_lost(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation) {
-        if incarnation != self.incarnation || self.launching == Launching::Held {
+        // Before the adoption is answered, the worker's number is not known.
+        let current = incarnation == self.incarnation || self.awaits_adoption();
+        if !current || self.launching == Launching::Held {
             return self.stale(turn, incarnation);
         }
         match &self.phase {
-            Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy => {
-                self.note(turn, Kind::WorkerLost);
-                self.launching = Launching::No;
-                self.death = Some(Cause::WorkerLost);
-                self.sweep(turn, Then::Recover(Cause::WorkerLost));
+            Phase::Adopting | Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy => {
+                self.lose(turn);
             }
             Phase::Stopping { then, means: Means::Grace(_) | Means::Kill } => {
                 let then = then.clone();
@@ -221,10 +220,17 @@ impl Instance {
             }
             Phase::Stopping { means: Means::Sweep, .. }
             | Phase::Stopped
-            | Phase::Adopting
             | Phase::Backoff { .. }
             | Phase::Failed { .. } => {}
         }
+    }
+
+    /// Its worker is of no use any more: what is left is killed, and its death counts from now.
+    fn lose(&mut self, turn: &mut Turn<'_>) {
+        self.note(turn, Kind::WorkerLost);
+        self.launching = Launching::No;
+        self.death = Some(Cause::WorkerLost);
+        self.sweep(turn, Then::Recover(Cause::WorkerLost));
     }
 
     pub(crate) fn on_swept(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation) {
@@ -335,11 +341,7 @@ impl Instance {
     pub(crate) fn on_deadline(&mut self, turn: &mut Turn<'_>) {
         match &self.phase {
             Phase::Stopped => {}
-            Phase::Adopting => {
-                self.note(turn, Kind::WorkerLost);
-                self.death = Some(Cause::WorkerLost);
-                self.sweep(turn, Then::Recover(Cause::WorkerLost));
-            }
+            Phase::Adopting => self.lose(turn),
             Phase::Spawning => {
                 if let Launching::Ordered(at) = self.launching
                     && at + ANSWER_LIMIT <= turn.now

@@ -371,3 +371,26 @@ fn a_rescue_found_ready_for_one_primary_is_not_restarted_for_another() {
     let away = |standing: &str| standing == "away rescue";
     assert!(!(phase != "ready" && (away(&standings.0) || away(&standings.1))), "{phase}: {standings:?}");
 }
+
+#[test]
+fn an_exit_learned_in_an_adoption_is_durable_before_it_is_acknowledged() {
+    let mut world = World::ready(plain());
+    world.crash(Boot::Same);
+    world.disk(Disk::Stuck);
+    world.adopted_dead("main", 3);
+    assert_eq!(world.orders("main"), ["adopt"]);
+    world.disk(Disk::Prompt);
+    assert_eq!(world.orders("main"), ["acknowledge #1"]);
+    assert_eq!(world.durable.records[&name("main")].seen, Incarnation(1));
+}
+
+#[test]
+fn a_worker_lost_before_its_adoption_is_answered_is_not_adopted() {
+    let mut world = World::ready(plain());
+    world.crash(Boot::Same);
+    world.worker_lost("main");
+    assert_eq!(world.orders("main"), ["adopt", "sweep #1"]);
+    world.adopted_alive("main");
+    world.swept("main");
+    assert_eq!(world.phase("main"), "backoff");
+}

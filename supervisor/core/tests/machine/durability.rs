@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use supervisor_core::{
-    event::{Command, Event, ExitStatus, Files, Manner},
+    event::{Command, Event, ExitStatus, Files, LaunchFailure, Manner, Process},
     ids::{Incarnation, Revision},
     instance::Boot,
     journal::Kind,
@@ -138,8 +138,11 @@ fn reports_about_a_launch_that_has_not_left_change_nothing() {
     world.disk(Disk::Stuck);
     world.submit(start("main"));
     let exit = world.exit("main", ExitStatus::Code(1));
+    let process = Process { pid: 7, worker_pid: 6, started: world.now };
     world.tell(Event::Exited(name("main"), exit));
     world.worker_lost("main");
+    world.tell(Event::Launched(name("main"), Incarnation(1), process));
+    world.tell(Event::LaunchFailed(name("main"), Incarnation(1), LaunchFailure::NoAnswer));
     assert_eq!(world.phase("main"), "spawning (held)");
     world.disk(Disk::Prompt);
     assert_eq!(world.orders("main"), ["launch #1"]);
@@ -256,4 +259,18 @@ fn a_cold_rescue_that_is_called_on_a_stuck_disk_starts() {
     world.disk(Disk::Stuck);
     world.exits("main", 1);
     assert_eq!(world.orders("rescue"), ["inform of main", "launch #1 for main"]);
+}
+
+#[test]
+fn a_reservation_counts_only_once_it_is_durable() {
+    let mut world = World::of(&[("main", with(plain(), |p| p.restart.initial_delay = Duration::ZERO))]);
+    world.up("main");
+    world.crash(Boot::Same);
+    world.disk(Disk::Stuck);
+    world.adopted_dead("main", 1);
+    assert_eq!(world.phase("main"), "spawning (held)");
+    world.tell(Event::Stored(world.durable.revision));
+    assert_eq!(world.phase("main"), "spawning (held)");
+    world.disk(Disk::Prompt);
+    assert_eq!(world.phase("main"), "spawning");
 }

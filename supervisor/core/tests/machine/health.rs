@@ -62,10 +62,10 @@ fn progress_gives_a_start_more_time_but_not_for_ever() {
 
 #[test]
 fn a_startup_probe_that_is_never_answered_is_asked_again() {
-    let mut world = World::of(&[("main", with(probed(), |p| p.health.startup_deadline = seconds(30)))]);
+    let mut world = World::of(&[("main", with(watched(), |p| p.health.startup = Startup::Probe))]);
     world.launched("main");
-    world.after(seconds(29));
-    assert_eq!(world.phase("main"), "starting");
+    world.after(seconds(7));
+    assert_eq!(world.orders("main"), ["probe #1 startup", "probe #1 startup"]);
     world.probed("main", good());
     assert_eq!(world.phase("main"), "ready");
 }

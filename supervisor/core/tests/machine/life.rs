@@ -266,6 +266,17 @@ fn a_launch_that_fails_during_its_sweep_waits_for_the_sweep() {
 }
 
 #[test]
+fn a_launch_that_fails_after_its_stop_was_overdue_waits_for_the_sweep() {
+    let mut world = World::of(&[("main", plain())]);
+    world.stop("main").unwrap();
+    world.after(seconds(20));
+    world.launch_fails("main", LaunchFailure::Spawn("gone".into()));
+    assert_eq!(world.phase("main"), "stopping (sweep)");
+    world.swept("main");
+    assert_eq!(world.phase("main"), "stopped");
+}
+
+#[test]
 fn a_lost_worker_is_swept_away_before_the_next_start() {
     let mut world = World::ready(plain());
     world.worker_lost("main");

@@ -7,4 +7,5 @@ mod failover;
 mod health;
 mod life;
 mod phases;
+mod properties;
 mod support;

@@ -23,7 +23,7 @@ use supervisor_core::{
     journal::{Entry, Kind},
     policy::{OnPrimaryDeath, Policy, Standby, Startup},
     ports::Pool,
-    record::Record,
+    record::{Record, Wish},
     time::Moment,
     view::View,
 };
@@ -60,6 +60,7 @@ pub(crate) struct World {
     lives: BTreeMap<Name, (Incarnation, Process)>,
     replies: BTreeMap<CommandId, Result<Done, Denied>>,
     commands: u64,
+    max_instances: usize,
     view: View,
 }
 
@@ -147,6 +148,7 @@ impl World {
             lives: BTreeMap::new(),
             replies: BTreeMap::new(),
             commands: 0,
+            max_instances,
             view: View::default(),
         };
         world.take_in(actions);
@@ -227,6 +229,7 @@ impl World {
     fn check_launch(&mut self, launch: &Launch) {
         let record = self.durable.records.get(&launch.name).expect("what is launched is durable");
         assert!(launch.incarnation <= record.reserved, "{launch:?} has a number that is not durable");
+        assert_eq!(record.wish, Wish::Up, "{launch:?} is against its wish");
         let alive = self.lives.get(&launch.name);
         assert!(alive.is_none(), "{launch:?} while {alive:?} is alive");
         self.launches.insert(launch.name.clone(), launch.clone());
@@ -413,7 +416,7 @@ impl World {
         let origin = Origin {
             records: records.map(with_policy).collect(),
             pool: self.durable.pool,
-            max_instances: 100,
+            max_instances: self.max_instances,
             revision: self.durable.revision,
             boot,
             seed: 2,
@@ -454,6 +457,11 @@ impl World {
     pub(crate) fn adopted_gone(&mut self, who: &str) {
         self.lives.remove(who);
         self.adopted(who, Found::Nothing, vec![]);
+    }
+
+    /// It is found as it is.
+    pub(crate) fn adopt_as_it_is(&mut self, who: &str) {
+        if self.lives.contains_key(who) { self.adopted_alive(who) } else { self.adopted_gone(who) }
     }
 
     // What is seen.
