@@ -1,22 +1,17 @@
 //! What must never be, and what must come about, seen from outside of core.
 
-use std::collections::VecDeque;
-
 use supervisor_core::{
     Supervisor,
-    action::Action,
     event::ExitStatus,
     failover::{Cause, Standing},
     ids::{CommandId, Incarnation, Name, Revision},
     instance::{Goal, Instance, Phase},
-    invariant,
-    journal::Kind,
     policy::Failback,
     record::Wish,
     time::Moment,
 };
 
-use crate::world::{Epoch, World, write_down};
+use crate::world::World;
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,6 +144,14 @@ pub enum Violation {
         /// Its phase.
         phase: Phase,
     },
+    /// A primary got its place back too early.
+    #[error("`{primary}` has its place back from `{rescue}`, which its policy does not allow yet")]
+    GivenBack {
+        /// Whose place.
+        primary: Name,
+        /// Who stood in.
+        rescue: Name,
+    },
     /// More restarts than the budget allows.
     #[error("{name}: {restarts} restarts within the window of a budget of {budget}")]
     BudgetExceeded {
@@ -162,83 +165,6 @@ pub enum Violation {
     /// Long after the faults have ended, something is not as it should be.
     #[error("not settled long after the faults have ended: {0}")]
     NotSettled(String),
-}
-
-/// The restarts of one instance, counted from outside.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Counted {
-    /// The supervisor and the policy they were counted under.
-    life: (Epoch, u64),
-    /// A restart was promised before that.
-    granted: bool,
-    total: u32,
-    at: VecDeque<Moment>,
-}
-
-impl World {
-    /// What holds after every event.
-    pub(crate) fn examine(&mut self, actions: &[Action]) -> Result<(), Violation> {
-        if let Some(trace) = &mut self.trace {
-            for action in
-                actions.iter().filter(|action| !(self.calm && matches!(action, Action::Probe { .. })))
-            {
-                write_down(trace, format!("                   -> {action:?}"));
-            }
-        }
-        let Some(core) = &mut self.core else { return Ok(()) };
-        invariant::check(core).map_err(Violation::Invariant)?;
-        if let Some(deadline) = core.next_deadline().filter(|deadline| deadline.at <= self.now) {
-            return Err(Violation::DeadlinePassed { at: deadline.at, now: self.now });
-        }
-        for instance in core.instances() {
-            let Standing::Away(by) = &instance.record().standing else { continue };
-            let before = self.view.instances.get(instance.name()).map(|before| &before.record().standing);
-            if before.is_some_and(|before| matches!(before, Standing::Away(old) if old.rescue == by.rescue)) {
-                continue;
-            }
-            self.tally.failovers += 1;
-            let rescue = core.instances().find(|rescue| *rescue.name() == by.rescue);
-            if let Some(rescue) = rescue.filter(|rescue| *rescue.phase() != Phase::Ready) {
-                let (primary, phase) = (instance.name().clone(), rescue.phase().clone());
-                return Err(Violation::PromotedUnready { primary, rescue: rescue.name().clone(), phase });
-            }
-        }
-        core.refresh(&mut self.view);
-        self.check_budgets(actions)
-    }
-
-    /// Restarts that their time has come for stay within the budget. A promotion is another thing: it is owed to
-    /// the death of the primary, and only counted.
-    fn check_budgets(&mut self, actions: &[Action]) -> Result<(), Violation> {
-        let promoting = actions.iter().any(|action| {
-            let Action::Persist(batch) = action else { return false };
-            batch.entries.iter().any(|entry| matches!(entry.kind, Kind::FailoverBegan { .. }))
-        });
-        let Some(core) = &self.core else { return Ok(()) };
-        for instance in core.instances() {
-            let Some(who) = self.fleet.index(instance.name()) else { continue };
-            let policy = &instance.policy().restart;
-            let (total, life) = (instance.restarts().total(), (self.epoch, instance.record().generation));
-            let counted = &mut self.counted[who];
-            if total < counted.total || life != counted.life {
-                let granted = instance.next_start().is_some();
-                *counted = Counted { life, granted, ..Counted::default() };
-            } else if total > counted.total && !std::mem::take(&mut counted.granted) && !promoting {
-                counted.at.push_back(self.now);
-            }
-            counted.total = total;
-            while counted.at.front().is_some_and(|first| self.now.since(*first) >= policy.window) {
-                counted.at.pop_front();
-            }
-            // A rescue without a budget that is called again has been called, not restarted; it counts as one.
-            let budget = usize::try_from(policy.budget.max(1)).unwrap_or(usize::MAX);
-            if counted.at.len() > budget {
-                let (name, restarts) = (instance.name().clone(), counted.at.len());
-                return Err(Violation::BudgetExceeded { name, restarts, budget });
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Whether all that should run is ready or failed for good, and all is at rest. `Err` says what is not.

@@ -28,6 +28,8 @@ pub struct Faults {
     pub launch_fails: Permille,
     /// Launches that are never answered.
     pub launch_unanswered: Permille,
+    /// Orders that are lost, of those that core repeats.
+    pub lost_orders: Permille,
     /// Orders that take long.
     pub slow_orders: Permille,
     /// Mean time from a worker's start to its death.
@@ -72,6 +74,7 @@ impl Faults {
             hard_to_kill: swarm.maybe(&[50, 300]),
             launch_fails: swarm.maybe(&[50, 300, 800]),
             launch_unanswered: swarm.maybe(&[20, 200]),
+            lost_orders: swarm.maybe(&[20, 200]),
             slow_orders: swarm.maybe(&[20, 200]),
             worker_dies: swarm.maybe_time(&[5, 60]),
             unreachable: swarm.maybe(&[100, 500]),
@@ -101,6 +104,7 @@ impl Faults {
             hard_to_kill: 0,
             launch_fails: 0,
             launch_unanswered: 0,
+            lost_orders: 0,
             slow_orders: 0,
             worker_dies: None,
             unreachable: 0,

@@ -13,7 +13,7 @@
 //!        │        workers, gateways, probes (host)  │
 //!        └─────── the disk (store), callers (client)◄┘
 //!
-//!   after every event: what must never be                           (check)
+//!   after every event: what must never be                           (watch, check)
 //!   once the faults stop: what must come about                      (check)
 //! ```
 //!
@@ -27,6 +27,7 @@ mod fleet;
 mod host;
 mod store;
 mod tasks;
+mod watch;
 pub mod world;
 
 pub use check::Violation;

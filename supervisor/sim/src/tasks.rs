@@ -57,6 +57,16 @@ pub(crate) enum Order {
     Forget,
 }
 
+impl Order {
+    /// Whether core asks again if nothing comes of it.
+    fn is_repeated(&self) -> bool {
+        match self {
+            Self::Adopt | Self::Launch(_) | Self::Stop(..) | Self::Kill(_) | Self::Sweep(_) => true,
+            Self::Acknowledge(_) | Self::Release | Self::Inform(_) | Self::Forget => false,
+        }
+    }
+}
+
 impl World {
     /// Begins what core asks for; the supervisor may die before any of it.
     pub(crate) fn perform(&mut self, actions: &mut Vec<Action>) -> Result<(), Violation> {
@@ -127,6 +137,9 @@ impl World {
     fn order(&mut self, name: &Name, order: Order) {
         let Some(who) = self.fleet.index(name) else { return };
         let mut swarm = Swarm(&mut self.rng);
+        if order.is_repeated() && swarm.often(self.faults.lost_orders) {
+            return;
+        }
         let most = if swarm.often(self.faults.slow_orders) { SLOW } else { QUICK };
         let span = swarm.span(most);
         let task = &mut self.tasks[who];

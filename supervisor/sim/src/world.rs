@@ -8,13 +8,14 @@ use supervisor_core::{
 };
 
 use crate::{
-    check::{self, Counted, Violation},
+    check::{self, Violation},
     client::Clients,
     fault::{Faults, Swarm},
     fleet::Fleet,
     host::{Host, Serial, Turn},
     store::Store,
     tasks::Task,
+    watch::{Counted, Source},
 };
 
 /// Lines of a trace that are kept.
@@ -329,9 +330,10 @@ impl World {
             write_down(trace, format!("{:>14?} {event:?}", self.now.since(BEGINNING)));
         }
         self.tally.events += 1;
+        let source = if matches!(event, Event::Command(..)) { Source::Caller } else { Source::World };
         let mut actions = Vec::new();
         core.handle(self.now, event, &mut actions);
-        self.examine(&actions)?;
+        self.examine(&actions, source)?;
         Ok(actions)
     }
 
@@ -373,7 +375,7 @@ impl World {
             self.view.instances.insert(instance.name().clone(), instance.clone().into());
         }
         self.core = Some(core);
-        self.examine(&actions)?;
+        self.examine(&actions, Source::World)?;
         self.perform(&mut actions)
     }
 
