@@ -24,7 +24,7 @@ use crate::support::world::{World, name, plain, seconds, warm, with};
 const NAMES: [&str; 3] = ["main", "rescue", "second"];
 
 /// One thing that happens in a failover. What cannot happen at the time does not.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Up(&'static str),
     Dies(&'static str),
@@ -90,7 +90,7 @@ impl World {
                 self.launch_fails(who, LaunchFailure::Spawn("no such file".into()));
             }
             Step::Dies(who) if self.knows(who) && self.alive(who) && !self.one(who).is_being_swept() => {
-                self.exits(who, 1)
+                self.exits(who, 1);
             }
             Step::WorkerLost(who) if self.alive(who) => self.worker_lost(who),
             Step::Swept(who) if self.one(who).is_being_swept() => self.swept(who),
