@@ -11,7 +11,7 @@
 //!                       Supervisor::handle(now, event)
 //!                                     │
 //!     1 the event changes one instance                      (happen, command)
-//!     2 settle: standings, goals and phases follow          (failover, instance)
+//!     2 settle: standings, goals and phases follow          (failover, instance, ending)
 //!     3 what is due by now happens too                      (happen::on_deadline)
 //!     4 finish: changes get a revision and go to the disk;
 //!       what depends on them waits in the outbox            (outbox)
@@ -19,7 +19,7 @@
 //!    Persist   Launch   Stop   Kill   Sweep   Probe   Reply   …
 //! ```
 //!
-//! The phases of one instance; each arrow is a function in [`happen`] or [`instance`]:
+//! The phases of one instance. Each arrow is a function in `happen`, `instance` or `ending`:
 //!
 //! ```text
 //!              goal: run            launched             ready
@@ -226,6 +226,12 @@ impl Supervisor {
         stale
     }
 
+    /// The instance of this name.
+    #[must_use]
+    pub fn instance(&self, name: &Name) -> Option<&Instance> {
+        self.instances.get(name)
+    }
+
     /// The instances, by name.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.instances.values()
@@ -374,8 +380,8 @@ impl Supervisor {
 
     /// Once nothing runs, the callers of `Halt` are answered.
     fn conclude_halt(&mut self, turn: &mut Turn<'_>) {
-        if !self.instances.values().any(Instance::is_running)
-            && let Some(waiting) = self.halting.as_mut()
+        if let Some(waiting) = self.halting.as_mut()
+            && !self.instances.values().any(Instance::is_running)
         {
             for id in core::mem::take(waiting) {
                 let done = action::Done { revision: self.revision, created: false };

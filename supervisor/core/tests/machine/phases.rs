@@ -205,7 +205,8 @@ fn play((expected, scene): Scene, (_, happen): Happening) -> Outcome {
 
 fn documentation() -> String {
     let mut text = String::from(
-        "What each event does in each phase; `·` leaves it as it is. Written by the test `phases`, which also holds\n\
+        "# Each event in each phase\n\n\
+         What an event makes of each phase; `·` leaves it as it is. Written by the test `phases`, which also holds\n\
          the actions that go with each cell.\n\n| |",
     );
     for (phase, _) in SCENES {

@@ -144,7 +144,7 @@ fn check_promotions(world: &World, before: &mut [String; 3]) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 400, ..Config::default() })]
+    #![proptest_config(Config { cases: 256, ..Config::default() })]
 
     #[test]
     fn whatever_happens_who_stands_in_was_ready_and_in_the_end_each_has_its_place(
