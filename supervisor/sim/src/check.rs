@@ -235,7 +235,6 @@ fn stands_in(primary: &Instance, rescue: &Name) -> bool {
 
 fn standing_settled(core: &Supervisor, instance: &Instance) -> Result<(), &'static str> {
     let ready = *instance.phase() == Phase::Ready;
-    let find = |name: &Name| core.instances().find(|other| other.name() == name);
     match &instance.record().standing {
         Standing::Own => {
             let mut rescues = core.rescues_of(instance.name());
@@ -245,14 +244,15 @@ fn standing_settled(core: &Supervisor, instance: &Instance) -> Result<(), &'stat
             }
         }
         Standing::Promoting(by) => {
-            let failed =
-                find(&by.rescue).is_some_and(|rescue| matches!(rescue.phase(), Phase::Failed { .. }));
+            let failed = core
+                .instance(&by.rescue)
+                .is_some_and(|rescue| matches!(rescue.phase(), Phase::Failed { .. }));
             if ready || !failed {
                 return Err("its rescue is still on its way");
             }
         }
         Standing::Away(by) => {
-            let Some(rescue) = find(&by.rescue) else { return Err("its rescue is gone") };
+            let Some(rescue) = core.instance(&by.rescue) else { return Err("its rescue is gone") };
             let kept =
                 by.incident.cause == Cause::ByHand || rescue.policy().rescue.failback == Failback::Manual;
             if ready && !kept {

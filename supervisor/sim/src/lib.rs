@@ -1,6 +1,6 @@
 //! The wind tunnel: the supervisor's mind in a simulated world.
 //!
-//! A [`World`](world::World) has a clock of its own, one list of what will happen, hosts with workers and
+//! A world has a clock of its own, one list of what will happen, hosts with workers and
 //! gateways, a disk, callers, and a supervisor that may die between any two of its actions. All of it follows
 //! from one seed, so that a failure can be seen again by its number.
 //!

@@ -60,7 +60,7 @@ impl World {
         });
         let mut counted = std::mem::take(&mut self.counted);
         for (who, name) in self.fleet.names.iter().enumerate() {
-            let now = self.view.instances.get(name).and_then(|before| Some((before, find(core, before)?)));
+            let now = self.view.instances.get(name).and_then(|before| Some((before, core.instance(name)?)));
             let Some((before, now)) = now else { continue };
             self.check_place(core, before, now, source)?;
             let restarted = source == Source::World && !promoting && is_restart(before, now);
@@ -87,7 +87,7 @@ impl World {
         let primary = now.name().clone();
         if let Standing::Away(by) = new
             && !matches!(old, Standing::Away(old) if old.rescue == by.rescue)
-            && let Some(rescue) = core.instances().find(|rescue| *rescue.name() == by.rescue)
+            && let Some(rescue) = core.instance(&by.rescue)
             // Ready, or it was until a probe that was due in the same moment.
             && !matches!(rescue.phase(), Phase::Ready | Phase::Unhealthy)
         {
@@ -96,7 +96,8 @@ impl World {
         }
         if let (Standing::Away(by), Standing::Own) = (old, new)
             && source == Source::World
-            && let Some(rescue) = core.rescues_of(now.name()).find(|rescue| *rescue.name() == by.rescue)
+            && let Some(rescue) = core.instance(&by.rescue)
+            && rescue.policy().rescues.contains(&primary)
             && rescue.goal() == Goal::Run
             && rescue.death().is_none()
             && matches!(rescue.phase(), Phase::Starting | Phase::Ready | Phase::Unhealthy)
@@ -131,10 +132,6 @@ impl World {
         let (name, restarts) = (now.name().clone(), counted.at.len());
         if restarts > budget { Err(Violation::BudgetExceeded { name, restarts, budget }) } else { Ok(()) }
     }
-}
-
-fn find<'a>(core: &'a Supervisor, instance: &Instance) -> Option<&'a Instance> {
-    core.instances().find(|now| now.name() == instance.name())
 }
 
 /// A new life follows upon a death.
