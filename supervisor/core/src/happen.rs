@@ -155,7 +155,7 @@ impl Instance {
         let Exit { incarnation, .. } = exit;
         let unborn = incarnation == self.incarnation && self.launching == Launching::Held;
         let possible = incarnation <= self.incarnation.max(self.used) || self.awaits_adoption();
-        if unborn || !possible || self.is_of_a_namesake(&exit) {
+        if unborn || !possible || self.is_of_another_life(&exit) {
             return self.stale(turn, incarnation);
         }
         turn.act_durably(Action::Acknowledge { name: self.name().clone(), incarnation });
@@ -183,9 +183,26 @@ impl Instance {
         }
     }
 
-    /// An exit that an instance of the same name left behind, which was deleted before this one was created.
-    fn is_of_a_namesake(&self, exit: &Exit) -> bool {
-        exit.at < self.record.created
+    /// It happened before this instance was created, or has this life's number and happened before its start: an
+    /// instance of the same name, since deleted, left it behind in the directory that the new worker took over.
+    fn is_of_another_life(&self, exit: &Exit) -> bool {
+        let began = match (&self.phase, self.process) {
+            _ if exit.incarnation != self.incarnation => self.record.created,
+            (_, Some(process)) => process.started,
+            (Phase::Spawning, None) => self.since,
+            (
+                Phase::Stopped
+                | Phase::Adopting
+                | Phase::Starting
+                | Phase::Ready
+                | Phase::Unhealthy
+                | Phase::Stopping { .. }
+                | Phase::Backoff { .. }
+                | Phase::Failed { .. },
+                None,
+            ) => self.record.created,
+        };
+        exit.at < began
     }
 
     fn record_exit(&mut self, turn: &mut Turn<'_>, exit: &Exit) {
@@ -251,7 +268,8 @@ impl Instance {
         }
         let mut news = None;
         for exit in adoption.exits {
-            if self.is_of_a_namesake(&exit) {
+            if exit.at < self.record.created {
+                // A deleted instance of the same name left it behind.
                 continue;
             }
             let (name, incarnation) = (self.name().clone(), exit.incarnation);

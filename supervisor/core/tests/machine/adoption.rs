@@ -336,6 +336,7 @@ fn an_exit_that_a_deleted_namesake_left_behind_is_not_taken_for_its_own() {
     let mut world = World::ready(plain());
     world.crash(Boot::Same);
     let (found, old) = (world.found_alive("main"), supervisor_core::time::Moment(7));
+    world.tell(Event::Exited(name("main"), Exit { at: old, ..exit(30, 0) }));
     world.adopted("main", found, vec![Exit { at: old, ..exit(30, 0) }]);
     assert_eq!((world.phase("main").as_str(), world.one("main").incarnation()), ("ready", Incarnation(1)));
     assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 0);
@@ -392,5 +393,18 @@ fn a_worker_lost_before_its_adoption_is_answered_is_not_adopted() {
     assert_eq!(world.orders("main"), ["adopt", "sweep #1"]);
     world.adopted_alive("main");
     world.swept("main");
+    assert_eq!(world.phase("main"), "backoff");
+}
+
+#[test]
+fn an_exit_from_before_its_start_is_not_its_own() {
+    let mut world = World::of(&[("main", plain())]);
+    let old = Exit { at: supervisor_core::time::Moment(7), ..exit(1, 0) };
+    world.tell(Event::Exited(name("main"), old.clone()));
+    assert_eq!(world.phase("main"), "spawning");
+    world.up("main");
+    world.tell(Event::Exited(name("main"), old));
+    assert_eq!(world.phase("main"), "ready");
+    world.exits("main", 1);
     assert_eq!(world.phase("main"), "backoff");
 }
