@@ -104,8 +104,9 @@ impl World {
         {
             let policy = rescue.policy().rescue;
             let by_itself = by.incident.cause != Cause::ByHand && policy.failback == Failback::Auto;
-            let ready =
-                now.health().ready_since().is_some_and(|since| self.now >= since + policy.failback_after);
+            // It may have been ready until this very event, or from it on.
+            let since = before.health().ready_since().or(now.health().ready_since());
+            let ready = since.is_some_and(|since| self.now >= since + policy.failback_after);
             if !(by_itself && ready) {
                 return Err(Violation::GivenBack { primary, rescue: by.rescue.clone() });
             }
