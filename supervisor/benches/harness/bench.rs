@@ -72,7 +72,8 @@ impl Bench {
         Ok(path)
     }
 
-    /// A fresh directory, to be removed by whoever asked for it.
+    /// A fresh directory. It stays until the harness ends: ext4 looks for an inode that was not deleted just now
+    /// (`recently_deleted` in fs/ext4/ialloc.c), so what the last row removed would slow the next one down.
     pub(crate) fn place(&self) -> anyhow::Result<PathBuf> {
         let number = self.places.get();
         self.places.set(number + 1);

@@ -132,9 +132,6 @@ impl Drop for Host {
     fn drop(&mut self) {
         drop(self.supervisor.take());
         processes::end_all();
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!("failed to remove {}: {error}", self.directory.display());
-        }
     }
 }
 

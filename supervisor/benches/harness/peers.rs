@@ -7,7 +7,7 @@
 use std::{
     env, fs,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -121,7 +121,6 @@ async fn restarts(running: &Running, ports: &[u16], runs: usize) -> anyhow::Resu
 /// A peer at work.
 #[derive(Debug)]
 struct Running {
-    directory: PathBuf,
     scanner: Child,
 }
 
@@ -136,7 +135,7 @@ impl Running {
         }
         let begun = Instant::now();
         let scanner = peer.command(&directory).spawn().context("failed to start a peer")?;
-        Ok((Self { directory, scanner }, begun))
+        Ok((Self { scanner }, begun))
     }
 
     /// The process that supervises the only service.
@@ -151,8 +150,5 @@ impl Drop for Running {
         let _ = self.scanner.kill();
         let _ = self.scanner.wait();
         processes::end_all();
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!("failed to remove {}: {error}", self.directory.display());
-        }
     }
 }

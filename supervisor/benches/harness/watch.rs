@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::fd::OwnedFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -77,7 +78,8 @@ pub(crate) fn is_ready(port: u16) -> bool {
     ask().unwrap_or(false)
 }
 
-/// Asks without pause until it is so: a pause would be measured as well.
+/// Asks again and again until it is so, and in between lets run whoever wants to: a pause would be measured as well,
+/// and a loop that never yields would keep one of two processors from what is measured.
 pub(crate) fn at_once(what: &str, is: impl Fn() -> bool) -> anyhow::Result<Instant> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -87,6 +89,7 @@ pub(crate) fn at_once(what: &str, is: impl Fn() -> bool) -> anyhow::Result<Insta
             return Ok(moment);
         }
         anyhow::ensure!(moment < deadline, "{what}: not within {} s", PATIENCE.as_secs());
+        thread::yield_now();
     }
 }
 

@@ -67,9 +67,9 @@ fn rescue_spec(standby: Standby) -> InstanceSpec {
 async fn failovers(bench: &Bench, standby: Standby) -> anyhow::Result<Samples> {
     let mut host = Host::start(bench).await?;
     let mut client = host.connect().await?;
-    let mut watch = client.watch().await?;
     client.run("main", main_spec()).await?;
     client.run("rescue", rescue_spec(standby)).await?;
+    let mut watch = client.watch().await?;
     let mut samples = Vec::new();
     for _ in 0..bench.runs {
         stand_by(&mut watch, standby).await?;
