@@ -274,3 +274,15 @@ fn a_reservation_counts_only_once_it_is_durable() {
     world.disk(Disk::Prompt);
     assert_eq!(world.phase("main"), "spawning");
 }
+
+#[test]
+fn a_cold_rescue_whose_ports_have_just_moved_waits_until_that_is_durable() {
+    let mut world = World::pair(cold(&["main"]));
+    world.disk(Disk::Stuck);
+    let definition = world.definition("rescue", with(cold(&["main"]), |p| p.port = Some(20_000)));
+    world.submit(Command::Update { definition, generation: None });
+    world.exits("main", 1);
+    assert_eq!((world.phase("rescue").as_str(), world.launch("rescue")), ("spawning (held)", None));
+    world.disk(Disk::Prompt);
+    assert_eq!(world.launch("rescue").unwrap().block.base, 20_000);
+}
