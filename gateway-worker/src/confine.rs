@@ -10,8 +10,9 @@ use std::io;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getsid};
 use rustix::fs::Mode;
-use rustix::process::{getpid, getsid, set_child_subreaper, setsid, umask};
+use rustix::process::{getpid, set_child_subreaper, setsid, umask};
 use rustix::stdio::{dup2_stdin, dup2_stdout};
 use rustix::thread::set_name;
 use thiserror::Error;
@@ -51,7 +52,8 @@ impl ConfineError {
 
 /// Leaves the supervisor's session and terminal, takes over orphans, and drops inherited signal settings.
 pub(crate) fn cut_loose(instance: &str) -> Result<SignalFd, ConfineError> {
-    let leads_already = getsid(None).is_ok_and(|session| session == getpid());
+    // nix, not rustix: the session is 0 in a pid namespace that its leader is not in, and rustix panics on that.
+    let leads_already = getsid(None).is_ok_and(|session| session == Pid::this());
     if !leads_already {
         setsid().map_err(|error| ConfineError::Session(error.into()))?;
     }

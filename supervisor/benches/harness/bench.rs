@@ -42,12 +42,10 @@ pub(crate) struct Bench {
 impl Bench {
     /// Builds the programs and the child.
     pub(crate) fn prepare(arguments: &Arguments, directory: PathBuf) -> anyhow::Result<Self> {
-        let programs = Path::new(env!("CARGO_BIN_EXE_openclaw-supervisor"))
-            .parent()
-            .context("failed to find the release directory")?
-            .to_owned();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("failed to find the workspace")?;
+        let programs = root.join("target/dist");
         if !arguments.no_build {
-            build()?;
+            build(root, &programs)?;
         }
         let instances = u16::try_from(arguments.instances).context("failed to count the instances")?;
         let runs = usize::try_from(arguments.runs).context("failed to count the runs")?;
@@ -88,17 +86,15 @@ impl Bench {
     }
 }
 
-/// Builds what is measured, as a user would.
-fn build() -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("failed to find the workspace")?;
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--workspace", "--bins", "--locked"])
-        .current_dir(root)
+/// Builds what is measured, as it is shipped.
+fn build(root: &Path, programs: &Path) -> anyhow::Result<()> {
+    let status = Command::new(root.join("deploy/build"))
+        .arg(programs)
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .status()
-        .context("failed to run cargo")?;
-    anyhow::ensure!(status.success(), "failed to build the release programs: {status}");
+        .context("failed to run deploy/build")?;
+    anyhow::ensure!(status.success(), "failed to build the programs: {status}");
     Ok(())
 }
 

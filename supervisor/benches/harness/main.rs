@@ -8,13 +8,13 @@
 //!
 //! `--runs N` is how often a row is measured (rows that start a whole fleet take a fifth of it), `--instances N`
 //! how large that fleet is, `--idle SECONDS` how long it is watched doing nothing, `--no-build` takes the programs
-//! of `target/release` as they are.
+//! in `target/dist` as they are.
 //!
-//! It measures the release programs as a user runs them: real processes, the real socket, time taken from
-//! outside. Nothing here is a test: the exit status is 0 even when a target is missed, and 1 only when a row could
-//! not be measured. Quiet machines give good figures; the load is printed with them. s6, runit and daemontools
-//! are measured when they are on PATH. A C compiler makes the child, a static program that binds its port and
-//! does nothing else.
+//! It measures the programs as `deploy/build` makes them and as users run them: real processes, the real socket,
+//! time taken from outside. Nothing here is a test: the exit status is 0 even when a target is missed, and 1 only
+//! when a row could not be measured. Quiet machines give good figures; the load is printed with them. s6, runit
+//! and daemontools are measured when they are on PATH. A C compiler makes the child, a static program that binds
+//! its port and does nothing else.
 
 mod bench;
 mod child;
@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     /// Print the table as Markdown.
     #[arg(long)]
     markdown: bool,
-    /// Measure what is in the release directory; do not build first.
+    /// Measure what is in target/dist; do not build first.
     #[arg(long)]
     no_build: bool,
     /// Given by `cargo bench`, and not by `cargo test --benches`.

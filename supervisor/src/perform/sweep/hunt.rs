@@ -15,9 +15,10 @@ use std::{
     time::Duration,
 };
 
+use nix::unistd::{Pid, getsid};
 use rustix::{
     io,
-    process::{Signal, getpid, getsid},
+    process::{Signal, getpid},
 };
 
 use super::{
@@ -254,7 +255,8 @@ impl<'a> Claims<'a> {
 
     /// From what is claimed to its children and sessions, until there is nothing more.
     fn spread(&mut self, hunts: &mut [&mut Hunt]) {
-        let own_session = getsid(None).map(|session| session.as_raw_pid()).unwrap_or_default();
+        // nix, not rustix: the session is 0 in a pid namespace that its leader is not in, and rustix panics on that.
+        let own_session = getsid(None).map_or(0, Pid::as_raw);
         while let Some(at) = self.fresh.pop() {
             let Some(hunt) = self.owner[at] else { continue };
             let Seen { identity, session, mark, .. } = self.look[at];

@@ -76,7 +76,7 @@ fn a_session_whose_leader_is_gone_belongs_to_the_marked_process_in_it() {
 #[test]
 fn the_supervisor_its_session_and_process_1_are_spared() {
     let own = std::process::id().cast_signed();
-    let session = getsid(None).unwrap().as_raw_pid();
+    let session = getsid(None).unwrap().as_raw();
     let look = [
         seen(1, 0, 1, Mark::Sought(0)),
         seen(own, 1, session, Mark::Sought(0)),
