@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(out.join("control.bin"), prost::Message::encode_to_vec(&control))?;
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::codec::SizedCodec")
         .boxed(".openclaw.supervisor.v1.WatchInstancesResponse.change.changed")
         .compile_fds(control)?;
     Ok(())

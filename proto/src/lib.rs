@@ -11,6 +11,8 @@ pub mod worker {
     include!(concat!(env!("OUT_DIR"), "/openclaw.worker.v1.rs"));
 }
 
+#[cfg(feature = "grpc")]
+mod codec;
 pub mod frame;
 
 /// The control API, `openclaw.supervisor.v1`.

@@ -76,6 +76,7 @@ impl Host {
             .context("failed to open the supervisor's log")?;
         let mut command = Command::new(&self.program);
         command.arg("--data-dir").arg(self.data_dir()).args(["--log", "warn"]);
+        command.env("MALLOC_ARENA_MAX", "2"); // as `openclawctl` and the units set it
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.supervisor = Some(command.spawn().context("failed to start the supervisor")?);
         Ok(())
