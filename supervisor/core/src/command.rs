@@ -14,6 +14,7 @@ use crate::{
     ports::Pool,
     record::{RESERVE, Record, Wish},
     registry::Draft,
+    restart::Restarts,
     turn::Turn,
 };
 
@@ -164,6 +165,7 @@ impl Supervisor {
                     seen: last,
                     observed: 0,
                     gave_up: None,
+                    restarts: Restarts::default(),
                     standing: Standing::Own,
                     deleting: None,
                     created: turn.now,
@@ -220,7 +222,9 @@ impl Supervisor {
             instance.note(turn, Kind::WishedUp);
             turn.store_before_launch(name);
         }
-        instance.restarts.forget();
+        if instance.record.restarts.forget() {
+            turn.store(name);
+        }
         if matches!(instance.phase, Phase::Backoff { .. } | Phase::Failed { .. }) {
             instance.enter(turn, Phase::Stopped);
         }
@@ -249,7 +253,9 @@ impl Supervisor {
             return Err(Denied::InstanceDown(name.clone()));
         }
         instance.note(turn, Kind::WishedRestart);
-        instance.restarts.forget();
+        if instance.record.restarts.forget() {
+            turn.store(name);
+        }
         let means = instance.means(manner);
         if instance.is_running() {
             instance.end(turn, means, Then::Run);

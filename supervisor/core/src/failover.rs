@@ -444,7 +444,7 @@ impl Instance {
     fn freshen(&mut self, turn: &mut Turn<'_>) {
         if self.death.is_some() {
             // It was about to be restarted anyhow.
-            self.restarts.count(turn.now, &self.policy.restart);
+            self.count_restart(turn);
         }
         let grace = self.policy.stop_grace.min(PROMOTION_GRACE);
         self.end(turn, Means::Grace(grace), Then::Run);
@@ -454,13 +454,11 @@ impl Instance {
     fn hurry(&mut self, turn: &mut Turn<'_>, urgency: Urgency) {
         let waits = self.phase != Phase::Stopped;
         match urgency {
-            Urgency::AtOnce if waits => {
-                self.restarts.count(turn.now, &self.policy.restart);
-                self.enter(turn, Phase::Stopped);
-            }
+            Urgency::AtOnce if waits => self.again(turn),
             // It was stopped before its backoff was over.
-            Urgency::InTime if !waits && self.restarts.troubled() => {
-                let until = match self.restarts.next(turn.now, &self.policy.restart, turn.rng) {
+            Urgency::InTime if !waits && self.record.restarts.troubled() => {
+                turn.store(self.name());
+                let until = match self.record.restarts.next(turn.now, &self.policy.restart, turn.rng) {
                     Next::After(delay) => turn.now + delay,
                     Next::Spent(until) => until,
                 };
@@ -477,7 +475,7 @@ const DEAD: u8 = 3;
 /// How soon a rescue can stand in: 0 now, 1 it runs, 2 it can be started. One that died before it was stable is
 /// called late even where it is down, so that two of them do not start and die in a tight circle.
 fn rank(rescue: &Instance) -> u8 {
-    let troubled = rescue.death.is_some() || rescue.restarts.troubled();
+    let troubled = rescue.death.is_some() || rescue.record.restarts.troubled();
     match rescue.phase {
         Phase::Ready => 0,
         Phase::Starting | Phase::Unhealthy | Phase::Spawning | Phase::Adopting => 1,

@@ -378,7 +378,8 @@ impl Instance {
             }
             Phase::Ready | Phase::Unhealthy => {
                 if self.stable_at().is_some_and(|at| at <= turn.now) {
-                    self.restarts.stable();
+                    self.record.restarts.stable();
+                    turn.store(self.name());
                 }
                 let finding = self.health.watch_due(turn.now, &self.terms.health);
                 self.on_finding(turn, finding);
@@ -401,9 +402,15 @@ impl Instance {
     }
 
     /// A restart that counts.
-    fn again(&mut self, turn: &mut Turn<'_>) {
-        self.restarts.count(turn.now, &self.policy.restart);
+    pub(crate) fn again(&mut self, turn: &mut Turn<'_>) {
+        self.count_restart(turn);
         self.enter(turn, Phase::Stopped);
+    }
+
+    /// Counts a restart. It does not wait for the disk: a crash now forgets this one restart at most.
+    pub(crate) fn count_restart(&mut self, turn: &mut Turn<'_>) {
+        self.record.restarts.count(turn.now, &self.policy.restart);
+        turn.store(self.name());
     }
 
     fn on_overdue(&mut self, turn: &mut Turn<'_>) {

@@ -15,7 +15,7 @@ use crate::{
     journal::Kind,
     policy::{Condition, HealthPolicy, Policy},
     record::{RESERVE, RESERVE_AT, Record},
-    restart::{Next, Restarts},
+    restart::Next,
     time::{Deadline, Moment, Why},
     turn::Turn,
 };
@@ -133,7 +133,6 @@ pub struct Instance {
     pub(crate) process: Option<Process>,
     /// The start ordered last has not been answered.
     pub(crate) launching: Launching,
-    pub(crate) restarts: Restarts,
     pub(crate) health: Health,
     pub(crate) last_exit: Option<Exit>,
     /// Why it died, until it is ready again.
@@ -194,7 +193,6 @@ impl Instance {
             notified: Incarnation(0),
             process: None,
             launching: Launching::No,
-            restarts: Restarts::default(),
             health: Health::default(),
             last_exit: None,
             death: None,
@@ -315,7 +313,8 @@ impl Instance {
             return;
         }
         self.death = Some(cause);
-        match self.restarts.next(turn.now, policy, turn.rng) {
+        turn.store(self.name());
+        match self.record.restarts.next(turn.now, policy, turn.rng) {
             Next::After(delay) => {
                 if !delay.is_zero() {
                     self.note(turn, Kind::BackingOff { delay });
@@ -334,7 +333,7 @@ impl Instance {
 
     /// When its failures are forgotten.
     pub(crate) fn stable_at(&self) -> Option<Moment> {
-        let since = self.health.ready_since().filter(|_| self.restarts.troubled())?;
+        let since = self.health.ready_since().filter(|_| self.record.restarts.troubled())?;
         Some(since + self.policy.restart.reset_after)
     }
 

@@ -9,6 +9,7 @@ use crate::{
     failover::Standing,
     ids::{Incarnation, Name},
     ports::Block,
+    restart::Restarts,
     time::Moment,
 };
 
@@ -46,6 +47,9 @@ pub struct Record {
     /// It ended like this and is not run again: a new supervisor on the same host leaves it so.
     #[serde(default)]
     pub gave_up: Option<Exit>,
+    /// Its restarts so far: neither the budget nor the delays begin anew with the next supervisor.
+    #[serde(default)]
+    pub restarts: Restarts,
     /// Who is in this instance's place.
     pub standing: Standing,
     /// It is deleted once it has stopped.

@@ -3,10 +3,12 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{policy::RestartPolicy, rng::Rng, time::Moment};
 
 /// What an instance's restarts have been so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restarts {
     /// Restarts within the budget's window, oldest first; never more than the budget.
     recent: VecDeque<Moment>,
@@ -59,9 +61,9 @@ impl Restarts {
         self.in_row = 0;
     }
 
-    /// An operator starts it: all is forgotten.
-    pub fn forget(&mut self) {
-        *self = Self::default();
+    /// An operator starts it: all is forgotten. Whether there was anything.
+    pub fn forget(&mut self) -> bool {
+        core::mem::take(self) != Self::default()
     }
 
     /// Restarts since the instance was last started by hand.

@@ -172,7 +172,7 @@ impl Instance {
     /// Its restarts.
     #[must_use]
     pub fn restarts(&self) -> &Restarts {
-        &self.restarts
+        &self.record.restarts
     }
 
     /// Its health.

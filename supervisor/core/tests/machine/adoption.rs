@@ -43,6 +43,21 @@ fn an_exit_that_happened_meanwhile_is_learned_recorded_and_acknowledged() {
 }
 
 #[test]
+fn the_budget_does_not_begin_anew_with_the_next_supervisor() {
+    let mut world = World::ready(with(plain(), |p| p.restart.budget = 2));
+    for _ in 0..2 {
+        world.exits("main", 1);
+        world.after(seconds(10));
+        world.up("main");
+    }
+    world.crash(Boot::Same);
+    world.adopted_alive("main");
+    assert_eq!(world.one("main").restarts().total(), 2);
+    world.exits("main", 1);
+    assert_eq!(world.phase("main"), "failed (budget, retried)");
+}
+
+#[test]
 fn a_gateway_of_which_nothing_is_left_has_an_exit_that_nobody_saw() {
     let mut world = World::ready(plain());
     world.crash(Boot::Same);

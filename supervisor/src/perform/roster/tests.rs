@@ -1,4 +1,6 @@
-use supervisor_core::{failover::Standing, ids::Incarnation, ports::Pool, record::Wish, time::Moment};
+use supervisor_core::{
+    failover::Standing, ids::Incarnation, ports::Pool, record::Wish, restart::Restarts, time::Moment,
+};
 
 use super::*;
 
@@ -15,6 +17,7 @@ fn record(name: &str, base: u16, spec: &str) -> Record {
         seen: Incarnation(0),
         observed: 0,
         gave_up: None,
+        restarts: Restarts::default(),
         standing: Standing::Own,
         deleting: None,
         created: Moment(0),

@@ -9,6 +9,7 @@ use supervisor_core::{
     journal::{Entry, Kind},
     ports::Block,
     record::Wish,
+    restart::Restarts,
     time::Moment,
 };
 use tempfile::TempDir;
@@ -39,6 +40,7 @@ fn record(of: &str, generation: u64) -> Record {
         seen: Incarnation(0),
         observed: 0,
         gave_up: None,
+        restarts: Restarts::default(),
         standing: Standing::Own,
         deleting: None,
         created: Moment(0),
