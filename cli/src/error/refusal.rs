@@ -129,6 +129,7 @@ fn kind_of_reason(reason: Reason) -> Kind {
         | Reason::OutcomeFailed
         | Reason::RevisionCompacted
         | Reason::ReaderTooSlow
+        | Reason::RequestTooSlow
         | Reason::TooManyInstances
         | Reason::Storage
         | Reason::PathOverlap
@@ -164,9 +165,11 @@ fn hint_for_reason(reason: Reason, name: &str) -> Option<String> {
             format!("openclawctl status {name}")
         }
         Reason::InvalidFleet => "mend the file, then try it with --dry-run".to_owned(),
-        Reason::EtagMismatch | Reason::InstanceDeleting | Reason::Overloaded | Reason::ReaderTooSlow => {
-            "run the command again".to_owned()
-        }
+        Reason::EtagMismatch
+        | Reason::InstanceDeleting
+        | Reason::Overloaded
+        | Reason::ReaderTooSlow
+        | Reason::RequestTooSlow => "run the command again".to_owned(),
         Reason::PortOverlap | Reason::PortOutsidePool | Reason::PoolExhausted => {
             "openclawctl ports".to_owned()
         }

@@ -13,7 +13,7 @@ use tonic::{Code, Status, body::Body, transport::server::UdsConnectInfo};
 use tower::{Layer, Service};
 use tracing::warn;
 
-use super::status::Refusal;
+use super::{listen::Caller, status::Refusal};
 
 /// What an RPC takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.gate.check(request.uri().path(), request.extensions().get()) {
+        let peer = request.extensions().get().map(|caller: &Caller| &caller.peer);
+        match self.gate.check(request.uri().path(), peer) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }

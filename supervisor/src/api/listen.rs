@@ -23,9 +23,9 @@ use supervisor_proto::v1::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Sleep, sleep},
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::{
     Server,
     server::{Connected, UdsConnectInfo},
@@ -40,7 +40,9 @@ use super::{
     fleet::Fleets,
     health::Healths,
     instance::Instances,
+    limits::{Limits, Most, Seat, Ticket},
     log::Logs,
+    patience::Patience,
     system::Systems,
 };
 
@@ -53,11 +55,14 @@ const MAX_SOCKET_PATH: usize = 107;
 /// The largest request: a fleet file has up to 1 MiB.
 const MAX_REQUEST: usize = 4 << 20;
 
-/// Connections at once. Each is a descriptor, and the workers need theirs.
-const CONNECTIONS: usize = 1_024;
-
 /// Calls at once on one connection; a client that begins more waits, as HTTP/2 has it.
 const STREAMS: u32 = 1_024;
+
+/// What an HTTP/2 client says first: 24 bytes (RFC 9113, section 3.4).
+const PREFACE: usize = 24;
+
+/// It has this long to say it. From then on keepalive sees who is gone; before that nothing else would.
+const PREFACE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection that is silent for this long is asked whether it is alive.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -98,12 +103,13 @@ pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
 
 /// Serves until the context's `shutdown`. `listening` is called once clients can connect.
 pub(crate) async fn serve(context: Context, listening: impl FnOnce()) -> Result<(), ServeError> {
-    serve_through(Gate::own(), context, listening).await
+    serve_through(Gate::own(), Most::USUAL, context, listening).await
 }
 
-/// The same behind another gate.
+/// The same behind another gate, and within other limits.
 pub(super) async fn serve_through(
     gate: Gate,
+    most: Most,
     context: Context,
     listening: impl FnOnce(),
 ) -> Result<(), ServeError> {
@@ -120,6 +126,7 @@ pub(super) async fn serve_through(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .max_concurrent_streams(STREAMS)
+        .layer(Patience)
         .layer(gate)
         .add_service(
             InstanceServiceServer::new(Instances(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
@@ -136,7 +143,7 @@ pub(super) async fn serve_through(
     info!(socket = %socket.path.display(), "listening");
     let ended = shutdown.clone();
     let serving =
-        server.serve_with_incoming_shutdown(socket.connections(), async move { ended.cancelled().await });
+        server.serve_with_incoming_shutdown(socket.connections(most), async move { ended.cancelled().await });
     listening();
     tokio::select! {
         served = serving => Ok(served?),
@@ -174,22 +181,18 @@ impl Socket {
     }
 
     /// Each connection that comes.
-    fn connections(self) -> impl Stream<Item = io::Result<Connection>> {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
-        stream::unfold((self, room), |(socket, room)| async {
-            let connection = socket.accept(&room).await;
-            Some((Ok(connection), (socket, room)))
+    fn connections(self, most: Most) -> impl Stream<Item = io::Result<Connection>> {
+        let limits = Limits::new(most);
+        stream::unfold((self, limits), |(socket, limits)| async {
+            let connection = socket.accept(&limits).await;
+            Some((Ok(connection), (socket, limits)))
         })
     }
 
-    async fn accept(&self, room: &Arc<Semaphore>) -> Connection {
+    async fn accept(&self, limits: &Arc<Limits>) -> Connection {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => match Arc::clone(room).try_acquire_owned() {
-                    Ok(permit) => return Connection { stream, _permit: permit },
-                    // It is closed, and its client is told so rather than left waiting.
-                    Err(_) => warn!("more than {CONNECTIONS} connections: a caller was turned away"),
-                },
+                Ok((stream, _)) => return Connection::new(stream, limits),
                 Err(error) => {
                     warn!(%error, "failed to accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -217,18 +220,54 @@ fn bind(directory: &Path, path: &Path) -> io::Result<net::UnixListener> {
     net::UnixListener::bind(short)
 }
 
-/// A client's connection. It counts until it is dropped.
-#[derive(Debug)]
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// What the kernel says of it.
+    pub(super) peer: UdsConnectInfo,
+    /// What its calls are counted by.
+    pub(super) ticket: Ticket,
+}
+
+/// A client's connection.
 struct Connection {
     stream: UnixStream,
-    _permit: OwnedSemaphorePermit,
+    seat: Seat,
+    /// When it has to make room for others.
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// `None` once the preface has come.
+    greeting: Option<Greeting>,
+}
+
+/// A preface on its way.
+struct Greeting {
+    missing: usize,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    fn new(stream: UnixStream, limits: &Arc<Limits>) -> Self {
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let seat = limits.admit(pid);
+        let ended = Box::pin(seat.end.clone().cancelled_owned());
+        let greeting = Greeting { missing: PREFACE, patience: Box::pin(sleep(PREFACE_WITHIN)) };
+        Self { stream, seat, ended, greeting: Some(greeting) }
+    }
+
+    /// An error if it has to make room for others.
+    fn check(&mut self, context: &mut task::Context<'_>) -> io::Result<()> {
+        match self.ended.as_mut().poll(context) {
+            task::Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            task::Poll::Pending => Ok(()),
+        }
+    }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = UdsConnectInfo;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> UdsConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Caller {
+        Caller { peer: self.stream.connect_info(), ticket: self.seat.ticket() }
     }
 }
 
@@ -238,7 +277,20 @@ impl AsyncRead for Connection {
         context: &mut task::Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> task::Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        self.check(context)?;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let came = buffer.filled().len() - before;
+        if let Some(greeting) = &mut self.greeting {
+            greeting.missing = greeting.missing.saturating_sub(came);
+            if greeting.missing == 0 {
+                self.greeting = None;
+            } else if greeting.patience.as_mut().poll(context).is_ready() {
+                warn!("a caller that did not say what it wants was let go");
+                return task::Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 
@@ -248,6 +300,7 @@ impl AsyncWrite for Connection {
         context: &mut task::Context<'_>,
         bytes: &[u8],
     ) -> task::Poll<io::Result<usize>> {
+        self.check(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -267,6 +320,7 @@ impl AsyncWrite for Connection {
         context: &mut task::Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> task::Poll<io::Result<usize>> {
+        self.check(context)?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

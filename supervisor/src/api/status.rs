@@ -61,6 +61,9 @@ pub(crate) enum Refusal {
     /// The reader did not keep up.
     #[error("the reader did not take anything for {} seconds", .0.as_secs())]
     ReaderTooSlow(Duration),
+    /// The request did not come.
+    #[error("the request did not arrive within {} seconds", .0.as_secs())]
+    RequestTooSlow(Duration),
     /// The supervisor ends.
     #[error("the supervisor is shutting down")]
     ShuttingDown,
@@ -173,6 +176,7 @@ impl Refusal {
             Self::OutcomeFailed { .. } => Reason::OutcomeFailed,
             Self::Compacted { .. } => Reason::RevisionCompacted,
             Self::ReaderTooSlow(_) => Reason::ReaderTooSlow,
+            Self::RequestTooSlow(_) => Reason::RequestTooSlow,
             Self::ShuttingDown => Reason::ShuttingDown,
             Self::NotPermitted(_) => Reason::NotPermitted,
             Self::InvalidPageToken => Reason::InvalidPageToken,
@@ -192,7 +196,7 @@ impl Refusal {
             Self::RequestIdReused(_) => "take a fresh one for each request".into(),
             Self::OutcomeFailed { next, .. } => next.clone(),
             Self::Compacted { .. } => "begin with a new snapshot".into(),
-            Self::ReaderTooSlow(_) => "begin again".into(),
+            Self::ReaderTooSlow(_) | Self::RequestTooSlow(_) => "begin again".into(),
             Self::ShuttingDown => "try again when it is back".into(),
             Self::NotPermitted(_) => "call it as the user it runs as, or as root".into(),
             Self::InvalidPageToken => "begin with the first page".into(),
@@ -222,6 +226,7 @@ impl Refusal {
             Self::InvalidFields(_)
             | Self::InvalidFleet(_)
             | Self::ReaderTooSlow(_)
+            | Self::RequestTooSlow(_)
             | Self::ShuttingDown
             | Self::NotPermitted(_)
             | Self::InvalidPageToken
@@ -265,6 +270,7 @@ impl Refusal {
             | Self::OutcomeFailed { .. }
             | Self::Compacted { .. }
             | Self::ReaderTooSlow(_)
+            | Self::RequestTooSlow(_)
             | Self::NotPermitted(_)
             | Self::InvalidPageToken
             | Self::InvalidFilter(_)
@@ -326,6 +332,7 @@ pub(crate) fn code(reason: Reason) -> Code {
         | Reason::InstanceDeleting
         | Reason::OutcomeFailed
         | Reason::PathOverlap => Code::FailedPrecondition,
+        Reason::RequestTooSlow => Code::DeadlineExceeded,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::ShuttingDown | Reason::Storage => Code::Unavailable,
         Reason::NotPermitted => Code::PermissionDenied,
@@ -454,7 +461,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 34);
+        assert_eq!(seen, 35);
     }
 
     #[test]

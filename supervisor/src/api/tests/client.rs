@@ -31,6 +31,7 @@ use crate::{
     api::{
         Context, FindListeners, Listener, ServeError,
         access::Gate,
+        limits::Most,
         listen::{serve_through, socket_path},
     },
     openclaw::{environment::Control, prepare::Host},
@@ -55,6 +56,10 @@ impl Server {
     }
 
     pub(super) async fn build(world: World, gate: Gate) -> Self {
+        Self::within(world, gate, Most::USUAL).await
+    }
+
+    pub(super) async fn within(world: World, gate: Gate, most: Most) -> Self {
         let data_dir = world.directory.path().to_owned();
         // Where the built-in gateway is looked for.
         let builtin = data_dir.join("builtin-gateway");
@@ -80,7 +85,7 @@ impl Server {
             shutdown: shutdown.clone(),
         };
         let (listening, ready) = oneshot::channel();
-        let served = tokio::spawn(serve_through(gate, context, move || listening.send(()).unwrap()));
+        let served = tokio::spawn(serve_through(gate, most, context, move || listening.send(()).unwrap()));
         within(ready).await.unwrap();
         Self { world, channel: connect(&socket).await, shutdown, served }
     }

@@ -6,6 +6,7 @@ mod edges;
 mod events;
 mod fleets;
 mod instances;
+mod loads;
 mod logs;
 mod system;
 mod waits;

@@ -1,0 +1,291 @@
+//! What callers may hold of this process at once: connections, calls, bytes that wait for a reader.
+//!
+//! Nobody who comes is turned away: else a thousand stuck callers would keep the operator out for as long as they
+//! live. Where something runs short, the connection that holds the most of it is ended instead, and the log says
+//! whose it was. Its client sees a lost connection and may come back.
+//!
+//! ```text
+//! Connection ── Seat ─┐                    ┌─ connections   fewest calls first, then the oldest
+//!                     ├──► Limits: short ──┼─ calls         the one with most of them
+//! answer ────── Call ─┘                    └─ bytes         the one with most that nobody has taken for a while
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// An answer that was not taken for so long is not on its way any more.
+const STALLED: Duration = Duration::from_secs(5);
+
+/// How often the log tells of ended connections: a flood of callers is not to become a flood of lines.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// The most of everything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    /// Connections. Each is a descriptor, and the workers need theirs.
+    pub(super) connections: usize,
+    /// Calls of all connections. Each is a task, two messages that wait, and what the connection has of it.
+    pub(super) calls: usize,
+    /// Bytes of answers that connections have been given and have not got rid of.
+    pub(super) bytes: usize,
+}
+
+impl Most {
+    /// A thousand watchers of a small fleet, or a hundred that stopped reading the largest in the middle of its
+    /// snapshot: together about as much as a fleet of a thousand takes anyway.
+    pub(super) const USUAL: Self = Self { connections: 1_024, calls: 1_024, bytes: 64 << 20 };
+}
+
+/// What is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Short {
+    Connections,
+    Calls,
+    Bytes,
+}
+
+/// Who holds what.
+#[derive(Debug)]
+pub(super) struct Limits {
+    most: Most,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The last number given to a connection or a call: lower ones are older.
+    last: u64,
+    connections: BTreeMap<u64, Holder>,
+    calls: BTreeMap<u64, Held>,
+    bytes: usize,
+    told: Option<Instant>,
+    untold: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Holder {
+    pid: Option<i32>,
+    calls: usize,
+    end: CancellationToken,
+}
+
+/// One call.
+#[derive(Debug)]
+struct Held {
+    connection: u64,
+    bytes: usize,
+    since: Instant,
+}
+
+/// A connection's place. It is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    ticket: Ticket,
+    /// Cancelled when the connection is to end.
+    pub(super) end: CancellationToken,
+}
+
+/// Names a connection to its calls.
+#[derive(Debug, Clone)]
+pub(super) struct Ticket {
+    limits: Arc<Limits>,
+    connection: u64,
+}
+
+/// A call's place. It is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Call {
+    limits: Arc<Limits>,
+    call: u64,
+}
+
+impl Limits {
+    pub(super) fn new(most: Most) -> Arc<Self> {
+        Arc::new(Self { most, table: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a connection of process `pid`.
+    pub(super) fn admit(self: &Arc<Self>, pid: Option<i32>) -> Seat {
+        let mut table = self.lock();
+        if table.connections.len() >= self.most.connections {
+            let victim = table.connections.iter().min_by_key(|(id, holder)| (holder.calls, **id));
+            let victim = victim.map(|(id, _)| *id);
+            table.end(victim, Short::Connections);
+        }
+        let connection = table.next();
+        let end = CancellationToken::new();
+        table.connections.insert(connection, Holder { pid, calls: 0, end: end.clone() });
+        Seat { ticket: Ticket { limits: Arc::clone(self), connection }, end }
+    }
+}
+
+impl Table {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// The connection that has most calls; of several the oldest.
+    fn busiest(&self) -> Option<u64> {
+        let most = self.connections.iter().max_by_key(|(id, holder)| (holder.calls, std::cmp::Reverse(**id)));
+        most.map(|(id, _)| *id)
+    }
+
+    /// The connection that has most bytes which nobody has taken for a while, if there are any.
+    fn heaviest(&self, now: Instant) -> Option<u64> {
+        let mut sums = BTreeMap::<u64, usize>::new();
+        for held in self.calls.values().filter(|held| now.duration_since(held.since) >= STALLED) {
+            *sums.entry(held.connection).or_default() += held.bytes;
+        }
+        sums.into_iter().filter(|(_, bytes)| *bytes > 0).max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id)
+    }
+
+    /// Ends a connection, and counts nothing of it any more.
+    fn end(&mut self, connection: Option<u64>, short: Short) {
+        let Some((id, holder)) = connection.and_then(|id| self.connections.remove_entry(&id)) else { return };
+        let bytes = &mut self.bytes;
+        self.calls.retain(|_, held| {
+            let other = held.connection != id;
+            *bytes -= if other { 0 } else { held.bytes };
+            other
+        });
+        holder.end.cancel();
+        self.untold += 1;
+        let now = Instant::now();
+        if self.told.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
+            self.told = Some(now);
+            let what = match short {
+                Short::Connections => "connections",
+                Short::Calls => "calls",
+                Short::Bytes => "answers that nobody reads",
+            };
+            let (pid, count) = (holder.pid.unwrap_or(0), std::mem::take(&mut self.untold));
+            warn!(pid, calls = holder.calls, count, "too many {what}: a caller's connection was ended");
+        }
+    }
+}
+
+impl Seat {
+    pub(super) fn ticket(&self) -> Ticket {
+        self.ticket.clone()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.ticket.limits.lock().connections.remove(&self.ticket.connection);
+    }
+}
+
+impl Ticket {
+    /// Makes room for a call.
+    pub(super) fn call(&self) -> Call {
+        let mut table = self.limits.lock();
+        if table.calls.len() >= self.limits.most.calls {
+            let victim = table.busiest();
+            table.end(victim, Short::Calls);
+        }
+        let call = table.next();
+        // A connection that has just been ended begins nothing any more.
+        if let Some(holder) = table.connections.get_mut(&self.connection) {
+            holder.calls += 1;
+            table.calls.insert(call, Held { connection: self.connection, bytes: 0, since: Instant::now() });
+        }
+        Call { limits: Arc::clone(&self.limits), call }
+    }
+}
+
+impl Call {
+    /// The connection has been given so many bytes of the answer, and has got rid of those before.
+    pub(super) fn hold(&self, bytes: usize) {
+        let mut table = self.limits.lock();
+        let now = Instant::now();
+        let Some(held) = table.calls.get_mut(&self.call) else { return };
+        held.since = now;
+        let before = std::mem::replace(&mut held.bytes, bytes);
+        table.bytes = table.bytes - before + bytes;
+        while table.bytes > self.limits.most.bytes {
+            // What is on its way is let through: it is gone in a moment.
+            let Some(victim) = table.heaviest(now) else { return };
+            table.end(Some(victim), Short::Bytes);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut table = self.limits.lock();
+        let Some(held) = table.calls.remove(&self.call) else { return };
+        table.bytes -= held.bytes;
+        if let Some(holder) = table.connections.get_mut(&held.connection) {
+            holder.calls -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const MOST: Most = Most { connections: 3, calls: 4, bytes: 100 };
+
+    #[tokio::test]
+    async fn who_comes_gets_in_and_the_oldest_without_a_call_goes() {
+        let limits = Limits::new(MOST);
+        let seats: Vec<Seat> = (0..3).map(|pid| limits.admit(Some(pid))).collect();
+        let busy = seats[0].ticket().call();
+        let newcomer = limits.admit(None);
+        let ended: Vec<bool> = seats.iter().map(|seat| seat.end.is_cancelled()).collect();
+        assert_eq!(ended, [false, true, false]);
+        assert!(!newcomer.end.is_cancelled());
+        drop((seats, busy, newcomer));
+        assert!(limits.lock().connections.is_empty() && limits.lock().calls.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_connection_with_most_calls_makes_room_for_another_call() {
+        let limits = Limits::new(MOST);
+        let (modest, greedy) = (limits.admit(None), limits.admit(None));
+        let first = modest.ticket().call();
+        let calls: Vec<Call> = (0..3).map(|_| greedy.ticket().call()).collect();
+        let last = modest.ticket().call();
+        assert!(greedy.end.is_cancelled() && !modest.end.is_cancelled());
+        assert_eq!(limits.lock().calls.len(), 2);
+        // What it begins now, or ends, changes nothing for the others.
+        drop((greedy.ticket().call(), calls, greedy));
+        assert_eq!(limits.lock().calls.len(), 2);
+        drop((first, last));
+        assert_eq!(limits.lock().calls.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_nobody_takes_go_before_those_on_their_way() {
+        let limits = Limits::new(MOST);
+        let (asleep, awake) = (limits.admit(None), limits.admit(None));
+        let (forgotten, moving) = (asleep.ticket().call(), awake.ticket().call());
+        forgotten.hold(60);
+        moving.hold(90);
+        assert!(!asleep.end.is_cancelled() && !awake.end.is_cancelled(), "both may be on their way");
+        advance(STALLED).await;
+        moving.hold(80);
+        assert!(asleep.end.is_cancelled() && !awake.end.is_cancelled());
+        assert_eq!(limits.lock().bytes, 80);
+        moving.hold(0);
+        drop((forgotten, moving));
+        assert_eq!(limits.lock().bytes, 0);
+    }
+}

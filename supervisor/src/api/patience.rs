@@ -1,0 +1,131 @@
+//! Requests that must arrive in time, and answers that count for as long as nobody has taken them.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
+use http::{Request, Response};
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use super::{limits::Call, listen::Caller, status::Refusal};
+
+/// A request has this long to arrive, once its headers have. The largest is 4 MiB, and the way is a Unix socket.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+
+/// Counts calls, and bounds how long their requests take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience;
+
+/// A service with that around it.
+#[derive(Debug, Clone)]
+pub(super) struct Patient<S>(S);
+
+impl<S> Layer<S> for Patience {
+    type Service = Patient<S>;
+
+    fn layer(&self, inner: S) -> Patient<S> {
+        Patient(inner)
+    }
+}
+
+impl<S> Service<Request<Body>> for Patient<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let call = request.extensions().get().map(|caller: &Caller| caller.ticket.call());
+        let answer = self.0.call(request.map(|body| Body::new(Arriving::new(body))));
+        answer.map_ok(|answer| answer.map(|body| Body::new(Leaving { body, call }))).boxed()
+    }
+}
+
+/// A request on its way in.
+struct Arriving {
+    body: Body,
+    deadline: Instant,
+    /// Made when the first wait begins: most requests are there at once.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+/// An answer on its way out.
+struct Leaving {
+    body: Body,
+    /// `None` for a caller that nobody counts; there is none.
+    call: Option<Call>,
+}
+
+impl Arriving {
+    fn new(body: Body) -> Self {
+        Self { body, deadline: Instant::now() + ARRIVES_WITHIN, patience: None }
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        let deadline = self.deadline;
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        ready!(patience.as_mut().poll(context));
+        Poll::Ready(Some(Err(Refusal::RequestTooSlow(ARRIVES_WITHIN).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl HttpBody for Leaving {
+    type Data = Bytes;
+    type Error = Status;
+
+    /// The connection asks for more only when it has room, so what it had before is gone.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let given = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            Poll::Ready(Some(Err(_)) | None) | Poll::Pending => 0,
+        };
+        if let Some(call) = &self.call {
+            call.hold(given);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
