@@ -16,8 +16,8 @@ const BLOCK: usize = 64 << 10;
 /// Bytes of text handed out at once: far below what gRPC clients take in one message by default, 4 MiB.
 const BATCH: usize = 256 << 10;
 
-/// Lines handed out at once: short ones weigh more than their text.
-const BATCH_LINES: usize = 2_000;
+/// Lines handed out at once: short ones weigh more than their text, about 200 bytes each.
+const BATCH_LINES: usize = 1_000;
 
 /// What one call of [`Reader::read`] came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Reader {
     pending: Vec<u8>,
     /// So much of it holds no end of line.
     searched: usize,
+    /// It may hold finished lines: the last batch was full.
+    uncut: bool,
     first: First,
 }
 
@@ -71,6 +73,7 @@ impl Reader {
             open: None,
             pending: Vec::new(),
             searched: 0,
+            uncut: false,
             first: begin.first,
         })
     }
@@ -81,16 +84,21 @@ impl Reader {
         let mut size = 0;
         while size < BATCH && lines.len() < BATCH_LINES {
             let before = lines.len();
-            if self.open.is_none() && !self.enter(&mut lines)? {
-                return Ok(self.rest(lines));
-            }
-            if self.fill()? == 0 && !self.leave(&mut lines)? {
+            if !self.uncut && !self.advance(&mut lines)? {
                 return Ok(self.rest(lines));
             }
             self.cut(&mut lines);
             size += lines.iter().skip(before).map(|line| line.text.len()).sum::<usize>();
         }
         Ok(Step::Lines(lines))
+    }
+
+    /// Reads more, from the next file if need be; `false` if there is none.
+    fn advance(&mut self, lines: &mut Vec<Line>) -> Result<bool, LogError> {
+        if self.open.is_none() && !self.enter(lines)? {
+            return Ok(false);
+        }
+        Ok(self.fill()? > 0 || self.leave(lines)?)
     }
 
     /// There is no more.
@@ -178,23 +186,29 @@ impl Reader {
         Ok(true)
     }
 
-    /// Hands out the finished lines among what has been read, and the parts of one that is too long.
+    /// Hands out the finished lines among what has been read, as far as the batch has room, and the parts of one
+    /// that is too long.
     fn cut(&mut self, lines: &mut Vec<Line>) {
         let pending = std::mem::take(&mut self.pending);
         let mut rest = pending.as_slice();
         let mut searched = self.searched;
+        self.uncut = false;
         while let Some(end) = rest.iter().skip(searched).position(|byte| *byte == b'\n') {
+            if lines.len() >= BATCH_LINES {
+                self.uncut = true;
+                break;
+            }
             let (line, after) = rest.split_at(searched + end);
             self.push_parts(line, 1, lines);
             rest = after.get(1..).unwrap_or_default();
             searched = 0;
         }
-        while rest.len() > MAX_LINE {
+        while !self.uncut && rest.len() > MAX_LINE {
             let (part, after) = rest.split_at(MAX_LINE);
             self.push(part, 0, lines);
             rest = after;
         }
-        self.searched = rest.len();
+        self.searched = if self.uncut { searched } else { rest.len() };
         self.pending = rest.to_vec();
     }
 
