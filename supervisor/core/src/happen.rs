@@ -206,11 +206,20 @@ impl Instance {
     }
 
     fn record_exit(&mut self, turn: &mut Turn<'_>, exit: &Exit) {
+        self.record_lost_exit(turn, exit.incarnation);
         self.record.seen = exit.incarnation;
         self.record.launched = self.record.launched.max(exit.incarnation);
         turn.store(self.name());
         turn.note(self.name(), exit.incarnation, Kind::Exited(exit.clone()));
         self.last_exit = Some(exit.clone());
+    }
+
+    /// A life that was over before `later` began, and whose exit an earlier supervisor learned and could not store.
+    fn record_lost_exit(&mut self, turn: &mut Turn<'_>, later: Incarnation) {
+        let launched = self.record.launched;
+        if self.record.seen < launched && launched < later {
+            let _exit = self.record_unknown_exit(turn, launched);
+        }
     }
 
     fn record_unknown_exit(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation) -> Exit {
@@ -312,6 +321,7 @@ impl Instance {
             && self.is_being_swept()
             && self.record.launched < incarnation
         {
+            self.record_lost_exit(turn, incarnation);
             self.record.launched = incarnation;
             turn.store(self.name());
         }
@@ -321,6 +331,7 @@ impl Instance {
         self.incarnation = incarnation;
         self.used = Incarnation(0);
         self.process = Some(process);
+        self.record_lost_exit(turn, incarnation);
         if self.record.launched < incarnation {
             self.record.launched = incarnation;
             self.record.observed = self.observed;

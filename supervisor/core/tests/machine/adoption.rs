@@ -1,11 +1,12 @@
 //! A new supervisor, and what an earlier one left running.
 
 use supervisor_core::{
-    event::{Event, Exit, ExitStatus, Found, LaunchFailure},
+    event::{Event, Exit, ExitStatus, Found, LaunchFailure, Process},
     ids::Incarnation,
     instance::Boot,
     journal::Kind,
     policy::{Condition, Startup},
+    time::Moment,
 };
 
 use crate::support::world::{Disk, World, cold, name, plain, seconds, warm, with};
@@ -64,6 +65,30 @@ fn a_gateway_of_which_nothing_is_left_has_an_exit_that_nobody_saw() {
     world.adopted_gone("main");
     assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 1);
     assert_eq!(world.one("main").last_exit().unwrap().status, ExitStatus::Unknown);
+}
+
+#[test]
+fn a_life_whose_end_could_not_be_stored_has_an_exit_when_a_later_one_is_found() {
+    let running = Found::Running {
+        incarnation: Incarnation(3),
+        process: Process { pid: 7, worker_pid: 6, started: Moment(u64::MAX) },
+        notified: false,
+        stopping: false,
+    };
+    let idle = Found::Idle { incarnation: Incarnation(2) };
+    for (found, exits, recorded) in [
+        (running.clone(), vec![], [1].as_slice()),
+        (running, vec![exit(2, 3)], &[1, 2]),
+        (idle, vec![exit(2, 3)], &[1, 2]),
+    ] {
+        let mut world = World::ready(plain());
+        world.crash(Boot::Same);
+        world.adopted("main", found, exits);
+        for incarnation in recorded {
+            let of = |kind: &Kind| matches!(kind, Kind::Exited(exit) if exit.incarnation.0 == *incarnation);
+            assert_eq!(world.noted("main", of), 1, "incarnation {incarnation}");
+        }
+    }
 }
 
 #[test]
