@@ -16,7 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use supervisor_proto::v1::Phase;
+use supervisor_proto::v1::{self, Phase};
 use support::{Host, at_once, builtin, is_alive, program, shell, until};
 
 /// More than the daemon's own bounds together, on a loaded machine.
@@ -153,4 +153,24 @@ async fn systemd_is_told_when_everything_is_adopted_and_no_gateway_learns_of_sys
     signal(supervisor.pid(), Signal::SIGTERM);
     told(&manager, "STOPPING=1").await;
     until("the supervisor has ended", async || (!is_alive(supervisor.pid())).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_control_socket_that_is_deleted_is_there_again_and_its_callers_are_not_disturbed() {
+    let host = Host::start().await;
+    let mut connected = host.system().await;
+    let socket = host.data_dir().join("control.sock");
+    // Deleted, and replaced by something else.
+    for replacement in [false, true] {
+        fs::remove_file(&socket).unwrap();
+        if replacement {
+            fs::write(&socket, "not a socket").unwrap();
+        }
+        until("new callers are heard again", async || {
+            let mut client = host.try_instances().await.ok()?;
+            client.list_instances(v1::ListInstancesRequest::default()).await.ok().map(drop)
+        })
+        .await;
+        connected.get_info(v1::GetInfoRequest {}).await.unwrap();
+    }
 }

@@ -5,7 +5,10 @@ use std::{
     io,
     os::{
         fd::AsRawFd,
-        unix::{fs::PermissionsExt, net},
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            net,
+        },
     },
     path::{Path, PathBuf},
     pin::Pin,
@@ -75,6 +78,9 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// After a failure to accept a connection, e.g. for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How soon a socket that somebody has deleted is there again.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -159,12 +165,21 @@ pub(super) async fn serve_through(
 struct Socket {
     path: PathBuf,
     listener: UnixListener,
+    file: Inode,
 }
 
+/// Device and inode of the socket's file.
+type Inode = (u64, u64);
+
 impl Socket {
+    fn bind(path: &Path) -> io::Result<Self> {
+        let (listener, file) = Self::listen(path)?;
+        Ok(Self { path: path.to_owned(), listener, file })
+    }
+
     /// Listens on `path`, for this user alone. What is there already is left over from an earlier supervisor, as
     /// this one holds the data directory's lock. It is replaced at once, so that there is never nothing there.
-    fn bind(path: &Path) -> io::Result<Self> {
+    fn listen(path: &Path) -> io::Result<(UnixListener, Inode)> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let fresh = directory.join(format!(".{SOCKET}.new"));
@@ -175,23 +190,45 @@ impl Socket {
         let listener = bind(directory, &fresh)?;
         // Nobody else can have connected before: the directory is this user's alone.
         fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
+        let file = inode(&fresh)?;
         fs::rename(&fresh, path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { path: path.to_owned(), listener: UnixListener::from_std(listener)? })
+        Ok((UnixListener::from_std(listener)?, file))
+    }
+
+    /// Listens anew if nobody can find the socket any more. Who is connected stays so.
+    fn look_after(&mut self) {
+        if inode(&self.path).is_ok_and(|file| file == self.file) {
+            return;
+        }
+        match Self::listen(&self.path) {
+            Ok((listener, file)) => {
+                warn!(socket = %self.path.display(), "the socket had been deleted; it is there again");
+                (self.listener, self.file) = (listener, file);
+            }
+            Err(error) => warn!(%error, "the socket has been deleted and cannot be made again yet"),
+        }
     }
 
     /// Each connection that comes.
     fn connections(self, most: Most) -> impl Stream<Item = io::Result<Connection>> {
         let limits = Limits::new(most);
-        stream::unfold((self, limits), |(socket, limits)| async {
+        stream::unfold((self, limits), |(mut socket, limits)| async {
             let connection = socket.accept(&limits).await;
             Some((Ok(connection), (socket, limits)))
         })
     }
 
-    async fn accept(&self, limits: &Arc<Limits>) -> Connection {
+    async fn accept(&mut self, limits: &Arc<Limits>) -> Connection {
         loop {
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = sleep(LOOK_AFTER) => {
+                    self.look_after();
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => return Connection::new(stream, limits),
                 Err(error) => {
                     warn!(%error, "failed to accept a connection");
@@ -207,6 +244,10 @@ impl Drop for Socket {
         // A socket that stays only means that the next client is refused instead of finding none.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn inode(path: &Path) -> io::Result<Inode> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Binds a path of any length.
