@@ -276,8 +276,10 @@ impl Instance {
             return self.on_late_adoption(turn, adoption);
         }
         let mut news = None;
+        let runs =
+            if let Found::Running { incarnation, .. } = adoption.found { Some(incarnation) } else { None };
         for exit in adoption.exits {
-            if exit.at < self.record.created {
+            if exit.at < self.record.created || runs.is_some_and(|runs| runs <= exit.incarnation) {
                 // A deleted instance of the same name left it behind.
                 continue;
             }

@@ -166,8 +166,11 @@ impl Supervisor {
         let mut rng = supervisor.rng.clone();
         let mut turn = Turn::new(now, &mut rng);
         turn.note_own(Kind::Restored { instances: origin.records.len() });
-        for (record, policy) in origin.records {
+        for (mut record, policy) in origin.records {
             let name = record.name.clone();
+            if record.no_later_than(now) {
+                turn.store(&name);
+            }
             supervisor.ports.hold(&name, record.block);
             supervisor.relate(&mut turn, &name, &policy.rescues);
             let mut instance = Instance::new(record, policy, now);

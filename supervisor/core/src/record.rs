@@ -58,6 +58,16 @@ pub struct Record {
     pub created: Moment,
 }
 
+impl Record {
+    /// Nothing in it lies after `now`: after a restart of the host its clock may be behind, and whatever is compared
+    /// with moments to come would wait for the clock to catch up. Says whether anything did.
+    pub(crate) fn no_later_than(&mut self, now: Moment) -> bool {
+        let later = self.created > now;
+        self.created = self.created.min(now);
+        self.restarts.no_later_than(now) || later
+    }
+}
+
 /// What the operator wishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {

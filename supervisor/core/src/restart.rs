@@ -66,6 +66,13 @@ impl Restarts {
         core::mem::take(self) != Self::default()
     }
 
+    /// Lets none of them be later than `now`, and says whether one was.
+    pub(crate) fn no_later_than(&mut self, now: Moment) -> bool {
+        let later = self.recent.iter().any(|at| *at > now);
+        self.recent.iter_mut().for_each(|at| *at = now.min(*at));
+        later
+    }
+
     /// Restarts since the instance was last started by hand.
     #[must_use]
     pub fn total(&self) -> u32 {

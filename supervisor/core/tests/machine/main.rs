@@ -1,6 +1,7 @@
 //! The mind under test, through its public face only.
 
 mod adoption;
+mod clock;
 mod commands;
 mod durability;
 mod failover;

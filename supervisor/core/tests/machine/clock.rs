@@ -1,0 +1,57 @@
+//! The host is restarted, and its clock is behind what is stored.
+
+use supervisor_core::{
+    event::{Exit, ExitStatus},
+    ids::Incarnation,
+    instance::Boot,
+    journal::Kind,
+    time::Moment,
+};
+
+use crate::support::world::{World, plain, seconds, with};
+
+#[test]
+fn a_spent_budget_does_not_wait_for_the_clock_to_catch_up() {
+    let mut world = World::ready(with(plain(), |p| {
+        p.restart.budget = 1;
+        p.restart.window = seconds(60);
+    }));
+    world.after(seconds(86_400));
+    world.exits("main", 1);
+    world.after(seconds(10));
+    world.up("main");
+    world.now = Moment(world.now.0 - 86_000_000_000_000);
+    world.crash(Boot::New);
+    world.adopted_gone("main");
+    world.up("main");
+    world.exits("main", 1);
+    assert_eq!(world.phase("main"), "failed (budget, retried)");
+    world.after(seconds(61));
+    assert_eq!(world.phase("main"), "spawning");
+}
+
+#[test]
+fn an_exit_after_the_restart_is_recorded_though_the_clock_is_before_the_creation() {
+    let mut world = World::ready(plain());
+    world.now = Moment(world.now.0 / 2);
+    world.crash(Boot::New);
+    world.adopted_gone("main");
+    world.up("main");
+    world.crash(Boot::Same);
+    world.adopted_dead("main", 3);
+    let exited = |kind: &Kind| matches!(kind, Kind::Exited(exit) if exit.status == ExitStatus::Code(3));
+    assert_eq!(world.noted("main", exited), 1);
+}
+
+#[test]
+fn an_exit_with_a_higher_number_than_what_runs_is_a_deleted_namesakes() {
+    let mut world = World::ready(plain());
+    world.crash(Boot::Same);
+    let found = world.found_alive("main");
+    let later = Moment(u64::MAX);
+    let status = ExitStatus::Code(0);
+    let exit = Exit { incarnation: Incarnation(11), status, at: later, stragglers: 0, ordered: false };
+    world.adopted("main", found, vec![exit]);
+    assert_eq!(world.phase("main"), "ready");
+    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 0);
+}
