@@ -6,6 +6,7 @@ use supervisor_core::{
     event::{Dangling, Definition},
     ids::Name,
     policy::Policy,
+    ports::Block,
     record::Record,
 };
 
@@ -25,10 +26,29 @@ pub enum RegistryError {
         /// Why.
         source: serde_json::Error,
     },
+    /// Two instances hold the same ports, which no version ever gave out.
+    #[error("the stored ports {block} of `{name}` overlap those of `{other}`")]
+    Overlap {
+        /// Whose.
+        name: Name,
+        /// Which.
+        block: Block,
+        /// The other.
+        other: Name,
+    },
 }
 
 /// Adds to each stored record the policy that follows from its spec.
 pub fn restore(records: Vec<Record>, host: &Host) -> Result<Vec<(Record, Policy)>, RegistryError> {
+    let mut held: Vec<(Block, &Name)> = records.iter().map(|record| (record.block, &record.name)).collect();
+    held.sort_unstable();
+    for pair in held.windows(2) {
+        if let [(before, other), (block, name)] = *pair
+            && block.overlaps(before)
+        {
+            return Err(RegistryError::Overlap { name: name.clone(), block, other: other.clone() });
+        }
+    }
     let with_policy = |record: Record| {
         let spec: InstanceSpec = serde_json::from_str(&record.spec)
             .map_err(|source| RegistryError::Spec { name: record.name.clone(), source })?;

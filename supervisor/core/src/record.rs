@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     event::{Exit, Files},
@@ -21,7 +21,10 @@ pub(crate) const RESERVE: u64 = 100;
 pub(crate) const RESERVE_AT: u64 = 20;
 
 /// One instance as the registry keeps it.
+///
+/// What no version can have written is refused when it is read, like what is no record at all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Record {
     /// Its name.
     pub name: Name,
@@ -56,6 +59,27 @@ pub struct Record {
     pub deleting: Option<Files>,
     /// When it was created.
     pub created: Moment,
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The derived function of the type itself, not this one.
+        let record = Self::deserialize(deserializer)?;
+        if record.seen > record.launched {
+            return Err(de::Error::custom("the exit of a life that never was has been seen"));
+        }
+        if Block::at(record.block.base).is_none() {
+            return Err(de::Error::custom("the ports end above 65535"));
+        }
+        Ok(record)
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // As above.
+        Self::serialize(self, serializer)
+    }
 }
 
 impl Record {

@@ -68,6 +68,8 @@ fn since(directory: &Directory, numbers: &[u64], since_ms: u64) -> Result<Start,
     for &file in numbers {
         let Some(segment) = directory.open(file)? else { continue };
         if let Some(offset) = segment.index.since(since_ms) {
+            // A damaged index may name any place.
+            let offset = offset.min(segment.size()?);
             let first = if segment.begins_line(offset)? { First::Wanted } else { First::Rest };
             return Ok(Start { place: Place { file, offset }, first });
         }

@@ -118,6 +118,18 @@ fn a_missing_index_costs_times_and_no_lines() {
 }
 
 #[test]
+fn a_damaged_index_costs_times_and_no_lines() {
+    let mut log = Writer::new();
+    log.write(b"one\ntwo\n");
+    for offset in [5, 8, 9, u64::MAX] {
+        let record: Vec<u8> = [offset, 1_000, 1].iter().flat_map(|field| field.to_le_bytes()).collect();
+        fs::write(log.path(1, "idx"), record).unwrap();
+        assert_eq!(log.texts(&all()), ["one", "two"]);
+        log.reader(&Request { since_ms: Some(500), ..all() }).unwrap();
+    }
+}
+
+#[test]
 fn only_lines_since_a_time_are_read() {
     let mut log = Writer::new();
     for text in ["a\nb\n", "c\nbegun ", "ended\nd\n"] {
