@@ -7,6 +7,7 @@ use supervisor_core::{
     ids::{CommandId, Incarnation, Name, Revision},
     instance::{Goal, Instance, Phase},
     policy::Failback,
+    ports::Block,
     record::Wish,
     time::Moment,
 };
@@ -162,9 +163,104 @@ pub enum Violation {
         /// How many at most.
         budget: usize,
     },
+    /// What came too late changed something.
+    #[error("{name}: a report that came too late changed something, from {before} to {after}")]
+    StaleChanged {
+        /// Whose.
+        name: Name,
+        /// How it was.
+        before: String,
+        /// How it is.
+        after: String,
+    },
+    /// A refused command changed something.
+    #[error("{0:?} is refused, and something has changed")]
+    RefusedChanged(CommandId),
+    /// Core and the reference model do not agree.
+    #[error("reference: {0}")]
+    Reference(#[from] Disagreement),
     /// Long after the faults have ended, something is not as it should be.
     #[error("not settled long after the faults have ended: {0}")]
     NotSettled(String),
+}
+
+/// Where core and the model part.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Disagreement {
+    /// One of the two knows no such instance.
+    #[error("{0}: only one of core and the model knows it")]
+    Known(Name),
+    /// Different ports.
+    #[error("{0}: the journal says that it has other ports")]
+    Ports(Name),
+    /// Ports of which somebody else has or may use one.
+    #[error("{name}: gets ports {block}, which `{other}` has or may still use")]
+    PortsGivenTwice {
+        /// Whose.
+        name: Name,
+        /// The ports.
+        block: Block,
+        /// Who has them.
+        other: Name,
+    },
+    /// Something may be alive where core thinks nothing is, or the other way.
+    #[error("{name}: {phase:?} #{}, but {alive} may be alive", incarnation.0)]
+    Alive {
+        /// Whose.
+        name: Name,
+        /// Its phase.
+        phase: Phase,
+        /// Its life.
+        incarnation: Incarnation,
+        /// What may be alive.
+        alive: String,
+    },
+    /// A launch before there was proof that nothing is alive.
+    #[error("{name}: {incarnation} is launched, and {alive} may be alive")]
+    LaunchedBesides {
+        /// Whose.
+        name: Name,
+        /// The new life.
+        incarnation: Incarnation,
+        /// What may be alive.
+        alive: String,
+    },
+    /// Gone, and not proven to be dead.
+    #[error("{0}: is deleted, and may be alive")]
+    DeletedAlive(Name),
+    /// Another place.
+    #[error("{name}: {place} by the journal, {standing} by core")]
+    Place {
+        /// Whose.
+        name: Name,
+        /// What the journal says.
+        place: String,
+        /// What core says.
+        standing: String,
+    },
+    /// A step between two places that must not be.
+    #[error("{name}: {before}, and then {then}")]
+    Step {
+        /// Whose place.
+        name: Name,
+        /// How it was.
+        before: String,
+        /// What is written down.
+        then: String,
+    },
+    /// The wish is another one.
+    #[error("{name}: {wished:?} was wished, and core has {known:?}")]
+    Wish {
+        /// Whose.
+        name: Name,
+        /// What was wished.
+        wished: Option<Wish>,
+        /// What core has.
+        known: Option<Wish>,
+    },
+    /// It should run and core does not mean to run it, or the other way.
+    #[error("{0}: should it run? {1:?}, says core")]
+    Goal(Name, Goal),
 }
 
 /// Whether all that should run is ready or failed for good, and all is at rest. `Err` says what is not.
@@ -192,7 +288,7 @@ fn one_settled(world: &World, core: &Supervisor, instance: &Instance) -> Result<
         return Err("its record is not what is stored");
     }
     let Some(who) = world.fleet.index(name) else { return Err("nobody knows it") };
-    if world.clients.wish(who) != Some(instance.record().wish) {
+    if world.reference.wish(who) != Some(instance.record().wish) {
         return Err("its wish is not what was wished");
     }
     let alive = world.host.machines[who].life.as_ref().map(|life| life.incarnation);

@@ -1,169 +1,194 @@
-//! What goes wrong, drawn for each seed: some faults often, some never, so that every mixture has its turn.
+//! What goes wrong in one world, drawn from its seed: some faults often, some never, so that every mixture has its turn.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
+use serde::{Deserialize, Serialize};
 use supervisor_core::rng::Rng;
 
-/// How often something happens, in thousandths.
-pub type Permille = u64;
+use crate::chance::{ALWAYS, Injection, Lot, Permille, Swarm};
 
-/// The faults of one run.
-#[derive(Debug, Clone)]
+/// How often a fault strikes each time it could: one of these, in half of all worlds.
+const OFTEN: &[(Lot, &[Permille])] = &[
+    (Lot::DiesStarting, &[50, 300]),
+    (Lot::NeverReady, &[50, 300]),
+    (Lot::IgnoresTerm, &[100, 500]),
+    (Lot::HardToKill, &[50, 300]),
+    (Lot::PortHeld, &[50, 300]),
+    (Lot::LaunchFails, &[50, 300, 800]),
+    (Lot::Unanswered, &[20, 200]),
+    (Lot::OrderLost, &[20, 200]),
+    (Lot::OrderSlow, &[20, 200]),
+    (Lot::Unreachable, &[100, 500]),
+    (Lot::ProbeLies, &[20, 300]),
+    (Lot::ProbeStalls, &[20, 300]),
+    (Lot::Twice, &[20, 300]),
+    (Lot::Overtaken, &[20, 300]),
+    (Lot::WriteFails, &[20, 300]),
+    (Lot::DiskFull, &[5, 50]),
+    (Lot::DiskHangs, &[5, 50]),
+    (Lot::DiesActing, &[1, 20]),
+    (Lot::Reboot, &[100, 500]),
+    (Lot::ClockBack, &[500]),
+    (Lot::Crowd, &[100, 500]),
+];
+
+/// The mean time, in seconds, until a fault strikes: one of these, in half of all worlds.
+const EVERY: &[(Lot, &[u64])] = &[
+    (Lot::GatewayDies, &[1, 10, 100]),
+    (Lot::Sickens, &[5, 50]),
+    (Lot::Flaps, &[1, 5]),
+    (Lot::WorkerDies, &[5, 60]),
+    (Lot::SupervisorDies, &[5, 60]),
+    (Lot::HostSleeps, &[20, 100]),
+];
+
+/// The faults of one world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Faults {
-    /// How long they go on.
-    pub span: Duration,
-    /// Mean time from a gateway's start to its death by itself.
-    pub gateway_dies: Option<Duration>,
-    /// Gateways that die before they are ready.
-    pub dies_starting: Permille,
-    /// Gateways that never become ready.
-    pub never_ready: Permille,
-    /// Mean time from a gateway's start until it hangs or cannot serve.
-    pub gateway_sickens: Option<Duration>,
-    /// Gateways that do not heed SIGTERM.
-    pub ignores_term: Permille,
-    /// Gateways that take long to die when killed.
-    pub hard_to_kill: Permille,
-    /// Launches that fail: the port is taken, the configuration refused, the program gone.
-    pub launch_fails: Permille,
-    /// Launches that are never answered.
-    pub launch_unanswered: Permille,
-    /// Orders that are lost, of those that core repeats.
-    pub lost_orders: Permille,
-    /// Orders that take long.
-    pub slow_orders: Permille,
-    /// Mean time from a worker's start to its death.
-    pub worker_dies: Option<Duration>,
-    /// Workers that cannot be reached by the next supervisor.
-    pub unreachable: Permille,
-    /// Probes that lie.
-    pub probe_lies: Permille,
-    /// Probes that are never answered.
-    pub probe_stalls: Permille,
-    /// Reports that come twice.
-    pub duplicates: Permille,
-    /// Reports that are overtaken by later ones.
-    pub reordered: Permille,
-    /// The longest write, usually.
-    pub write: Duration,
-    /// Writes that fail for a while.
-    pub write_fails: Permille,
-    /// Mean time between two deaths of the supervisor.
-    pub supervisor_dies: Option<Duration>,
-    /// Actions before which it dies.
-    pub dies_acting: Permille,
-    /// Deaths of the supervisor that are restarts of the host.
-    pub reboots: Permille,
-    /// How late ticks may be.
-    pub late_ticks: Duration,
-    /// Mean time between two commands.
-    pub commands: Duration,
+    /// How long they go on, in seconds.
+    pub span_s: u64,
+    /// How often each strikes, in thousandths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    permille: BTreeMap<Lot, Permille>,
+    /// The mean time to each, in seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    every_s: BTreeMap<Lot, u64>,
+    /// The longest write, usually, in milliseconds.
+    pub write_ms: u64,
+    /// How late ticks may be, in milliseconds.
+    pub late_ticks_ms: u64,
+    /// Mean time between two commands, in milliseconds.
+    pub commands_ms: u64,
+}
+
+impl Serialize for Lot {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl<'de> Deserialize<'de> for Lot {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let known = Self::ALL.iter().copied().find(|lot| lot.word() == word);
+        known.ok_or_else(|| serde::de::Error::custom(format!("there is no fault `{word}`")))
+    }
 }
 
 impl Faults {
-    /// Draws the faults of a run.
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let mut swarm = Swarm(rng);
+    fn draw(swarm: &mut Swarm) -> Self {
+        let span_s = swarm.one_of(&[20, 120, 600]);
+        let mut permille = BTreeMap::from([(Lot::Command, ALWAYS)]);
+        for (lot, choices) in OFTEN {
+            permille.extend(swarm.maybe(choices).map(|often| (*lot, often)));
+        }
+        let mut every_s = BTreeMap::new();
+        for (lot, choices) in EVERY {
+            every_s.extend(swarm.maybe(choices).map(|seconds| (*lot, seconds)));
+        }
         Self {
-            span: swarm.time(&[20, 120, 600]),
-            gateway_dies: swarm.maybe_time(&[1, 10, 100]),
-            dies_starting: swarm.maybe(&[50, 300]),
-            never_ready: swarm.maybe(&[50, 300]),
-            gateway_sickens: swarm.maybe_time(&[5, 50]),
-            ignores_term: swarm.maybe(&[100, 500]),
-            hard_to_kill: swarm.maybe(&[50, 300]),
-            launch_fails: swarm.maybe(&[50, 300, 800]),
-            launch_unanswered: swarm.maybe(&[20, 200]),
-            lost_orders: swarm.maybe(&[20, 200]),
-            slow_orders: swarm.maybe(&[20, 200]),
-            worker_dies: swarm.maybe_time(&[5, 60]),
-            unreachable: swarm.maybe(&[100, 500]),
-            probe_lies: swarm.maybe(&[20, 300]),
-            probe_stalls: swarm.maybe(&[20, 300]),
-            duplicates: swarm.maybe(&[20, 300]),
-            reordered: swarm.maybe(&[20, 300]),
-            write: Duration::from_millis(swarm.one_of(&[1, 1, 50, 5_000])),
-            write_fails: swarm.maybe(&[20, 300]),
-            supervisor_dies: swarm.maybe_time(&[5, 60]),
-            dies_acting: swarm.maybe(&[1, 20]),
-            reboots: swarm.maybe(&[100, 500]),
-            late_ticks: Duration::from_millis(swarm.one_of(&[0, 0, 5, 500])),
-            commands: Duration::from_millis(swarm.one_of(&[300, 3_000, 30_000])),
+            span_s,
+            permille,
+            every_s,
+            write_ms: swarm.one_of(&[1, 1, 50, 5_000]),
+            late_ticks_ms: swarm.one_of(&[0, 0, 5, 500]),
+            commands_ms: swarm.one_of(&[300, 3_000, 30_000]),
         }
     }
 
-    /// All is well from now on.
-    pub(crate) fn none() -> Self {
-        Self {
-            span: Duration::ZERO,
-            gateway_dies: None,
-            dies_starting: 0,
-            never_ready: 0,
-            gateway_sickens: None,
-            ignores_term: 0,
-            hard_to_kill: 0,
-            launch_fails: 0,
-            launch_unanswered: 0,
-            lost_orders: 0,
-            slow_orders: 0,
-            worker_dies: None,
-            unreachable: 0,
-            probe_lies: 0,
-            probe_stalls: 0,
-            duplicates: 0,
-            reordered: 0,
-            write: Duration::from_millis(1),
-            write_fails: 0,
-            supervisor_dies: None,
-            dies_acting: 0,
-            reboots: 0,
-            late_ticks: Duration::ZERO,
-            commands: Duration::MAX,
-        }
+    /// The same without one of them, if it has it.
+    pub(crate) fn without(&self, lot: Lot) -> Option<Self> {
+        let mut less = self.clone();
+        let had = less.permille.remove(&lot).is_some() | less.every_s.remove(&lot).is_some();
+        had.then_some(less)
     }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        write!(f, "for {} s, a command every {} ms", self.span_s, self.commands_ms)?;
+        write!(f, ", writes of up to {} ms, ticks up to {} ms late", self.write_ms, self.late_ticks_ms)?;
+        for (lot, often) in self.permille.iter().filter(|(lot, _)| **lot != Lot::Command) {
+            write!(f, "; {} {often} in 1000", lot.word())?;
+        }
+        for (lot, seconds) in &self.every_s {
+            write!(f, "; {} every {seconds} s", lot.word())?;
+        }
+        Ok(())
     }
 }
 
-/// Chance, in the forms that worlds need it.
-pub(crate) struct Swarm<'a>(pub(crate) &'a mut Rng);
+/// The same as [`Faults`], as a world looks it up.
+#[derive(Debug, Clone)]
+pub(crate) struct Rates {
+    often: [Permille; Lot::ALL.len()],
+    every: [Option<Duration>; Lot::ALL.len()],
+    pub(crate) write: Duration,
+    pub(crate) late_ticks: Duration,
+    pub(crate) commands: Duration,
+}
 
-impl Swarm<'_> {
-    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        let count = u64::try_from(choices.len()).unwrap_or(1);
-        choices[usize::try_from(self.0.below(count)).unwrap_or(0)]
+impl Rates {
+    pub(crate) fn of(faults: &Faults) -> Self {
+        let mut rates = Self {
+            write: Duration::from_millis(faults.write_ms),
+            late_ticks: Duration::from_millis(faults.late_ticks_ms),
+            commands: Duration::from_millis(faults.commands_ms),
+            ..Self::none()
+        };
+        faults.permille.iter().for_each(|(lot, often)| rates.often[*lot as usize] = *often);
+        for (lot, seconds) in &faults.every_s {
+            rates.every[*lot as usize] = Some(Duration::from_secs(*seconds));
+        }
+        rates
     }
 
-    /// Off in half of all runs.
-    fn maybe(&mut self, choices: &[Permille]) -> Permille {
-        if self.often(500) { self.one_of(choices) } else { 0 }
+    /// All is well.
+    pub(crate) fn none() -> Self {
+        Self {
+            often: [0; Lot::ALL.len()],
+            every: [None; Lot::ALL.len()],
+            write: Duration::from_millis(1),
+            late_ticks: Duration::ZERO,
+            commands: Duration::MAX,
+        }
     }
 
-    fn maybe_time(&mut self, seconds: &[u64]) -> Option<Duration> {
-        self.often(500).then(|| self.time(seconds))
+    pub(crate) fn often(&self, lot: Lot) -> Permille {
+        self.often[lot as usize]
     }
 
-    pub(crate) fn time(&mut self, seconds: &[u64]) -> Duration {
-        Duration::from_secs(self.one_of(seconds))
+    pub(crate) fn every(&self, lot: Lot) -> Option<Duration> {
+        self.every[lot as usize]
     }
+}
 
-    pub(crate) fn often(&mut self, permille: Permille) -> bool {
-        permille > 0 && self.0.below(1_000) < permille
-    }
+/// All that makes a world what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// Where all chance begins.
+    pub seed: u64,
+    /// How many names there are.
+    pub instances: usize,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Of all that, only this strikes; `None`: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<BTreeSet<Injection>>,
+}
 
-    /// Up to `most`.
-    pub(crate) fn span(&mut self, most: Duration) -> Duration {
-        self.0.span(most)
-    }
-
-    /// Around `mean`: half of all draws are below 0.7 of it, few above five times.
-    pub(crate) fn around(&mut self, mean: Duration) -> Duration {
-        let halvings = self.0.draw().trailing_zeros();
-        let base = mean.mul_f64(0.7) * halvings;
-        base + self.0.span(mean.mul_f64(0.7))
+impl Setup {
+    /// The world of a seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut swarm = Swarm(Rng::new(seed));
+        let instances = swarm.one_of(&[1, 2, 2, 3, 3, 4, 6]);
+        Self { seed, instances, faults: Faults::draw(&mut swarm), kept: None }
     }
 }

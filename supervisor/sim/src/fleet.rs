@@ -9,13 +9,12 @@ use supervisor_core::{
         Condition, Failback, HealthPolicy, OnPrimaryDeath, Policy, RescuePolicy, RestartPolicy, Standby,
         Startup, Watch,
     },
-    rng::Rng,
 };
 
-use crate::fault::Swarm;
+use crate::chance::Swarm;
 
 /// The names. Who comes later may rescue who comes before.
-const NAMES: [&str; 6] = ["main", "rescue", "second", "third", "other", "loner"];
+pub(crate) const NAMES: [&str; 6] = ["main", "rescue", "second", "third", "other", "loner"];
 
 /// Every name there may be, and every policy that was ever drawn.
 #[derive(Debug)]
@@ -26,8 +25,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let count = Swarm(rng).one_of(&[1, 2, 2, 3, 3, 4, 6]);
+    pub(crate) fn new(count: usize) -> Self {
         let names = NAMES.iter().take(count).filter_map(|name| Name::new(name).ok()).collect();
         Self { names, policies: Vec::new() }
     }
@@ -44,17 +42,16 @@ impl Fleet {
     }
 
     /// A new definition of one of the names.
-    pub(crate) fn define(&mut self, rng: &mut Rng, who: usize) -> Definition {
-        let policy = self.draw_policy(rng, who);
+    pub(crate) fn define(&mut self, swarm: &mut Swarm, who: usize) -> Definition {
+        let policy = self.draw_policy(swarm, who);
         let spec: Arc<str> = self.policies.len().to_string().into();
         self.policies.push(policy.clone());
-        let dangling = if Swarm(rng).often(900) { Dangling::Accepted } else { Dangling::Refused };
+        let dangling = if swarm.often(900) { Dangling::Accepted } else { Dangling::Refused };
         Definition { name: self.names[who].clone(), spec, policy: Box::new(policy), dangling }
     }
 
-    fn draw_policy(&self, rng: &mut Rng, who: usize) -> Policy {
-        let rescues = self.draw_rescues(rng, who);
-        let mut swarm = Swarm(rng);
+    fn draw_policy(&self, swarm: &mut Swarm, who: usize) -> Policy {
+        let rescues = self.draw_rescues(swarm, who);
         Policy {
             port: swarm.often(100).then(|| swarm.one_of(&[18_789, 20_000, 20_010, 20_100])),
             rescues,
@@ -85,20 +82,22 @@ impl Fleet {
                 reset_after: swarm.time(&[0, 1, 10, 60]),
                 fatal_codes: if swarm.often(500) { vec![78] } else { Vec::new() },
             },
-            health: draw_health(&mut swarm),
+            health: draw_health(swarm),
             stop_grace: swarm.time(&[0, 1, 10]),
         }
     }
 
     /// Mostly of names that come before; rarely of any, to be refused.
-    fn draw_rescues(&self, rng: &mut Rng, who: usize) -> Vec<Name> {
-        let mut swarm = Swarm(rng);
-        let before = if swarm.often(30) { self.names.len() } else { who };
-        self.names.iter().take(before).filter(|_| swarm.often(600)).cloned().collect()
+    fn draw_rescues(&self, swarm: &mut Swarm, who: usize) -> Vec<Name> {
+        let before = if swarm.often(30) { NAMES.len() } else { who };
+        // Drawn for every name, so that a world with fewer of them draws the same of those.
+        let drawn = NAMES.map(|_| swarm.often(600));
+        let chosen = self.names.iter().zip(drawn).take(before).filter(|(_, rescued)| *rescued);
+        chosen.map(|(name, _)| name.clone()).collect()
     }
 }
 
-fn draw_health(swarm: &mut Swarm<'_>) -> HealthPolicy {
+fn draw_health(swarm: &mut Swarm) -> HealthPolicy {
     let watch = Watch {
         interval: swarm.time(&[1, 5, 20]),
         timeout: Duration::from_millis(swarm.one_of(&[200, 5_000])),

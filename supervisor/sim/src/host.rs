@@ -6,16 +6,21 @@ use supervisor_core::{
     event::{Event, Exit, ExitStatus, Process, Report, Verdict},
     ids::{Incarnation, Name},
     ports::Block,
+    time::Moment,
 };
 
 use crate::{
+    agenda::Next,
+    chance::{ALWAYS, Lot},
     check::Violation,
-    fault::Swarm,
-    world::{Next, World},
+    world::World,
 };
 
 /// A gateway that is well becomes ready within this.
 const START: Duration = Duration::from_millis(900);
+
+/// How long a port stays taken after its gateway's death, at most.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// Tells one life from all others.
 pub(crate) type Serial = u64;
@@ -30,6 +35,8 @@ pub(crate) struct Machine {
     pub(crate) exits: Vec<Exit>,
     /// The highest number ever launched.
     pub(crate) highest: Incarnation,
+    /// Ports that are still taken after its last gateway's death, and until when.
+    pub(crate) taken: Option<(Block, Moment)>,
     /// For whom its incident file says that it stands in.
     pub(crate) informed: Vec<Name>,
 }
@@ -83,6 +90,8 @@ pub(crate) enum Turn {
     Fails(ExitStatus),
     /// Its fate: it hangs, or cannot serve, or is well again.
     Turns(Mood),
+    /// Its fate: it can serve and cannot, by turns of this length.
+    Flaps(Duration),
     /// The grace is over, and its worker kills it.
     GraceOver,
 }
@@ -131,21 +140,18 @@ impl World {
         }
         let (worker, serial) = (self.host.serial(), self.host.serial());
         let machine = &mut self.host.machines[who];
-        if machine.worker.is_none() {
-            machine.worker = Some(Worker { serial: worker, incarnation });
-            if let Some(mean) = self.faults.worker_dies {
-                let span = Swarm(&mut self.rng).around(mean);
-                self.after(span, Next::WorkerDies(who, worker));
-            }
-        }
-        let machine = &mut self.host.machines[who];
-        if let Some(worker) = &mut machine.worker {
-            worker.incarnation = incarnation;
+        let fresh = machine.worker.is_none();
+        let worker = machine.worker.get_or_insert(Worker { serial: worker, incarnation });
+        worker.incarnation = incarnation;
+        let worker = worker.serial;
+        if fresh && let Some(span) = self.fate(Lot::WorkerDies, who) {
+            self.after(span, Next::WorkerDies(who, worker));
         }
         let pid = i32::try_from(serial).unwrap_or(i32::MAX);
-        let process = Process { pid, worker_pid: 1, started: self.now };
-        let mut swarm = Swarm(&mut self.rng);
-        machine.life = Some(Life {
+        let process = Process { pid, worker_pid: 1, started: self.clock() };
+        let heeds_term = self.strikes(Lot::IgnoresTerm, who).is_none();
+        let hard_to_kill = self.strikes(Lot::HardToKill, who).is_some();
+        self.host.machines[who].life = Some(Life {
             serial,
             incarnation,
             process,
@@ -153,16 +159,22 @@ impl World {
             mood: Mood::Starting,
             notified: false,
             ordered: false,
-            heeds_term: !swarm.often(self.faults.ignores_term),
-            hard_to_kill: swarm.often(self.faults.hard_to_kill),
+            heeds_term,
+            hard_to_kill,
             progress: 0,
         });
         self.draw_fate(who, serial);
         Ok(process)
     }
 
+    /// After how long a fault strikes that strikes after a while.
+    fn fate(&mut self, lot: Lot, who: usize) -> Option<Duration> {
+        let mean = self.rates.every(lot)?;
+        self.strikes_so(lot, who, ALWAYS).map(|mut swarm| swarm.around(mean))
+    }
+
     fn draw_fate(&mut self, who: usize, serial: Serial) {
-        let mut swarm = Swarm(&mut self.rng);
+        let mut swarm = self.chance.draw(Lot::Life, who);
         let start = swarm.span(START);
         let status = swarm.one_of(&[
             ExitStatus::Code(0),
@@ -172,23 +184,24 @@ impl World {
             ExitStatus::Signal { number: 9, core: false },
             ExitStatus::Signal { number: 11, core: true },
         ]);
-        let never_ready = swarm.often(self.faults.never_ready);
-        let dies_starting = swarm.often(self.faults.dies_starting).then(|| swarm.span(start));
-        let dies = self.faults.gateway_dies.map(|mean| swarm.around(mean));
-        let sickens = self.faults.gateway_sickens.map(|mean| swarm.around(mean));
         let mood = swarm.one_of(&[Mood::Hung, Mood::Unable]);
         let heals = swarm.often(500).then(|| swarm.span(Duration::from_secs(60)));
-        if !never_ready {
+        if self.strikes(Lot::NeverReady, who).is_none() {
             self.after(start, Next::Gateway(who, serial, Turn::Ready));
         }
+        let dies_starting = self.strikes(Lot::DiesStarting, who).map(|mut swarm| swarm.span(start));
+        let dies = self.fate(Lot::GatewayDies, who);
         for span in dies_starting.into_iter().chain(dies) {
             self.after(span, Next::Gateway(who, serial, Turn::Fails(status)));
         }
-        if let Some(span) = sickens {
+        if let Some(span) = self.fate(Lot::Sickens, who) {
             self.after(span, Next::Gateway(who, serial, Turn::Turns(mood)));
             if let Some(later) = heals {
                 self.after(span + later, Next::Gateway(who, serial, Turn::Turns(Mood::Well)));
             }
+        }
+        if let Some(span) = self.fate(Lot::Flaps, who) {
+            self.after(span, Next::Gateway(who, serial, Turn::Flaps(span)));
         }
     }
 
@@ -207,8 +220,16 @@ impl World {
                     self.report(who, Event::Notified(name, incarnation));
                 }
             }
-            Turn::Fails(_) | Turn::Turns(_) if calm => {}
+            Turn::Fails(_) | Turn::Turns(_) | Turn::Flaps(_) if calm => {}
             Turn::Ends(status) | Turn::Fails(status) => self.end_life(who, status),
+            Turn::Flaps(span) => {
+                life.mood = match life.mood {
+                    Mood::Well => Mood::Unable,
+                    Mood::Unable => Mood::Well,
+                    Mood::Starting | Mood::Hung => life.mood,
+                };
+                self.after(span, Next::Gateway(who, serial, Turn::Flaps(span)));
+            }
             Turn::Turns(mood) if life.notified => life.mood = mood,
             Turn::Turns(_) => {}
             Turn::GraceOver => self.kill(who),
@@ -220,7 +241,7 @@ impl World {
         let Some(life) = &mut self.host.machines[who].life else { return };
         let (serial, heeds) = (life.serial, life.heeds_term && life.mood != Mood::Hung);
         if !std::mem::replace(&mut life.ordered, true) && heeds {
-            let span = Swarm(&mut self.rng).span(START);
+            let span = self.span(Lot::Gateway, who, START);
             self.after(span, Next::Gateway(who, serial, Turn::Ends(ExitStatus::Code(0))));
         }
         self.after(grace, Next::Gateway(who, serial, Turn::GraceOver));
@@ -233,28 +254,32 @@ impl World {
         let serial = life.serial;
         let most =
             if life.hard_to_kill && !self.calm { Duration::from_secs(30) } else { Duration::from_millis(20) };
-        let span = Swarm(&mut self.rng).span(most);
+        let span = self.span(Lot::Gateway, who, most);
         let status = ExitStatus::Signal { number: 9, core: false };
         self.after(span, Next::Gateway(who, serial, Turn::Ends(status)));
     }
 
     /// A gateway has ended. Its worker, if there is one, records that and tells.
     pub(crate) fn end_life(&mut self, who: usize, status: ExitStatus) {
+        let Some(life) = self.host.machines[who].life.take() else { return };
+        self.narrate_end(who, life.incarnation, status);
+        if let Some(mut swarm) = self.strikes(Lot::PortHeld, who) {
+            self.host.machines[who].taken = Some((life.block, self.now + swarm.span(LINGER)));
+        }
+        let at = self.clock();
         let machine = &mut self.host.machines[who];
-        let Some(life) = machine.life.take() else { return };
         if machine.worker.is_none() {
             return;
         }
-        let exit = Exit {
-            incarnation: life.incarnation,
-            status,
-            at: self.now,
-            stragglers: 0,
-            ordered: life.ordered,
-        };
+        let exit = Exit { incarnation: life.incarnation, status, at, stragglers: 0, ordered: life.ordered };
         machine.exits.push(exit.clone());
         let name = self.fleet.names[who].clone();
         self.report(who, Event::Exited(name, exit));
+    }
+
+    fn narrate_end(&mut self, who: usize, incarnation: Incarnation, status: ExitStatus) {
+        let name = self.fleet.names[who].clone();
+        self.narrate(|| format!("{name} {incarnation} is no more: {status}"));
     }
 
     /// A worker dies; its gateway with it, or not.
@@ -264,16 +289,19 @@ impl World {
             return;
         }
         machine.worker = None;
-        if Swarm(&mut self.rng).often(500) {
+        let both = self.chance.draw(Lot::Gateway, who).often(500);
+        if both {
             self.host.machines[who].life = None;
         }
+        let name = self.fleet.names[who].clone();
+        self.narrate(|| format!("the worker of {name} dies{}", if both { ", and its gateway" } else { "" }));
         self.lose_link(who);
     }
 
     /// Whatever is left of an instance is killed, its worker included.
     pub(crate) fn clear(&mut self, who: usize) {
         // The worker may just have had the time to write the exit down.
-        if Swarm(&mut self.rng).often(200) {
+        if self.chance.draw(Lot::Clear, who).often(200) {
             self.end_life(who, ExitStatus::Signal { number: 9, core: false });
         }
         let machine = &mut self.host.machines[who];
@@ -282,10 +310,11 @@ impl World {
     }
 
     /// The host is restarted: only files are left.
-    pub(crate) fn reboot(&mut self) {
+    pub(crate) fn lose_processes(&mut self) {
         for machine in &mut self.host.machines {
             machine.life = None;
             machine.worker = None;
+            machine.taken = None;
         }
     }
 
@@ -306,7 +335,7 @@ impl World {
 
     /// What a probe finds.
     pub(crate) fn ask(&mut self, who: usize, incarnation: Incarnation) -> Report {
-        let lies = Swarm(&mut self.rng).often(self.faults.probe_lies);
+        let lies = self.strikes(Lot::ProbeLies, who).is_some();
         let life = self.host.machines[who].life.as_mut().filter(|life| life.incarnation == incarnation);
         let fail = || Verdict::Fail("it does not say it".into());
         let mut report = Report { live: fail(), ready: fail(), progress: 0 };

@@ -1,34 +1,48 @@
 //! The wind tunnel: the supervisor's mind in a simulated world.
 //!
-//! A world has a clock of its own, one list of what will happen, hosts with workers and
-//! gateways, a disk, callers, and a supervisor that may die between any two of its actions. All of it follows
-//! from one seed, so that a failure can be seen again by its number.
+//! A world has a clock of its own, one list of what will happen, hosts with workers and gateways, a disk, callers,
+//! and a supervisor that may die between any two of its actions. All of it follows from one seed, so that a failure
+//! can be seen again by its number, and can be made smaller by leaving out what does not matter.
 //!
 //! ```text
-//!   seed ──► faults, fleet          drawn once                      (fault, fleet)
+//!   seed ──► names, faults, kept     what the world is made of       (fault, fleet)
 //!                │
 //!                ▼
-//!   what happens next ──► Supervisor::handle ──► actions            (world)
+//!   what happens next ──► Supervisor::handle ──► actions             (agenda, world, daemon)
 //!        ▲                                          │
 //!        │        workers, gateways, probes (host)  │
-//!        └─────── the disk (store), callers (client)◄┘
+//!        └─────── the disk (store), callers (client)◄┘               (tasks)
 //!
-//!   after every event: what must never be                           (watch, check)
-//!   once the faults stop: what must come about                      (check)
+//!   after every event: what must never be                            (watch, check, reference)
+//!   once the faults stop: what must come about                       (check)
+//!
+//!   written down, run again, made smaller                            (trace, words, shrink, command)
 //! ```
 //!
 //! Nothing here knows how core works inside. What holds within core is checked by core's own
 //! [`invariant::check`](supervisor_core::invariant::check), which runs after every event as well.
 
+mod agenda;
+mod chance;
 pub mod check;
 mod client;
-pub mod fault;
+pub mod command;
+mod daemon;
+mod fault;
 mod fleet;
 mod host;
+mod reference;
+mod shrink;
 mod store;
 mod tasks;
+mod trace;
 mod watch;
-pub mod world;
+mod words;
+mod world;
 
-pub use check::Violation;
-pub use world::{Failure, Tally, Trace, run};
+pub use chance::{Injection, Lot, NoInjection, Permille};
+pub use check::{Disagreement, Violation};
+pub use fault::{Faults, Setup};
+pub use shrink::{Show, kind_of, shrink};
+pub use trace::{Error, Header, Line, Scribe, Trace, What};
+pub use world::{Outcome, Tally, run};

@@ -12,16 +12,21 @@ use supervisor_core::{
     journal::Kind,
     ports::Pool,
     record::Record,
+    time::Moment,
 };
 
 use crate::{
+    agenda::Next,
+    chance::{Lot, NOBODY},
     check::Violation,
-    fault::Swarm,
-    world::{Next, World},
+    world::World,
 };
 
 /// How long a failing disk waits before it tries again, at most.
 const RETRY: Duration = Duration::from_secs(3);
+
+/// How long a disk hangs, or stays full, at most: longer than a launch may take.
+const OUTAGE: Duration = Duration::from_secs(90);
 
 /// What is durable.
 #[derive(Debug, Default)]
@@ -40,6 +45,8 @@ pub(crate) struct Durable {
 pub(crate) struct Store {
     pub(crate) durable: Durable,
     queue: VecDeque<Batch>,
+    /// It is full until then.
+    full: Moment,
 }
 
 impl Store {
@@ -64,15 +71,22 @@ impl World {
     }
 
     fn write_next(&mut self) {
-        let span = Swarm(&mut self.rng).span(self.faults.write);
+        let mut span = self.span(Lot::Disk, NOBODY, self.rates.write);
+        if let Some(mut swarm) = self.strikes(Lot::DiskHangs, NOBODY) {
+            span = swarm.span(OUTAGE);
+            self.narrate(|| format!("the disk hangs for {} s", span.as_secs()));
+        }
         self.after(span, Next::Written(self.epoch));
     }
 
     /// The disk is done with the first batch, or has failed to be.
     pub(crate) fn on_written(&mut self) -> Result<(), Violation> {
-        if Swarm(&mut self.rng).often(self.faults.write_fails) {
+        if let Some(mut swarm) = self.strikes(Lot::DiskFull, NOBODY) {
+            self.store.full = self.now + swarm.span(OUTAGE);
+        }
+        if self.now < self.store.full || self.strikes(Lot::WriteFails, NOBODY).is_some() {
             self.tell(None, Event::StoreFailing("no space left on device".into()));
-            let span = Swarm(&mut self.rng).span(RETRY);
+            let span = self.span(Lot::Disk, NOBODY, RETRY);
             self.after(span, Next::Written(self.epoch));
             return Ok(());
         }
@@ -88,8 +102,8 @@ impl World {
 
     /// The supervisor has died: some of what it sent is durable, in order, and the rest is lost.
     pub(crate) fn tear(&mut self) -> Result<(), Violation> {
-        let most = u64::try_from(self.store.queue.len()).unwrap_or(0);
-        for _ in 0..self.rng.below(most + 1) {
+        let most = self.store.queue.len();
+        for _ in 0..self.chance.draw(Lot::Disk, NOBODY).below(most + 1) {
             if let Some(batch) = self.store.queue.pop_front() {
                 self.make_durable(batch)?;
             }
@@ -112,6 +126,7 @@ impl World {
             return Err(Violation::RevisionFalls { before, after: batch.revision });
         }
         durable.revision = batch.revision;
+        self.reference.stored(&self.fleet, &batch);
         for entry in batch.entries {
             if let (Some(name), Kind::Exited(exit)) = (entry.instance, entry.kind)
                 && !durable.exits.insert((name.clone(), exit.incarnation))

@@ -8,15 +8,17 @@ use supervisor_core::{
     event::{Adoption, Event, Found, LaunchFailure},
     failover::Incident,
     ids::{Incarnation, Name},
+    ports::Block,
     record::Wish,
     time::Moment,
 };
 
 use crate::{
+    agenda::Next,
+    chance::{Lot, NOBODY},
     check::Violation,
-    fault::Swarm,
     host::Mood,
-    world::{Next, World},
+    world::{BEGINNING, World},
 };
 
 /// How long an order takes, usually.
@@ -70,11 +72,14 @@ impl Order {
 impl World {
     /// Begins what core asks for; the supervisor may die before any of it.
     pub(crate) fn perform(&mut self, actions: &mut Vec<Action>) -> Result<(), Violation> {
+        let now = self.clock();
         for action in actions.drain(..) {
-            if Swarm(&mut self.rng).often(self.faults.dies_acting) {
+            if self.strikes(Lot::DiesActing, NOBODY).is_some() {
                 return self.on_supervisor_dies();
             }
             self.tally.actions += 1;
+            self.scribe.action(self.now.since(BEGINNING), &action, self.calm);
+            self.reference.order(&self.fleet, &action, now)?;
             match action {
                 Action::Persist(batch) => self.persist(batch),
                 Action::Reply(id, outcome) => self.on_reply(id, &outcome)?,
@@ -102,7 +107,7 @@ impl World {
                 Action::Probe { name, incarnation, kind, .. } => self.begin_probe(&name, incarnation, kind),
             }
         }
-        Ok(())
+        self.compare()
     }
 
     fn check_launch(&mut self, launch: &Launch) -> Result<(), Violation> {
@@ -122,7 +127,7 @@ impl World {
             return Err(Violation::NotDurable { name, incarnation, what });
         }
         let Some(who) = self.fleet.index(&name) else { return Ok(()) };
-        let wish = self.clients.wish(who);
+        let wish = self.reference.wish(who);
         if wish != Some(Wish::Up) {
             return Err(Violation::AgainstWish { name, wish });
         }
@@ -136,12 +141,11 @@ impl World {
 
     fn order(&mut self, name: &Name, order: Order) {
         let Some(who) = self.fleet.index(name) else { return };
-        let mut swarm = Swarm(&mut self.rng);
-        if order.is_repeated() && swarm.often(self.faults.lost_orders) {
-            return;
+        if order.is_repeated() && self.strikes(Lot::OrderLost, who).is_some() {
+            return self.narrate(|| format!("an order for {name} is lost"));
         }
-        let most = if swarm.often(self.faults.slow_orders) { SLOW } else { QUICK };
-        let span = swarm.span(most);
+        let most = if self.strikes(Lot::OrderSlow, who).is_some() { SLOW } else { QUICK };
+        let span = self.span(Lot::Order, who, most);
         let task = &mut self.tasks[who];
         task.orders.push_back(order);
         task.busy = task.busy.max(self.now) + span;
@@ -198,34 +202,42 @@ impl World {
         let (name, incarnation) = (launch.name, launch.incarnation);
         self.tasks[who].incarnation = incarnation;
         self.host.machines[who].informed = primaries(&launch.incidents);
-        let mut swarm = Swarm(&mut self.rng);
-        let unanswered = swarm.often(self.faults.launch_unanswered);
-        if unanswered && swarm.often(500) {
+        let unanswered = self.strikes(Lot::Unanswered, who);
+        let late = unanswered.map(|mut swarm| (swarm.often(500), swarm.span(SLOW)));
+        if let Some((true, _)) = late {
             return Ok(());
         }
-        if swarm.often(self.faults.launch_fails) {
-            let failure = match swarm.one_of(&[0, 1, 2, 2]) {
-                0 => LaunchFailure::PortTaken { port: launch.block.base, holder: "pid 7 (nc)".into() },
-                1 => LaunchFailure::Refused("no token".into()),
-                _ => LaunchFailure::Spawn("no such file".into()),
-            };
+        if let Some(failure) = self.launch_failure(who, &launch.block) {
             self.tell(Some(who), Event::LaunchFailed(name, incarnation, failure));
             return Ok(());
         }
         let process = self.spawn(who, incarnation, launch.block)?;
         self.tasks[who].linked = true;
         let event = Event::Launched(name, incarnation, process);
-        if unanswered {
-            let span = Swarm(&mut self.rng).span(SLOW);
-            self.after(span, Next::Tell(self.epoch, Box::new(event)));
-        } else {
-            self.tell(Some(who), event);
+        match late {
+            Some((_, span)) => self.after(span, Next::Tell(self.epoch, Box::new(event))),
+            None => self.tell(Some(who), event),
         }
         Ok(())
     }
 
+    /// Why a launch fails, if it does.
+    fn launch_failure(&mut self, who: usize, block: &Block) -> Option<LaunchFailure> {
+        let port = block.base;
+        let taken = self.host.machines.iter().filter_map(|machine| machine.taken);
+        if taken.clone().any(|(held, until)| held.overlaps(*block) && self.now < until) {
+            return Some(LaunchFailure::PortTaken { port, holder: "nobody to be seen".into() });
+        }
+        let mut swarm = self.strikes(Lot::LaunchFails, who)?;
+        Some(match swarm.below(4) {
+            0 => LaunchFailure::PortTaken { port, holder: "pid 7 (nc)".into() },
+            1 => LaunchFailure::Refused("no token".into()),
+            _ => LaunchFailure::Spawn("no such file".into()),
+        })
+    }
+
     fn adopt(&mut self, who: usize) {
-        let reachable = !Swarm(&mut self.rng).often(self.faults.unreachable);
+        let reachable = self.strikes(Lot::Unreachable, who).is_none();
         if !reachable || self.host.machines[who].worker.is_none() {
             self.clear(who);
         }
@@ -249,13 +261,12 @@ impl World {
 
     fn begin_probe(&mut self, name: &Name, incarnation: Incarnation, kind: ProbeKind) {
         let Some(who) = self.fleet.index(name) else { return };
-        let mut swarm = Swarm(&mut self.rng);
-        if swarm.often(self.faults.probe_stalls) {
+        if self.strikes(Lot::ProbeStalls, who).is_some() {
             return;
         }
         let hung = self.host.machines[who].life.as_ref().is_some_and(|life| life.mood == Mood::Hung);
         let most = if hung && kind == ProbeKind::Watch { Duration::from_secs(5) } else { QUICK };
-        let span = Swarm(&mut self.rng).span(most);
+        let span = self.span(Lot::Probe, who, most);
         self.after(span, Next::Probed(self.epoch, who, incarnation));
     }
 
@@ -281,19 +292,18 @@ impl World {
 
     /// Sends an event on its way to the supervisor, in the order of its source unless it is overtaken.
     pub(crate) fn tell(&mut self, who: Option<usize>, event: Event) {
-        let place = who.unwrap_or(self.fleet.names.len());
-        let mut swarm = Swarm(&mut self.rng);
-        let twice = swarm.often(self.faults.duplicates);
-        let overtaken = swarm.often(self.faults.reordered);
-        let span = swarm.span(if overtaken { OVERTAKEN } else { REPORT });
-        let at = if overtaken {
-            self.now + span
-        } else {
-            self.told[place] = (self.now + span).max(self.told[place]);
-            self.told[place]
+        let place = who.unwrap_or(NOBODY);
+        let twice = self.strikes(Lot::Twice, place).map(|mut swarm| swarm.span(OVERTAKEN));
+        let overtaken = self.strikes(Lot::Overtaken, place).map(|mut swarm| swarm.span(OVERTAKEN));
+        let at = match overtaken {
+            Some(span) => self.now + span,
+            None => {
+                let span = self.span(Lot::Report, place, REPORT);
+                self.told[place] = (self.now + span).max(self.told[place]);
+                self.told[place]
+            }
         };
-        if twice {
-            let later = Swarm(&mut self.rng).span(OVERTAKEN);
+        if let Some(later) = twice {
             self.at(at + later, Next::Tell(self.epoch, Box::new(event.clone())));
         }
         self.at(at, Next::Tell(self.epoch, Box::new(event)));

@@ -1,25 +1,30 @@
 //! The world: its clock, the list of what happens next, and the supervisor in the middle of it.
 
-use std::{cmp::Ordering, collections::BinaryHeap, fmt, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use supervisor_core::{
-    Origin, Supervisor, action::Action, event::Event, ids::Incarnation, instance::Boot, rng::Rng,
-    time::Moment, view::View,
+    Supervisor,
+    action::Action,
+    event::Event,
+    instance::{Boot, Instance},
+    time::Moment,
+    view::View,
 };
 
 use crate::{
+    agenda::{Agenda, Epoch, Next},
+    chance::{Chance, Injection, Lot, NOBODY, Permille, Swarm},
     check::{self, Violation},
     client::Clients,
-    fault::{Faults, Swarm},
+    fault::{Rates, Setup},
     fleet::Fleet,
-    host::{Host, Serial, Turn},
+    host::Host,
+    reference::Reference,
     store::Store,
     tasks::Task,
+    trace::{Line, Scribe},
     watch::{Counted, Source},
 };
-
-/// Lines of a trace that are kept.
-const TRACE: usize = 400;
 
 /// Events within one moment; more is a circle.
 const AT_ONCE: u32 = 10_000;
@@ -33,64 +38,8 @@ const QUIET: Duration = Duration::from_secs(60);
 /// How long it may take until all is well. The longest wait is a failback doubled six times.
 const PATIENCE: Duration = Duration::from_secs(7_200);
 
-/// The number of a supervisor's life. What was on its way to an earlier one never comes.
-pub(crate) type Epoch = u64;
-
-/// What happens next.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// An event reaches the supervisor.
-    Tell(Epoch, Box<Event>),
-    /// A task has carried out an order.
-    Order(Epoch, usize),
-    /// A probe has its answer.
-    Probed(Epoch, usize, Incarnation),
-    /// The disk has written.
-    Written(Epoch),
-    /// Something becomes of a gateway.
-    Gateway(usize, Serial, Turn),
-    /// A worker dies.
-    WorkerDies(usize, Serial),
-    /// A caller asks for something.
-    Caller,
-    /// The supervisor dies.
-    Dies,
-    /// The supervisor has halted and ends.
-    Ends(Epoch),
-    /// The next supervisor begins.
-    Begins,
-    /// Nothing goes wrong any more.
-    Calm,
-    /// Is all well?
-    Look,
-}
-
-struct Coming {
-    at: Moment,
-    number: u64,
-    next: Next,
-}
-
-impl PartialEq for Coming {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Coming {}
-
-impl PartialOrd for Coming {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Coming {
-    /// The soonest is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
-}
+/// When every world begins.
+pub(crate) const BEGINNING: Moment = Moment(1_000_000_000_000_000_000);
 
 /// What a run was made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,48 +70,28 @@ impl Tally {
     }
 }
 
-/// Whether a run is written down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trace {
-    /// It is not; fast.
-    Off,
-    /// The end of it is.
-    On,
-}
-
-/// A run that went wrong.
+/// How a run ended.
 #[derive(Debug)]
-pub struct Failure {
-    /// Shows it again.
-    pub seed: u64,
-    /// When.
-    pub at: Moment,
-    /// What.
-    pub violation: Violation,
-    /// The faults that were drawn.
-    pub faults: Faults,
-    /// What happened before, if it was written down.
-    pub trace: Vec<String>,
+pub struct Outcome {
+    /// What it was made of.
+    pub tally: Tally,
+    /// How long it took, as the world has it.
+    pub lasted: Duration,
+    /// What went wrong, if anything did.
+    pub violation: Option<Violation>,
+    /// The faults that struck and the commands that were given.
+    pub struck: Vec<Injection>,
+    /// What happened, if it was written down.
+    pub lines: Vec<Line>,
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "{line}")?;
-        }
-        writeln!(f, "faults: {}", self.faults)?;
-        write!(f, "seed {} after {:?}: {}", self.seed, self.at.since(BEGINNING), self.violation)
-    }
-}
-
-/// When every world begins.
-const BEGINNING: Moment = Moment(1_000_000_000_000);
 
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) now: Moment,
-    pub(crate) rng: Rng,
-    pub(crate) faults: Faults,
+    /// How far the host's clock is behind.
+    pub(crate) behind: Duration,
+    pub(crate) chance: Chance,
+    pub(crate) rates: Rates,
     pub(crate) calm: bool,
     pub(crate) epoch: Epoch,
     pub(crate) core: Option<Supervisor>,
@@ -173,73 +102,91 @@ pub(crate) struct World {
     pub(crate) told: Vec<Moment>,
     pub(crate) store: Store,
     pub(crate) clients: Clients,
+    pub(crate) reference: Reference,
     pub(crate) tally: Tally,
-    coming: BinaryHeap<Coming>,
-    number: u64,
+    agenda: Agenda,
+    /// Core's next deadline, and when its tick comes.
+    pub(crate) tick: Option<(Moment, Moment)>,
     pub(crate) view: View,
-    boot: Boot,
+    /// The instances as they were when they were last looked at.
+    pub(crate) seen: Vec<Option<Arc<Instance>>>,
+    pub(crate) boot: Boot,
     pub(crate) counted: Vec<Counted>,
     /// When the faults ended.
     calmed: Moment,
     /// Since when all is well, and how often had been launched then.
     well: Option<(Moment, u64)>,
-    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) scribe: Scribe,
 }
 
-/// Runs the world of `seed` to its end.
-pub fn run(seed: u64, trace: Trace) -> Result<Tally, Box<Failure>> {
-    let mut world = World::new(seed, trace);
-    let faults = world.faults.clone();
-    match world.live() {
-        Ok(()) => Ok(world.tally),
-        Err(violation) => {
-            let trace = world.trace.unwrap_or_default();
-            Err(Box::new(Failure { seed, at: world.now, violation, faults, trace }))
-        }
-    }
+/// Runs a world to its end.
+#[must_use]
+pub fn run(setup: &Setup, scribe: Scribe) -> Outcome {
+    let mut world = World::new(setup, scribe);
+    let violation = world.live().err();
+    let lasted = world.now.since(BEGINNING);
+    let (tally, struck) = (world.tally, world.chance.struck);
+    Outcome { tally, lasted, violation, struck, lines: world.scribe.into_lines() }
 }
 
 impl World {
-    fn new(seed: u64, trace: Trace) -> Self {
-        let mut rng = Rng::new(seed);
-        let faults = Faults::draw(&mut rng);
-        let fleet = Fleet::draw(&mut rng);
+    fn new(setup: &Setup, scribe: Scribe) -> Self {
+        let fleet = Fleet::new(setup.instances);
         let names = fleet.names.len();
         let mut world = Self {
             now: BEGINNING,
-            rng,
+            behind: Duration::ZERO,
+            chance: Chance::new(setup.seed, setup.kept.clone()),
+            rates: Rates::of(&setup.faults),
             calm: false,
             epoch: 0,
             core: None,
             host: Host::new(names),
             tasks: vec![Task::default(); names],
-            told: vec![BEGINNING; names + 1],
+            told: vec![BEGINNING; NOBODY + 1],
             store: Store::default(),
-            clients: Clients::new(names),
+            clients: Clients::default(),
+            reference: Reference::new(names),
             tally: Tally::default(),
-            coming: BinaryHeap::new(),
-            number: 0,
+            agenda: Agenda::default(),
+            tick: None,
             view: View::default(),
+            seen: vec![None; names],
             boot: Boot::New,
             counted: vec![Counted::default(); names],
             calmed: BEGINNING,
             well: None,
-            trace: (trace == Trace::On).then(Vec::new),
+            scribe,
             fleet,
-            faults,
         };
         world.after(Duration::ZERO, Next::Begins);
         world.after(Duration::ZERO, Next::Caller);
-        world.after(world.faults.span, Next::Calm);
-        world.draw_death();
+        world.after(Duration::from_secs(setup.faults.span_s), Next::Calm);
+        world.draw_next(Lot::SupervisorDies, Next::Dies);
+        world.draw_next(Lot::HostSleeps, Next::Sleeps);
         world
     }
 
-    fn draw_death(&mut self) {
-        if let Some(mean) = self.faults.supervisor_dies {
-            let span = Swarm(&mut self.rng).around(mean);
-            self.after(span, Next::Dies);
+    /// What happens again and again, with the same mean time between.
+    pub(crate) fn draw_next(&mut self, lot: Lot, next: Next) {
+        if let Some(mean) = self.rates.every(lot) {
+            let span = self.chance.draw(lot, NOBODY).around(mean);
+            self.after(span, next);
         }
+    }
+
+    /// Whether a fault strikes, and what else is drawn about it.
+    pub(crate) fn strikes(&mut self, lot: Lot, who: usize) -> Option<Swarm> {
+        self.chance.strikes(lot, who, self.rates.often(lot))
+    }
+
+    pub(crate) fn strikes_so(&mut self, lot: Lot, who: usize, often: Permille) -> Option<Swarm> {
+        self.chance.strikes(lot, who, often)
+    }
+
+    /// A span of no importance.
+    pub(crate) fn span(&mut self, lot: Lot, who: usize, most: Duration) -> Duration {
+        self.chance.draw(lot, who).span(most)
     }
 
     pub(crate) fn after(&mut self, span: Duration, next: Next) {
@@ -247,24 +194,30 @@ impl World {
     }
 
     pub(crate) fn at(&mut self, at: Moment, next: Next) {
-        self.number += 1;
-        self.coming.push(Coming { at, number: self.number, next });
+        self.agenda.put(at, next);
+    }
+
+    /// What the host's clock says.
+    pub(crate) fn clock(&self) -> Moment {
+        Moment(self.now.0.saturating_sub(nanos(self.behind)))
+    }
+
+    /// Something happens that core does not see.
+    pub(crate) fn narrate(&mut self, text: impl FnOnce() -> String) {
+        self.scribe.happening(self.now.since(BEGINNING), text);
     }
 
     /// Lets happen what happens, until all has been well for long enough.
     fn live(&mut self) -> Result<(), Violation> {
         let (mut moment, mut at_once) = (self.now, 0);
         loop {
-            let due = self.core.as_ref().and_then(Supervisor::next_deadline).map(|deadline| deadline.at);
-            let due = due.map(|due| due + Swarm(&mut self.rng).span(self.faults.late_ticks));
-            let soonest = self.coming.peek().map(|coming| coming.at);
-            match (due, soonest) {
-                (Some(due), Some(soonest)) if due <= soonest => self.tick(due)?,
-                (Some(due), None) => self.tick(due)?,
+            match (self.next_tick(), self.agenda.soonest()) {
+                (Some(due), Some(soonest)) if due <= soonest => self.on_tick(due)?,
+                (Some(due), None) => self.on_tick(due)?,
                 (_, Some(_)) => {
-                    let Some(coming) = self.coming.pop() else { return Ok(()) };
-                    self.now = self.now.max(coming.at);
-                    if self.happen(coming.next)? == Life::Over {
+                    let Some((at, next)) = self.agenda.take() else { return Ok(()) };
+                    self.now = self.now.max(at);
+                    if self.happen(next)? == Life::Over {
                         return Ok(());
                     }
                 }
@@ -278,8 +231,24 @@ impl World {
         }
     }
 
-    fn tick(&mut self, due: Moment) -> Result<(), Violation> {
+    /// When core's next tick comes.
+    fn next_tick(&mut self) -> Option<Moment> {
+        let deadline = self.core.as_ref()?.next_deadline()?.at;
+        let due = deadline + self.behind;
+        match self.tick {
+            Some((for_deadline, at)) if for_deadline == due => Some(at),
+            Some(_) | None => {
+                let late = self.rates.late_ticks;
+                let late = if late.is_zero() { late } else { self.span(Lot::Tick, NOBODY, late) };
+                self.tick = Some((due, due + late));
+                Some(due + late)
+            }
+        }
+    }
+
+    fn on_tick(&mut self, due: Moment) -> Result<(), Violation> {
         self.now = self.now.max(due);
+        self.tick = None;
         self.take_in(Event::Tick)
     }
 
@@ -292,20 +261,18 @@ impl World {
             Next::Tell(..) | Next::Order(..) | Next::Probed(..) | Next::Written(_) => {}
             Next::Gateway(who, serial, turn) => self.on_gateway(who, serial, turn),
             Next::WorkerDies(who, serial) => self.on_worker_dies(who, serial),
-            Next::Caller if self.calm => {}
+            Next::Caller | Next::Dies | Next::Sleeps if self.calm => {}
             Next::Caller => self.on_caller()?,
-            Next::Dies if self.calm => {}
-            Next::Dies => {
-                self.draw_death();
-                self.on_supervisor_dies()?;
-            }
+            Next::Dies => self.on_death_drawn()?,
+            Next::Sleeps => self.on_sleep(),
             Next::Ends(epoch) if epoch == self.epoch => self.on_supervisor_dies()?,
             Next::Ends(_) => {}
             Next::Begins => self.on_supervisor_begins()?,
             Next::Calm => {
+                self.narrate(|| "nothing goes wrong any more".into());
                 self.calm = true;
                 self.calmed = self.now;
-                self.faults = Faults::none();
+                self.rates = Rates::none();
                 self.heal();
                 self.after(LOOK, Next::Look);
             }
@@ -322,61 +289,18 @@ impl World {
 
     /// Core handles an event; nothing is done about it yet.
     pub(crate) fn handle(&mut self, event: Event) -> Result<Vec<Action>, Violation> {
+        let now = self.clock();
         let Some(core) = &mut self.core else { return Ok(Vec::new()) };
         // Once all is calm, probes are all there is, and they tell nothing.
-        if let Some(trace) = &mut self.trace
-            && !(self.calm && matches!(event, Event::Tick | Event::Probed(..)))
-        {
-            write_down(trace, format!("{:>14?} {event:?}", self.now.since(BEGINNING)));
-        }
+        let boring = self.calm && matches!(event, Event::Tick | Event::Probed(..));
+        self.scribe.event(self.now.since(BEGINNING), &event, boring);
         self.tally.events += 1;
-        let source = if matches!(event, Event::Command(..)) { Source::Caller } else { Source::World };
+        self.reference.hear(&self.fleet, &event);
+        let source = Source::of(&event, core, now);
         let mut actions = Vec::new();
-        core.handle(self.now, event, &mut actions);
-        self.examine(&actions, source)?;
+        core.handle(now, event, &mut actions);
+        self.examine(&actions, &source)?;
         Ok(actions)
-    }
-
-    pub(crate) fn on_supervisor_dies(&mut self) -> Result<(), Violation> {
-        if self.core.take().is_none() {
-            return Ok(());
-        }
-        if let Some(trace) = &mut self.trace {
-            write_down(trace, format!("{:>14?} the supervisor dies", self.now.since(BEGINNING)));
-        }
-        self.tally.deaths += 1;
-        self.epoch += 1;
-        self.tear()?;
-        self.hang_up()?;
-        if Swarm(&mut self.rng).often(self.faults.reboots) {
-            self.boot = Boot::New;
-            self.reboot();
-        }
-        self.tasks.fill(Task::default());
-        let span = Swarm(&mut self.rng).span(Duration::from_secs(3));
-        self.after(span, Next::Begins);
-        Ok(())
-    }
-
-    fn on_supervisor_begins(&mut self) -> Result<(), Violation> {
-        let records = self.store.durable.records.values();
-        let origin = Origin {
-            records: records.map(|record| (record.clone(), self.fleet.policy(&record.spec))).collect(),
-            pool: self.store.durable.pool,
-            max_instances: self.fleet.names.len().max(2) - 1,
-            revision: self.store.durable.revision,
-            boot: std::mem::replace(&mut self.boot, Boot::Same),
-            seed: self.rng.draw(),
-        };
-        let mut actions = Vec::new();
-        let core = Supervisor::restore(origin, self.now, &mut actions);
-        self.view = View::new(core.revision());
-        for instance in core.instances() {
-            self.view.instances.insert(instance.name().clone(), instance.clone().into());
-        }
-        self.core = Some(core);
-        self.examine(&actions, Source::World)?;
-        self.perform(&mut actions)
     }
 
     fn on_look(&mut self) -> Result<Life, Violation> {
@@ -397,16 +321,13 @@ impl World {
     }
 }
 
+pub(crate) fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Whether there is more to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     GoesOn,
     Over,
-}
-
-pub(crate) fn write_down(trace: &mut Vec<String>, line: String) {
-    if trace.len() >= 2 * TRACE {
-        trace.drain(..TRACE);
-    }
-    trace.push(line);
 }
