@@ -121,7 +121,8 @@ impl Reader {
                 return Ok(true);
             }
             let Some(next) = self.later(self.at.file)? else { return Ok(false) };
-            let missed = if self.at.file == 0 { 0 } else { next - self.at.file };
+            // The first file has the number 1. A log that was still empty when reading began is at 0.
+            let missed = next - self.at.file.max(1);
             self.skip_to(next, missed, lines)?;
         }
     }

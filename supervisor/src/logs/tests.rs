@@ -32,6 +32,8 @@ impl Writer {
     }
 
     fn rotate(&mut self) {
+        // The first file is made before the second, even if nothing is written to it.
+        append(&self.path(self.file, "log"), b"");
         self.file += 1;
         append(&self.path(self.file, "log"), b"");
     }
@@ -197,6 +199,22 @@ fn what_was_rotated_away_before_it_was_read_is_counted() {
     let rest = drain(&mut slow);
     assert_eq!(texts(&rest), ["missed by those who come back", "", "three", "four"]);
     assert_eq!(rest[1].gap_bytes, 6);
+}
+
+#[test]
+fn a_follower_of_a_log_that_began_later_is_told_what_was_rotated_away_before_it_looked() {
+    let mut log = Writer::new();
+    let mut reader = log.reader(&Request { follow: Follow::Yes, ..all() }).unwrap();
+    assert_eq!(reader.read().unwrap(), Step::Dry);
+    for text in ["one\n", "two\n", "last\n"] {
+        log.write(text.as_bytes());
+        log.rotate();
+    }
+    log.delete(1);
+    log.delete(2);
+    let lines = drain(&mut reader);
+    assert_eq!(lines.iter().map(|line| line.gap_bytes).collect::<Vec<_>>(), [10, 0]);
+    assert_eq!(lines[1].text, b"last");
 }
 
 #[test]

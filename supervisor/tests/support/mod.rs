@@ -118,7 +118,7 @@ impl Host {
         child.wait().unwrap();
     }
 
-    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+    pub(crate) async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         let socket = self.data_dir().join("control.sock");
         Endpoint::from_static("http://localhost")
             .connect_with_connector(service_fn(move |_: Uri| {
