@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How a calm went.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Calm {
-    /// From the last cure until the last instance was as it should be.
+    /// From the last cure until the last instance ran that should.
     pub(crate) recovery: Duration,
 }
 
@@ -136,7 +136,7 @@ impl Monkey {
     /// Waits until every instance is as it is wanted.
     async fn converge(&mut self, began: Instant) -> anyhow::Result<Duration> {
         let api = self.api.clone();
-        let mut back = Instant::now();
+        let (mut back, mut recovery) = (Instant::now(), Duration::ZERO);
         until("all that is wanted is ready, and nothing else runs", PATIENCE, async || {
             let Ok(all) = api.list().await else { return Ok(Err("no list".into())) };
             let all: BTreeMap<&str, &Instance> = all.iter().map(|one| (one.name.as_str(), one)).collect();
@@ -146,7 +146,11 @@ impl Monkey {
                 let one = one.with_context(|| format!("`{}` is gone from the registry", member.name))?;
                 let up = self.wants.get(&member.name).is_some_and(|want| want.up);
                 check_wish(one, up)?;
-                if !is_as_wanted(member, one, up, &all) {
+                if !serves_as_wanted(member, one, up, &all) {
+                    recovery = began.elapsed();
+                    late.push(one);
+                } else if up && role(one) == Role::Rescued {
+                    // One that is down by wish stays rescued: it cannot have its place back.
                     late.push(one);
                 }
             }
@@ -156,7 +160,7 @@ impl Monkey {
                 }
                 back = Instant::now();
             }
-            Ok(if late.is_empty() { Ok(began.elapsed()) } else { Err(describe(late.into_iter())) })
+            Ok(if late.is_empty() { Ok(recovery) } else { Err(describe(late.into_iter())) })
         })
         .await
     }
@@ -194,19 +198,16 @@ fn phase(one: &Instance) -> Phase {
     one.status.as_ref().map_or(Phase::Unspecified, |status| status.phase())
 }
 
-/// Whether it is as it is wanted. A cold rescue rests as long as its primary is up and well, or not wanted at all.
-fn is_as_wanted(member: &Member, one: &Instance, up: bool, all: &BTreeMap<&str, &Instance>) -> bool {
+/// Whether it runs or rests as it is wanted. A cold rescue rests as long as its primary is in its place.
+fn serves_as_wanted(member: &Member, one: &Instance, up: bool, all: &BTreeMap<&str, &Instance>) -> bool {
     let rests = phase(one) == Phase::Stopped && one.status.as_ref().is_some_and(|status| status.pid == 0);
-    let in_place = role(one) != Role::Rescued;
-    match &member.kind {
-        _ if !up => rests && in_place,
-        Kind::Single | Kind::Flooder => phase(one) == Phase::Ready,
-        Kind::Primary => phase(one) == Phase::Ready && in_place,
+    let called = match &member.kind {
+        Kind::Single | Kind::Primary | Kind::Flooder => true,
         Kind::Rescue { of, .. } => {
-            let primary_rescued = all.get(of.as_str()).is_some_and(|primary| role(primary) == Role::Rescued);
-            if member.is_cold() && !primary_rescued { rests } else { phase(one) == Phase::Ready }
+            !member.is_cold() || all.get(of.as_str()).is_some_and(|primary| role(primary) == Role::Rescued)
         }
-    }
+    };
+    if up && called { phase(one) == Phase::Ready } else { rests }
 }
 
 /// Each instance with its phase and reason.

@@ -172,11 +172,11 @@ fn confirm(lives: &BTreeMap<Key, Life>, ledger: &Ledger, tally: &mut Tally) -> B
     for (name, killed) in unheard {
         // Recorded by its exit alone: the supervisor died between the two.
         let unborn = lives.iter().filter(|(key, life)| key.0 == name && life.seen.is_empty()).count() as u64;
-        let harms = ledger.harms.get(name).copied().unwrap_or(0);
+        let excuses = ledger.excuses(name);
         tally.unheard += killed.saturating_sub(unborn);
-        if killed > unborn + harms {
+        if killed > unborn + excuses {
             let what = format!("{killed} lives of `{name}` were ended that nobody has heard of");
-            tally.faults.push(format!("{what}; its workers were harmed {harms} times"));
+            tally.faults.push(format!("{what}, with {excuses} excuses"));
         }
     }
     confirmed
@@ -199,10 +199,9 @@ fn unexplained(lives: &BTreeMap<Key, Life>, by_monkey: &BTreeSet<Key>, ledger: &
     }
     for (name, times) in unknown {
         tally.unknown += times;
-        let harms = ledger.harms.get(name).copied().unwrap_or(0);
-        if times > harms {
-            let what = format!("{times} exits of `{name}` are unknown");
-            tally.faults.push(format!("{what}, and its workers were harmed {harms} times"));
+        let excuses = ledger.excuses(name);
+        if times > excuses {
+            tally.faults.push(format!("{times} exits of `{name}` are unknown, with {excuses} excuses"));
         }
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct Ledger {
     pub(crate) spoilt: BTreeSet<String>,
     /// Whether the disk was full at some time: gateways and workers may have died of it.
     pub(crate) disk_was_full: bool,
+    /// Supervisors that were killed while what they had learned could not be written: the disk was full, and so it
+    /// was for the workers. Each can cost the knowledge of one exit of each instance.
+    pub(crate) starvations: u64,
     /// Supervisors that were killed.
     pub(crate) supervisors_killed: u64,
 }
@@ -52,6 +55,7 @@ impl Ledger {
             harms: BTreeMap::new(),
             spoilt: BTreeSet::new(),
             disk_was_full: false,
+            starvations: 0,
             supervisors_killed: 0,
         })
     }
@@ -85,6 +89,11 @@ impl Ledger {
     /// A worker was harmed.
     pub(crate) fn harmed(&mut self, instance: &str) {
         *self.harms.entry(instance.to_owned()).or_default() += 1;
+    }
+
+    /// How many exits of an instance may be beyond anybody's knowledge.
+    pub(crate) fn excuses(&self, instance: &str) -> u64 {
+        self.harms.get(instance).copied().unwrap_or(0) + self.starvations
     }
 
     /// Since the beginning.

@@ -26,13 +26,13 @@ use crate::{
 };
 
 /// Between two acts at most, with the whole fleet of fifty; a smaller one is left more time.
-const PAUSE: Duration = Duration::from_millis(80);
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// The fleet that bears it.
 const PAUSE_FLEET: u32 = 50;
 
 /// The longest that the monkey waits for an answer: it has more to do.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Most wounds last up to this long,
 const BRIEFLY: Duration = Duration::from_secs(3);
@@ -42,6 +42,9 @@ const LONG: Duration = Duration::from_secs(15);
 
 /// Extra instances at once.
 const EXTRAS: u64 = 6;
+
+/// Ports that a gateway listens on, counted from its base: itself, browser control, canvas.
+const LISTENS: [u16; 3] = [0, 2, 4];
 
 /// A squatter has this many tries to be there before the next gateway.
 const SQUATS: u32 = 400;
@@ -291,9 +294,11 @@ impl Monkey {
     }
 
     fn kill_supervisor(&mut self) -> anyhow::Result<()> {
+        let starved = self.place.starved;
         if !self.place.kill_supervisor()? {
             return Ok(());
         }
+        self.ledger.starvations += u64::from(starved);
         self.ledger.supervisors_killed += 1;
         let due = Instant::now() + self.rng.span(BRIEFLY / 2);
         self.wounds.open("supervisor", due, Cure::Start);
@@ -322,12 +327,13 @@ impl Monkey {
             self.ledger.killed(&name, gateway.identity.pid);
             self.ledger.act("kill a gateway", json!({ "of": name, "pid": gateway.identity.pid }))?;
         }
-        let taken = (0..SQUATS).find_map(|_| TcpListener::bind(("127.0.0.1", base)).ok());
+        let port = base + self.one_of(&LISTENS);
+        let taken = (0..SQUATS).find_map(|_| TcpListener::bind(("127.0.0.1", port)).ok());
         let Some(listener) = taken else { return Ok(()) };
         self.ledger.spoilt.insert(name.clone());
         let due = self.due();
         self.wounds.open(&name, due, Cure::Release(listener));
-        self.ledger.act("squat on a port", json!({ "of": name, "port": base }))
+        self.ledger.act("squat on a port", json!({ "of": name, "port": port }))
     }
 
     fn delete_of_run(&mut self, kind: &'static str, file: &str) -> anyhow::Result<()> {
