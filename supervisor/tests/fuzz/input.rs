@@ -41,14 +41,15 @@ enum Mutation {
 #[derive(Debug, Clone, Copy, TypeGenerator)]
 enum Times {
     Once,
-    Often(u16),
+    Often(u8),
 }
 
 impl Times {
     fn count(self) -> usize {
         match self {
             Self::Once => 1,
-            Self::Often(times) => usize::from(times) % 20_000,
+            // Each magnitude is as likely as any other: thousands say little that hundreds do not, and take long.
+            Self::Often(magnitude) => 1 << (magnitude % 15),
         }
     }
 }
