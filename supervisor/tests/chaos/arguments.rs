@@ -49,7 +49,11 @@ pub(crate) enum Asked {
 
 /// Understands the command line.
 pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<Asked> {
-    let mut arguments = arguments.peekable();
+    // `--seed=7` is `--seed 7`.
+    let mut arguments = arguments.flat_map(|argument| match argument.split_once('=') {
+        Some((option, value)) if option.starts_with("--") => vec![option.to_owned(), value.to_owned()],
+        Some(_) | None => vec![argument],
+    });
     let mut run = Arguments { span: BRIEF, seed: by_chance(), instances: FEW };
     let (mut filters, mut skipped) = (Vec::new(), false);
     while let Some(argument) = arguments.next() {
@@ -66,8 +70,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> anyhow::Result<A
             "--test-threads" | "--format" | "--color" | "--logfile" => drop(value()?),
             "--nocapture" | "--no-capture" | "--exact" | "--include-ignored" | "--quiet" | "-q"
             | "--show-output" | "--bench" => {}
-            other if other.starts_with('-') && !other.contains('=') => bail!("`{other}` is not known"),
-            other if other.starts_with('-') => {}
+            other if other.starts_with('-') => bail!("`{other}` is not known"),
             filter => filters.push(filter.to_owned()),
         }
     }

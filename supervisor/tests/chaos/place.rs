@@ -182,9 +182,12 @@ impl Place {
 
 /// A slot of ports that no other run has.
 fn take_slot() -> anyhow::Result<(Flock<File>, u16)> {
-    let directory = std::env::temp_dir().join("openclaw-supervisor-chaos-slots");
+    // Each user has slots of their own; others' ports are avoided by beginning elsewhere.
+    let user = rustix::process::getuid().as_raw();
+    let directory = std::env::temp_dir().join(format!("openclaw-supervisor-chaos-slots-{user}"));
     fs::create_dir_all(&directory).context("failed to make the directory of slots")?;
-    for slot in 0..SLOTS {
+    let begin = u16::try_from(user % u32::from(SLOTS)).unwrap_or(0);
+    for slot in (0..SLOTS).map(|number| (begin + number) % SLOTS) {
         let file = File::create(directory.join(slot.to_string())).context("failed to make a slot")?;
         if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             return Ok((lock, FIRST + slot * SLOT_PORTS));

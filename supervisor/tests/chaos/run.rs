@@ -17,6 +17,7 @@ use crate::{
     calm::until,
     exits::Tally,
     fleet::{self, Member},
+    guard,
     ledger::Ledger,
     monkey::Monkey,
     place::{self, Place},
@@ -83,6 +84,9 @@ fn announce(arguments: &Arguments, fleet: &[Member], directory: &Path) {
         fleet.iter().filter(|member| member.is_cold()).count(),
         count("flood"),
     );
+    if !guard::is_mounted(&directory.join(guard::DISK)) {
+        println!("note: no disk can be mounted here, which takes root, so none is filled");
+    }
     println!("plan: storms of up to {STORM:?}, a calm and an audit after each; then all is stopped");
     println!(
         "again: cargo test -p openclaw-supervisor --test chaos -- --for {}s --seed {seed} --instances {instances}",
