@@ -2,7 +2,8 @@
 //!
 //! It binds the port that it is given, or the one that its directory is named after (so that s6 and its like
 //! need no shell in between), and accepts. Given a number of bytes as well, it writes them as lines to standard
-//! output as fast as it can, once, after the first connection, which is then closed.
+//! output as fast as it can, once, after the first connection, which is then closed; and how long the longest
+//! write took, in nanoseconds, to the file `stall` where it runs.
 
 use std::{
     fs,
@@ -17,15 +18,25 @@ pub(crate) const LINE: usize = 128;
 
 const SOURCE: &str = r#"
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { LINE = 128, LINES = 512 };
 static char buffer[LINE * LINES];
 
+static long now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static void flood(long bytes) {
+  long stall = 0;
   for (long line = 0; line * LINE < bytes; ) {
     long n = 0;
     for (; n < LINES && line * LINE < bytes; n++, line++) {
@@ -36,11 +47,16 @@ static void flood(long bytes) {
       for (int digit = 11; digit >= 0; digit--, number /= 10) at[digit] = '0' + number % 10;
     }
     for (long done = 0; done < n * LINE; ) {
-      long wrote = write(1, buffer + done, n * LINE - done);
+      long begun = now(), wrote = write(1, buffer + done, n * LINE - done), took = now() - begun;
       if (wrote < 0) _exit(3);
+      if (took > stall) stall = took;
       done += wrote;
     }
   }
+  char text[24];
+  int length = snprintf(text, sizeof text, "%ld\n", stall), file = open("stall", O_CREAT | O_WRONLY, 0600);
+  if (file < 0 || write(file, text, length) != length) _exit(4);
+  close(file);
 }
 
 int main(int argc, char **argv) {

@@ -79,6 +79,7 @@ pub(crate) async fn write_lines(bench: &Bench, bytes: u64) -> anyhow::Result<Dur
     let port = FIRST_PORT;
     let mut child = Command::new(&bench.child)
         .args([port.to_string(), bytes.to_string()])
+        .current_dir(&place)
         .stdin(Stdio::null())
         .stdout(file.try_clone().context("failed to share a file")?)
         .spawn()

@@ -2,6 +2,7 @@
 
 mod failover;
 mod idle;
+mod load;
 mod log;
 mod restart;
 mod rpc;
@@ -28,7 +29,7 @@ pub(crate) struct Row {
 }
 
 /// All rows.
-pub(crate) const ALL: [Row; 8] = [
+pub(crate) const ALL: [Row; 9] = [
     Row {
         name: "restart",
         what: "kill -9 of a child to its successor listening",
@@ -38,6 +39,11 @@ pub(crate) const ALL: [Row; 8] = [
         name: "restart-builtin",
         what: "kill -9 of a built-in gateway to its successor listening",
         measure: |bench| Box::pin(restart::builtin(bench)),
+    },
+    Row {
+        name: "load",
+        what: "kill -9 of a child to its successor listening, among bad callers",
+        measure: |bench| Box::pin(load::measure(bench)),
     },
     Row {
         name: "failover",

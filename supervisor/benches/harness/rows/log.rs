@@ -17,12 +17,15 @@ use crate::{
     floor,
     host::{self, Client, Host},
     stats::Samples,
-    table::{Line, Verdict, digits},
+    table::{Line, Verdict, digits, time},
     watch,
 };
 
 /// 1 GiB.
 const BYTES: u64 = 1 << 30;
+
+/// What other supervisors were measured with: about 100 MB, in whole lines.
+const PEERS_BYTES: u64 = 100_000_000 / LINE as u64 * LINE as u64;
 
 /// So many files that nothing is dropped before it is looked at: the default size of a file is 16 MiB.
 const FILES: u32 = 100;
@@ -34,13 +37,18 @@ const LEAST: f64 = 500.0;
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Line>> {
     let mut host = Host::start(bench).await?;
     let mut client = host.connect().await?;
-    let (mut captured, mut written) = (Vec::new(), Vec::new());
+    let (mut captured, mut small, mut written, mut stalls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..bench.runs {
-        captured.push(capture(bench, &mut client, &format!("log-{number}")).await?);
+        let (took, stall) = capture(bench, &mut client, &format!("log-{number}"), BYTES).await?;
+        captured.push(took);
+        stalls.push(stall);
+        small.push(capture(bench, &mut client, &format!("small-{number}"), PEERS_BYTES).await?.0);
         written.push(floor::write_lines(bench, BYTES).await?);
     }
-    let (captured, written) = (Samples::new(captured)?, Samples::new(written)?);
-    let rate = |samples: &Samples| BYTES as f64 / samples.median().as_secs_f64() / 1e6;
+    let (captured, small, written) = (Samples::new(captured)?, Samples::new(small)?, Samples::new(written)?);
+    let stalls = Samples::new(stalls)?;
+    let speed = |bytes: u64, samples: &Samples| bytes as f64 / samples.median().as_secs_f64() / 1e6;
+    let rate = |samples: &Samples| speed(BYTES, samples);
     Ok(vec![Line {
         what: "log capture with rotation, nothing lost".into(),
         target: format!("{} MB/s", digits(LEAST)),
@@ -48,28 +56,42 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Vec<Line>> {
         verdict: Verdict::of(rate(&captured) >= LEAST),
         runs: captured.count(),
         beside: format!(
-            "1 GiB, every line checked; the child to a file by itself {} MB/s",
+            "1 GiB, every line checked, the child's longest wait {}; 100 MB {} MB/s; the child to a file by itself {} MB/s",
+            time(stalls.percentile(100)),
+            digits(speed(PEERS_BYTES, &small)),
             digits(rate(&written))
         ),
     }])
 }
 
-/// How long it takes until all lines are in the log.
-async fn capture(bench: &Bench, client: &mut Client, name: &str) -> anyhow::Result<Duration> {
+/// How long it takes until all lines are in the log, and how long the child waited at most in one write.
+async fn capture(
+    bench: &Bench,
+    client: &mut Client,
+    name: &str,
+    bytes: u64,
+) -> anyhow::Result<(Duration, Duration)> {
     let log = LogPolicy { max_files: FILES, ..Default::default() };
-    let spec = InstanceSpec { log: Some(log), ..host::child(bench, &[BYTES.to_string()]) };
+    let spec = InstanceSpec { log: Some(log), ..host::child(bench, &[bytes.to_string()]) };
     let status = client.run(name, spec).await?;
     let port = host::gateway_port(&status)?;
     let directory = PathBuf::from(status.directories.context("an instance has no directories")?.logs);
     // The first connection is also what sets it off.
     let begun = watch::at_once("the child listens", || watch::is_listening(port))?;
-    let all = || Ok(files(&directory)?.iter().map(|(_, size)| size).sum::<u64>() >= BYTES);
+    let all = || Ok(files(&directory)?.iter().map(|(_, size)| size).sum::<u64>() >= bytes);
     let kept = watch::until("all lines are in the log", all).await?;
-    check(&directory)?;
+    check(&directory, bytes)?;
+    let stall = PathBuf::from(format!("/proc/{}/cwd/stall", status.pid));
+    watch::until("the child has said how long it waited", || {
+        Ok(fs::read_to_string(&stall).is_ok_and(|text| text.ends_with('\n')))
+    })
+    .await?;
+    let stall =
+        fs::read_to_string(stall)?.trim().parse().context("failed to read how long the child waited")?;
     client.down(name).await?;
     let request = v1::DeleteInstanceRequest { name: name.into(), purge: true, ..Default::default() };
     client.instances.delete_instance(request).await.context("failed to delete an instance")?;
-    Ok(kept - begun)
+    Ok((kept - begun, Duration::from_nanos(stall)))
 }
 
 /// The log's files in their order, and their sizes.
@@ -88,7 +110,7 @@ fn files(directory: &Path) -> std::io::Result<Vec<(PathBuf, u64)>> {
 }
 
 /// Every line is there, once, in its place and whole.
-fn check(directory: &Path) -> anyhow::Result<()> {
+fn check(directory: &Path, bytes: u64) -> anyhow::Result<()> {
     let mut expected: u64 = 0;
     let mut line = Vec::with_capacity(LINE);
     for (path, _) in files(directory)? {
@@ -102,7 +124,7 @@ fn check(directory: &Path) -> anyhow::Result<()> {
             line.clear();
         }
     }
-    let lines = BYTES / LINE as u64;
+    let lines = bytes / LINE as u64;
     anyhow::ensure!(expected == lines, "{expected} of {lines} lines are in the log");
     Ok(())
 }

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The floor's port; the instance has the first block.
 const FLOOR_PORT: u16 = FIRST_PORT + 20;
 
-const NAME: &str = "main";
+pub(super) const NAME: &str = "main";
 
 const MOST: Duration = Duration::from_millis(3);
 const MOST_FLOORS: f64 = 2.5;
@@ -40,6 +40,16 @@ async fn restarts(bench: &Bench, spec: InstanceSpec) -> anyhow::Result<(Samples,
         floors.push(floor.turn()?);
     }
     Ok((Samples::new(ours)?, Samples::new(floors)?))
+}
+
+/// The same without the floor, of an instance that runs already.
+pub(super) async fn of(bench: &Bench, client: &mut Client) -> anyhow::Result<Vec<Duration>> {
+    let mut samples = Vec::new();
+    for _ in 0..bench.runs {
+        tokio::time::sleep(PAUSE).await;
+        samples.push(restart(client).await?);
+    }
+    Ok(samples)
 }
 
 async fn restart(client: &mut Client) -> anyhow::Result<Duration> {
