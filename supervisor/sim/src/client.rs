@@ -62,7 +62,8 @@ impl World {
         let wishes = self.wishes_of(&command);
         let halts = command == Command::Halt;
         self.clients.waiting.insert(id, Waiting { needs: Revision(0), halts });
-        let mut actions = self.handle(Event::Command(id, command))?;
+        let mut actions = Vec::new();
+        self.handle(Event::Command(id, command), &mut actions)?;
         if !actions.iter().any(|action| matches!(action, Action::Reply(to, Err(_)) if *to == id)) {
             wishes.into_iter().for_each(|(who, wish)| self.reference.wished(who, wish, id));
             let needs = actions.iter().filter_map(|action| {

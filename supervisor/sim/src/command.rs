@@ -23,6 +23,9 @@ const TAKE: u64 = 32;
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// Of so many worlds that show the same, the shortest is written down.
+const SHORTEST_OF: usize = 8;
+
 /// Failing seeds after which a run ends.
 const FAILURES: usize = 10;
 
@@ -78,7 +81,7 @@ enum What {
     Shrink {
         /// A trace, a seed, or seeds to look through: FIRST..END.
         world: String,
-        /// It still has to tell this, one after the other, and to end well.
+        /// It still has to tell this, one after the other, and to end well; `!…` must not come before the next.
         #[arg(long)]
         telling: Vec<String>,
         /// The story in one line.
@@ -104,7 +107,7 @@ pub fn main() -> ExitCode {
         What::Trace { seed } => write(&Trace::of(header(Setup::draw(seed))).0).map(|()| true),
         What::Replay { file, update } => replay(&file, update),
         What::Step { world, from, to, wait } => step(&world, from..to, wait),
-        What::Shrink { world, telling, title } => make_smaller(&world, &telling, title),
+        What::Shrink { world, telling, title } => make_smaller(&world, &telling, &title),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -138,9 +141,9 @@ fn told(seed: u64, outcome: &Outcome) -> bool {
 }
 
 fn summary(tally: Tally) -> String {
-    let Tally { events, actions, launches, deaths, failovers } = tally;
+    let Tally { happenings, events, actions, launches, deaths, failovers } = tally;
     format!(
-        "{events} events, {actions} actions, {launches} launches, {failovers} failovers, {deaths} deaths of the \
+        "{happenings} happenings, {events} of them told to core, {actions} actions, {launches} launches, {failovers} failovers, {deaths} deaths of the \
          supervisor"
     )
 }
@@ -215,8 +218,8 @@ fn progress(shared: &Shared, began: Instant, jobs: usize) {
     let failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner).len();
     let (done, seconds) = (shared.done.load(Ordering::Relaxed), began.elapsed().as_secs_f64());
     println!(
-        "{done} worlds in {seconds:.1} s, {:.0} events per second on {jobs} threads; {failed} failed; {}",
-        tally.events as f64 / seconds,
+        "{done} worlds in {seconds:.1} s, {:.0} happenings per second on {jobs} threads; {failed} failed; {}",
+        tally.happenings as f64 / seconds,
         summary(tally)
     );
 }
@@ -272,21 +275,22 @@ fn step(text: &str, span: Range<f64>, wait: bool) -> Result<bool, Error> {
     Ok(outcome.violation.is_none())
 }
 
-fn make_smaller(text: &str, telling: &[String], title: String) -> Result<bool, Error> {
+fn make_smaller(text: &str, telling: &[String], title: &str) -> Result<bool, Error> {
     let candidates: Vec<Setup> = match range(text) {
         Ok(seeds) => seeds.map(Setup::draw).collect(),
         Err(_) => vec![world(text)?.setup],
     };
-    let found = candidates.iter().find_map(|setup| {
+    let smaller = candidates.iter().filter_map(|setup| {
         let show = if telling.is_empty() {
             Show::Failure(kind_of(&run(setup, Scribe::Idle))?)
         } else {
             Show::Story(telling.to_vec())
         };
-        shrink(setup, &show)
+        let setup = shrink(setup, &show)?;
+        Some(Trace::of(Header { title: title.into(), setup }).0)
     });
-    match found {
-        Some(setup) => write(&Trace::of(Header { title, setup }).0).map(|()| true),
+    match smaller.take(SHORTEST_OF).min_by_key(|trace| trace.lines.len()) {
+        Some(trace) => write(&trace).map(|()| true),
         None => {
             eprintln!("none of these worlds shows it");
             Ok(false)

@@ -90,11 +90,18 @@ struct Model {
 pub(crate) struct Reference {
     models: Vec<Model>,
     halting: bool,
+    /// It has been compared with core since one of the two changed.
+    compared: bool,
 }
 
 impl Reference {
     pub(crate) fn new(names: usize) -> Self {
-        Self { models: vec![Model::default(); names], halting: false }
+        Self { models: vec![Model::default(); names], halting: false, compared: false }
+    }
+
+    /// Something has changed.
+    pub(crate) fn look(&mut self) {
+        self.compared = false;
     }
 
     /// What was wished last.
@@ -104,6 +111,7 @@ impl Reference {
 
     /// A command was accepted.
     pub(crate) fn wished(&mut self, who: usize, wish: Option<Wish>, by: CommandId) {
+        self.compared = false;
         self.models[who].wished = Wished { wish, by: Some(by) };
     }
 
@@ -128,6 +136,7 @@ impl Reference {
     /// The supervisor has died: what was not stored is forgotten, and nobody knows what is alive.
     pub(crate) fn lose(&mut self) {
         self.halting = false;
+        self.compared = false;
         for model in &mut self.models {
             model.book = model.durable.clone();
             model.ended = None;
@@ -139,6 +148,7 @@ impl Reference {
     /// Core is told something: is it a proof?
     pub(crate) fn hear(&mut self, fleet: &Fleet, event: &Event) {
         let Some((name, proof)) = proof(event) else { return };
+        self.compared = false;
         let Some(model) = fleet.index(name).and_then(|who| self.models.get_mut(who)) else { return };
         model.alive = match (model.alive, proof) {
             (Alive::Unknown, Proof::Found(None)) => Alive::Nothing,
@@ -168,6 +178,7 @@ impl Reference {
     pub(crate) fn order(&mut self, fleet: &Fleet, action: &Action, now: Moment) -> Result<(), Disagreement> {
         match action {
             Action::Launch(Launch { name, incarnation, block, .. }) => {
+                self.compared = false;
                 let Some(model) = fleet.index(name).map(|who| &mut self.models[who]) else { return Ok(()) };
                 model.sweep = None;
                 match mem::replace(&mut model.alive, Alive::Perhaps(*incarnation, *block, now)) {
@@ -475,8 +486,9 @@ impl World {
     }
 
     /// Once everything is done about an event, core and the model agree.
-    pub(crate) fn compare(&self) -> Result<(), Violation> {
-        let Some(core) = &self.core else { return Ok(()) };
+    pub(crate) fn compare(&mut self) -> Result<(), Violation> {
+        let Some(core) = self.core.as_ref().filter(|_| !self.reference.compared) else { return Ok(()) };
+        self.reference.compared = true;
         for (who, name) in self.fleet.names.iter().enumerate() {
             self.reference.compare(&self.fleet, who, core.instance(name))?;
         }

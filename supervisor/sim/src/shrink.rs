@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use crate::{
     chance::{Injection, Lot},
     fault::{Faults, Setup},
-    trace::{Header, Trace},
-    world::Outcome,
+    trace::{Header, Scribe, Trace},
+    world::{Outcome, run},
 };
 
 /// Runs that may be spent on one world. Each takes about a millisecond, so this is less than a minute.
@@ -24,10 +24,15 @@ pub enum Show {
 
 impl Show {
     fn is_shown(&self, setup: &Setup) -> Option<BTreeSet<Injection>> {
-        let (trace, outcome) = Trace::of(Header { title: String::new(), setup: setup.clone() });
-        let shown = match self {
-            Self::Failure(kind) => kind_of(&outcome).as_ref() == Some(kind),
-            Self::Story(words) => outcome.violation.is_none() && trace.tells(words),
+        let (shown, outcome) = match self {
+            Self::Failure(kind) => {
+                let outcome = run(setup, Scribe::Idle);
+                (kind_of(&outcome).as_ref() == Some(kind), outcome)
+            }
+            Self::Story(words) => {
+                let (trace, outcome) = Trace::of(Header { title: "any".into(), setup: setup.clone() });
+                (outcome.violation.is_none() && trace.tells(words), outcome)
+            }
         };
         shown.then(|| outcome.struck.into_iter().collect())
     }

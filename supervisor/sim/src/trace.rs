@@ -66,50 +66,71 @@ impl std::fmt::Display for Line {
     }
 }
 
-/// Whether a run is written down.
+/// Whether a run is written down, and how fully.
 #[derive(Debug)]
 pub enum Scribe {
     /// It is not: fast.
     Idle,
-    /// It is.
-    Writes(Vec<Line>),
+    /// Everything is.
+    Full(Vec<Line>),
+    /// Everything but what comes of itself: probes, and ticks, answers and writes from which nothing follows.
+    Story {
+        /// What is written down.
+        lines: Vec<Line>,
+        /// What is written down if something follows from it.
+        pending: Option<Line>,
+    },
 }
 
 impl Scribe {
-    /// One that writes.
+    /// One that writes everything.
     #[must_use]
-    pub fn writes() -> Self {
-        Self::Writes(Vec::new())
+    pub fn full() -> Self {
+        Self::Full(Vec::new())
     }
 
-    fn line(&mut self, at: Duration, what: impl FnOnce() -> What) {
-        if let Self::Writes(lines) = self
-            && lines.len() < LINES
-        {
-            lines.push(Line { at: format!("{:.6}", at.as_secs_f64()), what: what() });
+    /// One that tells a story.
+    #[must_use]
+    pub fn story() -> Self {
+        Self::Story { lines: Vec::new(), pending: None }
+    }
+
+    fn line(&mut self, at: Duration, routine: bool, what: impl FnOnce() -> What) {
+        let line = || Line { at: format!("{:.6}", at.as_secs_f64()), what: what() };
+        match self {
+            Self::Full(lines) if lines.len() < LINES => lines.push(line()),
+            Self::Story { pending, .. } if routine => *pending = Some(line()),
+            Self::Story { lines, pending } if lines.len() < LINES => {
+                let line = line();
+                let before = pending.take().filter(|_| matches!(line.what, What::Action(_)));
+                lines.extend(before.into_iter().chain([line]));
+            }
+            Self::Idle | Self::Full(_) | Self::Story { .. } => {}
         }
     }
 
     pub(crate) fn happening(&mut self, at: Duration, text: impl FnOnce() -> String) {
-        self.line(at, || What::World(text()));
+        self.line(at, false, || What::World(text()));
     }
 
-    pub(crate) fn event(&mut self, at: Duration, event: &Event, boring: bool) {
-        if !boring {
-            self.line(at, || What::Event(words::event(event)));
+    pub(crate) fn event(&mut self, at: Duration, event: &Event, calm: bool) {
+        let routine = matches!(event, Event::Tick | Event::Probed(..) | Event::Stored(_));
+        if !(calm && matches!(event, Event::Tick | Event::Probed(..))) {
+            self.line(at, routine, || What::Event(words::event(event)));
         }
     }
 
     pub(crate) fn action(&mut self, at: Duration, action: &Action, calm: bool) {
-        if !(calm && matches!(action, Action::Probe { .. })) {
-            self.line(at, || What::Action(words::action(action)));
+        let probe = matches!(action, Action::Probe { .. });
+        if !(probe && (calm || matches!(self, Self::Story { .. }))) {
+            self.line(at, false, || What::Action(words::action(action)));
         }
     }
 
     pub(crate) fn into_lines(self) -> Vec<Line> {
         match self {
             Self::Idle => Vec::new(),
-            Self::Writes(lines) => lines,
+            Self::Full(lines) | Self::Story { lines, .. } => lines,
         }
     }
 }
@@ -118,7 +139,7 @@ impl Scribe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// The story in one line.
+    /// The story in one line. Where there is one, only what belongs to a story is written down.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
     /// What the world is made of.
@@ -165,7 +186,8 @@ impl Trace {
     /// Runs a world and writes it down.
     #[must_use]
     pub fn of(header: Header) -> (Self, Outcome) {
-        let mut outcome = run(&header.setup, Scribe::writes());
+        let scribe = if header.title.is_empty() { Scribe::full() } else { Scribe::story() };
+        let mut outcome = run(&header.setup, scribe);
         let mut lines = std::mem::take(&mut outcome.lines);
         let end = match &outcome.violation {
             Some(violation) => violation.to_string(),
@@ -184,11 +206,23 @@ impl Trace {
         (again, differs.then_some(same))
     }
 
-    /// Whether it tells all of these, one after the other.
+    /// Whether it tells all of these, one after the other. What begins with `!` must not be told before the next.
     #[must_use]
     pub fn tells(&self, words: &[String]) -> bool {
-        let mut lines = self.lines.iter();
-        words.iter().all(|word| lines.any(|line| line.text().contains(word.as_str())))
+        let mut lines = self.lines.iter().map(Line::text);
+        let mut never = None;
+        for word in words {
+            if let Some(word) = word.strip_prefix('!') {
+                never = Some(word);
+                continue;
+            }
+            let next =
+                lines.find(|line| line.contains(word.as_str()) || never.is_some_and(|it| line.contains(it)));
+            if next.is_none_or(|line| never.take().is_some_and(|it| line.contains(it))) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads a trace.

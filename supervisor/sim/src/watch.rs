@@ -111,6 +111,11 @@ impl World {
             Source::Stale(before) => check_stale(core, before, actions)?,
             Source::Caller(_) | Source::Due | Source::World => {}
         }
+        if self.view.revision == revision {
+            // Whatever changes visibly gets a revision.
+            return Ok(());
+        }
+        self.reference.look();
         self.note(actions)?;
         self.examine_changes(actions, source)
     }

@@ -44,7 +44,9 @@ pub(crate) const BEGINNING: Moment = Moment(1_000_000_000_000_000_000);
 /// What a run was made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Events that core handled.
+    /// Things that happened in the world.
+    pub happenings: u64,
+    /// Those of them that core was told of.
     pub events: u64,
     /// Actions that were begun.
     pub actions: u64,
@@ -61,6 +63,7 @@ impl Tally {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
+            happenings: self.happenings + other.happenings,
             events: self.events + other.events,
             actions: self.actions + other.actions,
             launches: self.launches + other.launches,
@@ -107,6 +110,8 @@ pub(crate) struct World {
     agenda: Agenda,
     /// Core's next deadline, and when its tick comes.
     pub(crate) tick: Option<(Moment, Moment)>,
+    /// An empty list of actions, for the next event.
+    spare: Vec<Action>,
     pub(crate) view: View,
     /// The instances as they were when they were last looked at.
     pub(crate) seen: Vec<Option<Arc<Instance>>>,
@@ -150,6 +155,7 @@ impl World {
             tally: Tally::default(),
             agenda: Agenda::default(),
             tick: None,
+            spare: Vec::new(),
             view: View::default(),
             seen: vec![None; names],
             boot: Boot::New,
@@ -223,6 +229,7 @@ impl World {
                 }
                 (None, None) => return Ok(()),
             }
+            self.tally.happenings += 1;
             at_once = if self.now == moment { at_once + 1 } else { 0 };
             moment = self.now;
             if at_once > AT_ONCE {
@@ -283,24 +290,24 @@ impl World {
 
     /// The supervisor takes an event in and does what follows.
     pub(crate) fn take_in(&mut self, event: Event) -> Result<(), Violation> {
-        let mut actions = self.handle(event)?;
-        self.perform(&mut actions)
+        let mut actions = std::mem::take(&mut self.spare);
+        self.handle(event, &mut actions)?;
+        self.perform(&mut actions)?;
+        actions.clear();
+        self.spare = actions;
+        Ok(())
     }
 
     /// Core handles an event; nothing is done about it yet.
-    pub(crate) fn handle(&mut self, event: Event) -> Result<Vec<Action>, Violation> {
+    pub(crate) fn handle(&mut self, event: Event, actions: &mut Vec<Action>) -> Result<(), Violation> {
         let now = self.clock();
-        let Some(core) = &mut self.core else { return Ok(Vec::new()) };
-        // Once all is calm, probes are all there is, and they tell nothing.
-        let boring = self.calm && matches!(event, Event::Tick | Event::Probed(..));
-        self.scribe.event(self.now.since(BEGINNING), &event, boring);
+        let Some(core) = &mut self.core else { return Ok(()) };
+        self.scribe.event(self.now.since(BEGINNING), &event, self.calm);
         self.tally.events += 1;
         self.reference.hear(&self.fleet, &event);
         let source = Source::of(&event, core, now);
-        let mut actions = Vec::new();
-        core.handle(now, event, &mut actions);
-        self.examine(&actions, &source)?;
-        Ok(actions)
+        core.handle(now, event, actions);
+        self.examine(actions, &source)
     }
 
     fn on_look(&mut self) -> Result<Life, Violation> {
