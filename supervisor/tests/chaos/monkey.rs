@@ -126,6 +126,8 @@ pub(crate) struct Monkey {
     pub(crate) store: String,
     pub(crate) configs: BTreeMap<String, PathBuf>,
     pub(crate) ports: BTreeMap<String, u16>,
+    /// Whether the supervisor is not killed any more, so that what it may leak adds up.
+    pub(crate) spares_supervisor: bool,
     extras: u64,
 }
 
@@ -145,6 +147,7 @@ impl Monkey {
             corrupted: BTreeSet::new(),
             configs: BTreeMap::new(),
             ports: BTreeMap::new(),
+            spares_supervisor: false,
             extras: 0,
         })
     }
@@ -294,6 +297,9 @@ impl Monkey {
     }
 
     fn kill_supervisor(&mut self) -> anyhow::Result<()> {
+        if self.spares_supervisor {
+            return Ok(());
+        }
         let starved = self.place.starved;
         if !self.place.kill_supervisor()? {
             return Ok(());

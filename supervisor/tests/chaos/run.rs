@@ -87,7 +87,9 @@ fn announce(arguments: &Arguments, fleet: &[Member], directory: &Path) {
     if !guard::is_mounted(&directory.join(guard::DISK)) {
         println!("note: no disk can be mounted here, which takes root, so none is filled");
     }
-    println!("plan: storms of up to {STORM:?}, a calm and an audit after each; then all is stopped");
+    println!(
+        "plan: storms of up to {STORM:?}, a calm and an audit after each; from half-time on the supervisor is stopped and\n      starved, but not killed, so that what it leaks adds up; then all is ended"
+    );
     println!(
         "again: cargo test -p openclaw-supervisor --test chaos -- --for {}s --seed {seed} --instances {instances}",
         span.as_secs()
@@ -120,10 +122,12 @@ async fn weather(arguments: &Arguments, monkey: &mut Monkey, witness: &Witness) 
     let (baseline, figures) = monkey.baseline().await?;
     let mut summary = Summary { before: figures, ..Summary::default() };
     let end = Instant::now() + arguments.span;
+    let half = Instant::now() + arguments.span / 2;
     // At least one, however short the time.
     loop {
         summary.rounds += 1;
         let round = summary.rounds;
+        monkey.spares_supervisor = Instant::now() > half;
         let until = (Instant::now() + STORM).min(end);
         monkey.storm(until).await?;
         let calm = monkey.calm().await.with_context(|| format!("in the calm of round {round}"))?;
