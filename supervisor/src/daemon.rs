@@ -16,10 +16,12 @@ use std::{
 };
 
 use nix::{
-    sys::resource::{Resource, getrlimit, setrlimit},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        statvfs::{FsFlags, statvfs},
+    },
     unistd::Uid,
 };
-use rusqlite::Connection;
 use supervisor_core::{
     Origin,
     ids::Revision,
@@ -48,7 +50,7 @@ use crate::{
         port::{self, Hold, Holder},
         reap,
         roster::Roster,
-        store::{self, Restored, Retention, Store},
+        store::{self, Opened, Restored, Retention, Store},
         sweep::Sweeper,
     },
     registry::{self, RegistryError},
@@ -92,6 +94,14 @@ pub enum DaemonError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Nothing can be kept in it.
+    #[error(
+        "the data directory `{path}` is on a read-only file system; make it writable and start again (gateways that run are not affected)"
+    )]
+    ReadOnly {
+        /// The directory.
+        path: PathBuf,
     },
     /// It is something else, open to others, and would be closed to them.
     #[error(
@@ -146,7 +156,7 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
     raise_file_limit();
     let boot_id = boot_id();
     let began = driver::realtime_ns().saturating_sub(driver::monotonic_ns());
-    let (connection, restored) = store::open(&data_dir, (&boot_id, began))?;
+    let (opened, restored) = store::open(&data_dir, (&boot_id, began))?;
     let boot = match &restored.boot {
         Some(id) if *id == boot_id => Boot::Same,
         Some(_) | None => Boot::New,
@@ -156,7 +166,7 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         .max_blocking_threads(HELPERS)
         .build()
         .map_err(|source| DaemonError::Start { part: "the API's runtime", source })?;
-    let outcome = runtime.block_on(serve(Begun { data_dir, settings, connection, restored, boot }));
+    let outcome = runtime.block_on(serve(Begun { data_dir, settings, opened, restored, boot }));
     runtime.shutdown_timeout(LAST_PATIENCE);
     outcome
 }
@@ -165,18 +175,18 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
 struct Begun {
     data_dir: PathBuf,
     settings: Settings,
-    connection: Connection,
+    opened: Opened,
     restored: Restored,
     boot: Boot,
 }
 
 async fn serve(begun: Begun) -> Result<(), DaemonError> {
-    let Begun { data_dir, settings, connection, restored, boot } = begun;
+    let Begun { data_dir, settings, opened, restored, boot } = begun;
     let shutdown = CancellationToken::new();
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
     let (reports, store_reports) = mpsc::channel(REPORTS);
     let retention = Retention { entries: settings.keep_events, age: settings.keep_events_for };
-    let store = Store::start(connection, revision, retention, reports)?;
+    let store = Store::start(opened, revision, retention, reports)?;
     let journal = Journal::new(&data_dir, store.latest.clone());
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let (handle, commands) = Handle::new(view);
@@ -298,6 +308,10 @@ fn host(data_dir: PathBuf) -> Host {
 fn prepare(data_dir: &Path) -> Result<PathBuf, DaemonError> {
     let failed = |source| DaemonError::DataDir { path: data_dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let flags = statvfs(data_dir).map_err(|error| failed(error.into()))?.flags();
+    if flags.contains(FsFlags::ST_RDONLY) {
+        return Err(DaemonError::ReadOnly { path: data_dir.to_owned() });
+    }
     let open_to_others = fs::metadata(data_dir).map_err(failed)?.permissions().mode() & 0o077 != 0;
     if open_to_others {
         if !is_ours(data_dir).map_err(failed)? {

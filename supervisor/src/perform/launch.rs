@@ -25,6 +25,7 @@ use super::{
     Surroundings, port,
     probe::{self, Dialect},
     roster::Known,
+    store,
 };
 use crate::{
     openclaw::{
@@ -63,6 +64,9 @@ pub(crate) async fn prepare(surroundings: &Surroundings, launch: Launch) -> Resu
     let job = Job {
         host: Arc::clone(&surroundings.host),
         mark: surroundings.mark(&launch.name),
+        run_dir: surroundings.run_dir(&launch.name),
+        store_id: surroundings.store_id.clone(),
+        epoch: surroundings.epoch,
         incidents: incidents(surroundings, &launch.incidents),
         neighbours: surroundings.roster.borrow_mut().neighbours(),
         launch,
@@ -78,6 +82,9 @@ struct Job {
     host: Arc<Host>,
     launch: Launch,
     mark: String,
+    run_dir: PathBuf,
+    store_id: String,
+    epoch: u64,
     incidents: Vec<(Incident, Known)>,
     neighbours: Arc<[Neighbour]>,
 }
@@ -133,6 +140,10 @@ impl Job {
             working_directory: text(&prepared.working_directory),
             notify: prepared.notify,
         };
+        // What could not be noted is only missed if the store is damaged next.
+        if let Err(error) = store::leave_trace(&self.run_dir, &self.store_id, self.epoch, &self.launch) {
+            warn!(instance = %name, %error, "failed to note what is launched");
+        }
         Ok(Ready { launch, log })
     }
 }

@@ -3,7 +3,18 @@
 //! Batches that wait are written as one transaction, so a burst costs one fsync. `Stored` leaves only after
 //! the commit (WAL, `synchronous=FULL`). A write that fails is tried again, for ever and ever more patiently;
 //! meanwhile the driver goes on with all that needs no disk ([`writer`]).
+//!
+//! ```text
+//!   supervisor.db                 registry and journal; each row of the registry with a sum      ([`file`])
+//!   supervisor.db.good            the registry's last good copy, at most a second older         ([`copy`])
+//!   run/NAME/launch.json          what each worker was told to run, if the copy does not know it ([`trace`])
+//!   supervisor.db.damaged-TIME    what was found damaged and put aside                           ([`mend`])
+//! ```
 
+mod copy;
+mod file;
+mod mend;
+mod trace;
 mod writer;
 
 use std::{
@@ -15,12 +26,17 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use supervisor_core::{action::Batch, ids::Revision, ports::Pool, record::Record};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
+use copy::MakeError;
+use file::{Content, Flaw, SCHEMA, put_meta};
+use mend::Evidence;
 use writer::{Queue, Writer};
+
+pub(crate) use trace::leave as leave_trace;
 
 /// At the end, the disk has this long to take what waits.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -28,68 +44,55 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// Where the file is, below the data directory.
 pub(crate) const FILE: &str = "supervisor.db";
 
-/// The version of the tables below.
-const SCHEMA: i64 = 1;
-
-const TABLES: &str = "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE instances (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE events (
-        revision INTEGER PRIMARY KEY,
-        unix_ns INTEGER NOT NULL,
-        instance TEXT NOT NULL,
-        incarnation INTEGER NOT NULL,
-        type TEXT NOT NULL,
-        severity INTEGER NOT NULL,
-        message TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX events_by_instance ON events (instance, revision);
-";
-
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened.
-    #[error("failed to open `{path}`")]
+    /// The file cannot be opened or written.
+    #[error(
+        "failed to open `{path}`; see that its disk has room and works, and start again; gateways that run are not \
+         affected"
+    )]
     Open {
         /// The database.
         path: PathBuf,
         /// Why.
         source: rusqlite::Error,
     },
-    /// Its permissions cannot be set.
-    #[error("failed to protect `{path}`")]
-    Protect {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Something in it cannot be read.
-    #[error("failed to read `{path}`")]
-    Read {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
     /// It was written by a newer version.
-    #[error("`{path}` has schema {found}, and this version knows {SCHEMA}; install a newer one")]
+    #[error(
+        "`{path}` has schema {found}, and this version knows {SCHEMA}; install a newer one, or move the file aside"
+    )]
     Newer {
         /// The database.
         path: PathBuf,
         /// Its schema.
         found: i64,
     },
-    /// A record is not what any version wrote. Its text is not shown: it may hold secrets.
-    #[error("`{path}` holds {what}, which cannot be understood")]
-    Record {
+    /// It is damaged, and there is nothing to make a new one of.
+    #[error(
+        "`{path}` is damaged ({why}), and its last good copy `{path}.good` {copy}; restore a backup, or move both \
+         aside to begin anew (gateways that run are not affected, nor known then)"
+    )]
+    Lost {
         /// The database.
         path: PathBuf,
-        /// Which record.
-        what: String,
-        /// Why.
-        source: serde_json::Error,
+        /// What is wrong with it.
+        why: String,
+        /// What is wrong with the copy.
+        copy: String,
+    },
+    /// It is damaged, and the new one cannot be written.
+    #[error(
+        "`{path}` is damaged ({why}), and its last good copy could not take its place; see that the disk has room \
+         and can be written, and start again; gateways that run are not affected"
+    )]
+    Mend {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+        /// Why it could not.
+        source: MakeError,
     },
     /// The thread cannot be made.
     #[error("failed to start the store's thread")]
@@ -143,102 +146,134 @@ pub(crate) struct Store {
     pub(crate) latest: watch::Receiver<u64>,
 }
 
+/// An open store that nothing has been written to.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    path: PathBuf,
+    /// Absent while the disk takes nothing.
+    connection: Option<Connection>,
+    /// What begins this supervisor's life in the store and is not in it yet.
+    unwritten: Vec<(&'static str, String)>,
+}
+
 /// Opens the store of `data_dir`, making it if need be, and reads all that is in it.
-pub(crate) fn open(data_dir: &Path, boot: (&str, u64)) -> Result<(Connection, Restored), StoreError> {
+///
+/// A damaged store is put aside and answered from its last good copy. Where the disk takes nothing at all but what
+/// is stored can be read, that is what the supervisor begins with: what runs is adopted and supervised, and what
+/// needs the disk waits for it. The number of its life is not durable then, and the next supervisor may have the
+/// same; workers obey both, and only one can hold the data directory's lock.
+pub(crate) fn open(data_dir: &Path, boot: (&str, u64)) -> Result<(Opened, Restored), StoreError> {
     let path = data_dir.join(FILE);
-    let failed = |source| StoreError::Open { path: path.clone(), source };
-    let unreadable = |source| StoreError::Read { path: path.clone(), source };
-    let mut connection = Connection::open(&path).map_err(failed)?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if !(0..=SCHEMA).contains(&found) {
-        return Err(StoreError::Newer { path, found });
+    let evidence = Evidence { copy: copy::read(&copy::path_of(&path)), traces: trace::all(data_dir) };
+    let begun = match begin(&path, boot, &evidence) {
+        Err(Flaw::Damaged(why)) => {
+            mend::restore(&path, &why, &evidence)?;
+            begin(&path, boot, &evidence)
+        }
+        outcome => outcome,
+    };
+    match begun {
+        Ok(begun) => Ok(begun),
+        Err(Flaw::Damaged(why)) => Err(StoreError::Lost { path, why, copy: "was no better".into() }),
+        Err(Flaw::Newer(found)) => Err(StoreError::Newer { path, found }),
+        Err(Flaw::Disk(source)) => match look(&path, &evidence) {
+            Ok(content) => {
+                warn!("the disk takes nothing; begins with what is stored: {source}");
+                let (restored, unwritten) = next_life(content, boot);
+                Ok((Opened { path, connection: None, unwritten }, restored))
+            }
+            Err(_) => Err(StoreError::Open { path, source }),
+        },
     }
-    let private = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(&path, private)
-        .map_err(|source| StoreError::Protect { path: path.clone(), source })?;
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    // Two megabytes of page cache; the whole registry of a thousand instances is one.
-    connection.pragma_update(None, "cache_size", -2_000).map_err(failed)?;
+}
+
+/// Opens the file, looks through it, and begins a new epoch in it.
+fn begin(path: &Path, boot: (&str, u64), evidence: &Evidence) -> Result<(Opened, Restored), Flaw> {
+    if fs::metadata(path).map_or(0, |file| file.len()) == 0 && evidence.of_a_store() {
+        return Err(Flaw::Damaged(if path.exists() { "it is empty" } else { "it is missing" }.into()));
+    }
+    let mut connection = Connection::open(path)?;
+    let found = file::schema(&connection)?;
+    protect(path)?;
+    file::prepare(&connection)?;
     // At once the right to write: who waits for it while reading is refused as soon as somebody else writes.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    if found == 0 {
-        transaction.execute_batch(TABLES).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", SCHEMA).map_err(failed)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if found < SCHEMA {
+        if found == 0 && evidence.of_a_store() {
+            return Err(Flaw::Damaged("it has no tables".into()));
+        }
+        file::upgrade(&transaction, found)?;
     }
-    let restored = restore(&transaction, &path, boot).map_err(|error| match error {
-        RestoreError::Sql(source) => unreadable(source),
-        RestoreError::Store(error) => error,
-    })?;
-    transaction.commit().map_err(failed)?;
-    Ok((connection, restored))
+    let content = read_checked(&transaction, evidence)?;
+    let (restored, metas) = next_life(content, boot);
+    metas.iter().try_for_each(|(key, value)| put_meta(&transaction, key, value))?;
+    transaction.commit()?;
+    let opened = Opened { path: path.to_owned(), connection: Some(connection), unwritten: Vec::new() };
+    Ok((opened, restored))
 }
 
-enum RestoreError {
-    Sql(rusqlite::Error),
-    Store(StoreError),
-}
-
-impl From<rusqlite::Error> for RestoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
+/// Reads what is stored without writing anything, not even beside it.
+fn look(path: &Path, evidence: &Evidence) -> Result<Content, Flaw> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // So the log's index is kept in memory, and not in a file that the disk would have to take.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    match file::schema(&connection)? {
+        SCHEMA => read_checked(&connection, evidence),
+        older => Err(Flaw::Damaged(format!("it has schema {older}, which cannot be upgraded now"))),
     }
 }
 
-/// Reads everything and begins a new epoch.
-fn restore(db: &Connection, path: &Path, boot: (&str, u64)) -> Result<Restored, RestoreError> {
-    let meta = |key: &str| {
-        db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, String>(0)).optional()
-    };
-    let broken = |what: String| {
-        move |source| RestoreError::Store(StoreError::Record { path: path.to_owned(), what, source })
-    };
-    // Numbers are read as JSON, so that one that cannot be understood is refused like any other record.
-    let number = |key: &str| {
-        let text = meta(key)?;
-        let number = text.map(|text| serde_json::from_str::<u64>(&text)).transpose();
-        number.map_err(broken(format!("the {key}")))
-    };
-    let epoch = number("epoch")?.unwrap_or(0) + 1;
-    let id = meta("id")?.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
-    let last_boot = meta("boot")?.zip(number("boot_began")?);
-    let pool = meta("pool")?.map(|text| serde_json::from_str(&text)).transpose();
-    let pool = pool.map_err(broken("the pool".into()))?;
-    let began = match &last_boot {
-        Some((id, began)) if id == boot.0 => *began,
+fn read_checked(db: &Connection, evidence: &Evidence) -> Result<Content, Flaw> {
+    file::check(db)?;
+    let content = file::read(db)?;
+    evidence.against(&content).map_or(Ok(content), |why| Err(Flaw::Damaged(why)))
+}
+
+fn protect(path: &Path) -> Result<(), Flaw> {
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(path, private).map_err(|error| {
+        let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+        Flaw::Disk(rusqlite::Error::SqliteFailure(failure, Some(format!("failed to protect it: {error}"))))
+    })
+}
+
+/// What the next supervisor is told, and what it adds to the store.
+fn next_life(content: Content, boot: (&str, u64)) -> (Restored, Vec<(&'static str, String)>) {
+    let epoch = content.epoch + 1;
+    let id = content.id.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
+    let began = match &content.boot {
+        Some((last, began)) if last == boot.0 => *began,
         Some(_) | None => boot.1,
     };
-    for (key, value) in [("epoch", epoch.to_string()), ("id", id.clone())] {
-        put_meta(db, key, &value)?;
-    }
-    put_meta(db, "boot", boot.0)?;
-    put_meta(db, "boot_began", &began.to_string())?;
-    let mut statement = db.prepare("SELECT name, record FROM instances ORDER BY name")?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-    let mut records = Vec::new();
-    for row in rows {
-        let (name, text) = row?;
-        let record: Record =
-            serde_json::from_str(&text).map_err(broken(format!("the record of `{name}`")))?;
-        records.push(record);
-    }
-    let newest: Option<i64> = db.query_row("SELECT max(revision) FROM events", [], |row| row.get(0))?;
-    let newest = u64::try_from(newest.unwrap_or(0)).unwrap_or(0);
-    let revision = Revision(number("revision")?.unwrap_or(0).max(newest));
-    let boot = last_boot.map(|(id, _)| id);
-    Ok(Restored { epoch, id, records, pool, revision, boot, boot_began: began })
+    let metas = vec![
+        ("epoch", epoch.to_string()),
+        ("id", id.clone()),
+        ("boot", boot.0.to_owned()),
+        ("boot_began", began.to_string()),
+    ];
+    let restored = Restored {
+        epoch,
+        id,
+        records: content.records,
+        pool: content.pool,
+        revision: Revision(content.revision),
+        boot: content.boot.map(|(last, _)| last),
+        boot_began: began,
+    };
+    (restored, metas)
 }
 
-fn put_meta(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")?
-        .execute([key, value])
-        .map(|_| ())
+/// As SQLite has numbers.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Store {
     /// Starts the writing thread.
     pub(crate) fn start(
-        connection: Connection,
+        opened: Opened,
         newest: Revision,
         retention: Retention,
         reports: mpsc::Sender<Report>,
@@ -246,7 +281,7 @@ impl Store {
         let queue = Arc::new(Queue::default());
         let (latest, watched) = watch::channel(newest.0);
         let (ends, ended) = std_mpsc::channel();
-        let writer = Writer::new(connection, reports, latest, retention, ends);
+        let writer = Writer::new(opened, reports, latest, retention, ends);
         let batches = Arc::clone(&queue);
         thread::Builder::new()
             .name("store".into())
@@ -276,5 +311,7 @@ impl Drop for Store {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;

@@ -88,18 +88,29 @@ impl Host {
 
     /// Starts a supervisor and waits until it answers.
     pub(crate) async fn start_supervisor(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.directory.path().join("supervisor.log"))
-            .unwrap();
-        let child = self.supervisor_command().process_group(0).stderr(log).spawn().unwrap();
-        self.supervisor = Some(child);
+        self.spawn_supervisor(|_| ());
         until("the supervisor answers", async || {
             let mut client = SystemServiceClient::new(self.channel().await.ok()?);
             client.get_info(v1::GetInfoRequest {}).await.ok().map(|_| ())
         })
         .await;
+    }
+
+    /// Starts a supervisor, changed by `adjust`, and does not wait for it.
+    pub(crate) fn spawn_supervisor(&mut self, adjust: impl FnOnce(&mut Command)) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("supervisor.log"))
+            .unwrap();
+        let mut command = self.supervisor_command();
+        adjust(&mut command);
+        self.supervisor = Some(command.process_group(0).stderr(log).spawn().unwrap());
+    }
+
+    /// Whether the supervisor has ended by itself.
+    pub(crate) fn supervisor_has_ended(&mut self) -> bool {
+        self.supervisor.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
     }
 
     /// What the supervisor has logged so far.
@@ -137,6 +148,11 @@ impl Host {
 
     pub(crate) async fn instances(&self) -> InstanceServiceClient<Channel> {
         InstanceServiceClient::new(self.channel().await.unwrap())
+    }
+
+    /// A client, if the supervisor lives.
+    pub(crate) async fn try_fleet(&self) -> Result<FleetServiceClient<Channel>, tonic::transport::Error> {
+        Ok(FleetServiceClient::new(self.channel().await?))
     }
 
     pub(crate) async fn fleet(&self) -> FleetServiceClient<Channel> {

@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{self as std_mpsc},
@@ -15,14 +16,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use supervisor_core::{
     action::{Batch, Write},
     journal::{Entry, Severity},
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Report, Retention, put_meta};
+use super::{
+    Opened, Report, Retention,
+    copy::Copier,
+    file::{self, json, put_meta, put_record},
+    signed,
+};
 
 /// Batches that may wait for the disk. Beyond that they are merged: of each instance only the newest record is
 /// kept, and of the entries only the newest [`ENTRIES`].
@@ -82,14 +88,20 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Waits for batches and takes them all. `None`: no more come.
-    fn take(&self) -> Option<Vec<Batch>> {
+    /// Waits for batches and takes them all; none if it is `due` before one comes. `None`: no more come.
+    fn take(&self, due: Option<Instant>) -> Option<Vec<Batch>> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             if state.end == End::Closed {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match due.map(|due| due.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => {
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
         Some(std::mem::take(&mut state.waiting))
     }
@@ -112,7 +124,8 @@ impl Queue {
 
 /// The thread's own.
 pub(super) struct Writer {
-    connection: Connection,
+    store: Opened,
+    copier: Copier,
     reports: mpsc::Sender<Report>,
     latest: watch::Sender<u64>,
     retention: Retention,
@@ -124,22 +137,27 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        connection: Connection,
+        store: Opened,
         reports: mpsc::Sender<Report>,
         latest: watch::Sender<u64>,
         retention: Retention,
         ended: std_mpsc::Sender<()>,
     ) -> Self {
         // Supervisors that live for a few entries each would never get to delete any.
-        Self { connection, reports, latest, retention, since_trim: JOURNAL_SLACK, _ended: ended }
+        let copier = Copier::new(&store.path);
+        Self { store, copier, reports, latest, retention, since_trim: JOURNAL_SLACK, _ended: ended }
     }
 
     /// Writes until the driver is gone and everything is written, or cannot be.
     pub(super) fn run(mut self, queue: &Queue) {
-        while let Some(mut waiting) = queue.take() {
+        while let Some(mut waiting) = queue.take(self.copier.due()) {
+            if waiting.is_empty() {
+                self.copy();
+                continue;
+            }
             let mut pause = FIRST_PAUSE;
             while let Err(error) = self.write(&waiting) {
-                let _ = self.reports.blocking_send(Report::Failing(error.to_string()));
+                let _ = self.reports.blocking_send(Report::Failing(describe(&error)));
                 let (more, end) = queue.take_after(pause);
                 waiting.extend(more);
                 merge(&mut waiting);
@@ -151,6 +169,17 @@ impl Writer {
                 }
             }
             self.announce(&waiting);
+            if self.copier.due().is_some_and(|due| due <= Instant::now()) {
+                self.copy();
+            }
+        }
+        self.copy();
+    }
+
+    /// Copies the registry, if it has changed.
+    fn copy(&mut self) {
+        if let Some(db) = self.store.connection.as_ref().filter(|_| self.copier.due().is_some()) {
+            self.copier.copy(db);
         }
     }
 
@@ -164,7 +193,10 @@ impl Writer {
     }
 
     fn write(&mut self, batches: &[Batch]) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction()?;
+        let transaction = connected(&mut self.store.connection, &self.store.path)?.transaction()?;
+        for (key, value) in &self.store.unwritten {
+            put_meta(&transaction, key, value)?;
+        }
         let mut entries = self.since_trim;
         for batch in batches {
             for write in &batch.writes {
@@ -184,27 +216,44 @@ impl Writer {
             entries = 0;
         }
         transaction.commit()?;
+        self.store.unwritten.clear();
         self.since_trim = entries;
+        if batches.iter().any(|batch| !batch.writes.is_empty()) {
+            self.copier.note_change();
+        }
         Ok(())
     }
 }
 
+/// The connection, made if there was no making it before.
+fn connected<'a>(made: &'a mut Option<Connection>, path: &Path) -> rusqlite::Result<&'a mut Connection> {
+    if made.is_none() {
+        let db = Connection::open(path)?;
+        file::prepare(&db)?;
+        *made = Some(db);
+    }
+    made.as_mut().ok_or(rusqlite::Error::InvalidQuery)
+}
+
+/// What is wrong, and what mends it if the disk's recovery does not.
+fn describe(error: &rusqlite::Error) -> String {
+    let damaged =
+        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+    match damaged {
+        true => format!(
+            "{error}; restart the supervisor: it will restore the last good copy, and gateways run on"
+        ),
+        false => error.to_string(),
+    }
+}
+
 fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
-    let json = |value: serde_json::Result<String>| {
-        value.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-    };
     match write {
-        Write::Put(record) => {
-            let text = json(serde_json::to_string(record))?;
-            db.prepare_cached(
-                "INSERT INTO instances VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = ?2",
-            )?
-            .execute([&*record.name, text.as_str()])?;
-        }
+        Write::Put(record) => put_record(db, &record.name, &json(record)?)?,
         Write::Remove(name) => {
             db.prepare_cached("DELETE FROM instances WHERE name = ?1")?.execute([&**name])?;
         }
-        Write::Pool(pool) => put_meta(db, "pool", &json(serde_json::to_string(pool))?)?,
+        Write::Pool(pool) => put_meta(db, "pool", &json(pool)?)?,
     }
     Ok(())
 }
@@ -250,11 +299,6 @@ fn trim(db: &Connection, retention: Retention, now_ns: u64) -> rusqlite::Result<
         put_meta(db, "trimmed", &newest.to_string())?;
     }
     Ok(())
-}
-
-/// As SQLite has numbers.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The disk has not taken anything for long: what waits becomes one batch of bounded size.
