@@ -271,18 +271,13 @@ impl Instance {
         self.rest(turn, then);
     }
 
-    pub(crate) fn on_adopted(&mut self, turn: &mut Turn<'_>, adoption: Adoption, boot: Boot) {
+    pub(crate) fn on_adopted(&mut self, turn: &mut Turn<'_>, mut adoption: Adoption, boot: Boot) {
+        adoption.exits.retain(|exit| self.is_own(exit, &adoption.found));
         if !self.awaits_adoption() {
             return self.on_late_adoption(turn, adoption);
         }
         let mut news = None;
-        let runs =
-            if let Found::Running { incarnation, .. } = adoption.found { Some(incarnation) } else { None };
         for exit in adoption.exits {
-            if exit.at < self.record.created || runs.is_some_and(|runs| runs <= exit.incarnation) {
-                // A deleted instance of the same name left it behind.
-                continue;
-            }
             let (name, incarnation) = (self.name().clone(), exit.incarnation);
             turn.act_durably(Action::Acknowledge { name, incarnation });
             if incarnation > self.record.seen {
@@ -312,6 +307,16 @@ impl Instance {
             }
             Found::Nothing => self.found_dead(turn, news, boot),
         }
+    }
+
+    /// Whether an exit that was found is this instance's: a deleted one of the same name left those behind that are
+    /// older than this instance, or as new as what runs.
+    fn is_own(&self, exit: &Exit, found: &Found) -> bool {
+        let over = match found {
+            Found::Running { incarnation, .. } => exit.incarnation < *incarnation,
+            Found::Idle { .. } | Found::Nothing => true,
+        };
+        over && exit.at >= self.record.created
     }
 
     /// The answer was not waited for any more: a sweep decides, and what is learned is its number.

@@ -44,14 +44,17 @@ fn an_exit_after_the_restart_is_recorded_though_the_clock_is_before_the_creation
 }
 
 #[test]
-fn an_exit_with_a_higher_number_than_what_runs_is_a_deleted_namesakes() {
+fn an_exit_with_the_number_of_what_runs_is_a_deleted_namesakes() {
     let mut world = World::ready(plain());
     world.crash(Boot::Same);
     let found = world.found_alive("main");
     let later = Moment(u64::MAX);
     let status = ExitStatus::Code(0);
-    let exit = Exit { incarnation: Incarnation(11), status, at: later, stragglers: 0, ordered: false };
-    world.adopted("main", found, vec![exit]);
-    assert_eq!(world.phase("main"), "ready");
+    let exit = Exit { incarnation: Incarnation(1), status, at: later, stragglers: 0, ordered: false };
+    // The second answer is nothing new, and comes all the same.
+    for _ in 0..2 {
+        world.adopted("main", found.clone(), vec![exit.clone()]);
+        assert_eq!(world.phase("main"), "ready");
+    }
     assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 0);
 }
