@@ -26,8 +26,8 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// Of so many worlds that show the same, the shortest is written down.
 const SHORTEST_OF: usize = 8;
 
-/// Failing seeds after which a run ends.
-const FAILURES: usize = 10;
+/// Failing seeds after which a run ends. Each is printed at once.
+const FAILURES: u64 = 10;
 
 #[derive(Debug, Parser)]
 #[command(name = "supervisor-sim", about = "The supervisor's core in simulated worlds")]
@@ -154,7 +154,7 @@ struct Shared {
     done: AtomicU64,
     stop: AtomicBool,
     tally: Mutex<Tally>,
-    failed: Mutex<Vec<u64>>,
+    failed: AtomicU64,
 }
 
 fn run_many(seeds: Range<u64>, jobs: Option<usize>) -> bool {
@@ -165,7 +165,7 @@ fn run_many(seeds: Range<u64>, jobs: Option<usize>) -> bool {
         done: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         tally: Mutex::default(),
-        failed: Mutex::default(),
+        failed: AtomicU64::new(0),
     };
     let began = Instant::now();
     thread::scope(|scope| {
@@ -180,15 +180,11 @@ fn run_many(seeds: Range<u64>, jobs: Option<usize>) -> bool {
         }
     });
     progress(&shared, began, jobs);
-    let mut failed = shared.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failed.sort_unstable();
-    for seed in &failed {
-        told(*seed, &run(&Setup::draw(*seed), Scribe::Idle));
-    }
-    if failed.is_empty() {
+    let failed = shared.failed.load(Ordering::Relaxed);
+    if failed == 0 {
         println!("all well");
     }
-    failed.is_empty()
+    failed == 0
 }
 
 fn work(shared: &Shared, end: u64) {
@@ -201,10 +197,9 @@ fn work(shared: &Shared, end: u64) {
         for seed in first..end.min(first + TAKE) {
             let outcome = run(&Setup::draw(seed), Scribe::Idle);
             tally = tally.plus(outcome.tally);
-            if outcome.violation.is_some() {
-                let mut failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.push(seed);
-                shared.stop.fetch_or(failed.len() >= FAILURES, Ordering::Relaxed);
+            if !told(seed, &outcome) {
+                let failed = shared.failed.fetch_add(1, Ordering::Relaxed) + 1;
+                shared.stop.fetch_or(failed >= FAILURES, Ordering::Relaxed);
             }
             shared.done.fetch_add(1, Ordering::Relaxed);
         }
@@ -215,7 +210,7 @@ fn work(shared: &Shared, end: u64) {
 
 fn progress(shared: &Shared, began: Instant, jobs: usize) {
     let tally = *shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let failed = shared.failed.load(Ordering::Relaxed);
     let (done, seconds) = (shared.done.load(Ordering::Relaxed), began.elapsed().as_secs_f64());
     println!(
         "{done} worlds in {seconds:.1} s, {:.0} happenings per second on {jobs} threads; {failed} failed; {}",
