@@ -192,6 +192,9 @@ fn begin(path: &Path, boot: (&str, u64), evidence: &Evidence) -> Result<(Opened,
     if fs::metadata(path).map_or(0, |file| file.len()) == 0 && evidence.of_a_store() {
         return Err(Flaw::Damaged(if path.exists() { "it is empty" } else { "it is missing" }.into()));
     }
+    if let Some(why) = copy::suspicion(path).filter(|_| evidence.of_a_store()) {
+        return Err(Flaw::Damaged(why));
+    }
     let mut connection = Connection::open(path)?;
     let found = file::schema(&connection)?;
     protect(path)?;

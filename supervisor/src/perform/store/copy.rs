@@ -19,6 +19,9 @@ use super::file::{self, Content, Flaw};
 /// What is added to the store's name.
 const GOOD: &str = "good";
 
+/// The same for the note that a write has met damage.
+const SUSPECT: &str = "suspect";
+
 /// The pause after a copy: what was promised since the last one is lost if the store is damaged now.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -31,6 +34,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the copy of a store is.
 pub(super) fn path_of(store: &Path) -> PathBuf {
     with(store, GOOD)
+}
+
+/// Notes for the next start that a write has met damage in the store: nobody but it can put the store aside.
+pub(super) fn suspect(store: &Path, why: &str) {
+    if let Err(error) = fs::write(with(store, SUSPECT), why) {
+        warn!("failed to note that the store is damaged: {error}");
+    }
+}
+
+/// What an earlier supervisor has noted.
+pub(super) fn suspicion(store: &Path) -> Option<String> {
+    fs::read_to_string(with(store, SUSPECT)).ok()
+}
+
+/// Forgets that, once the store is another.
+pub(super) fn forget_suspicion(store: &Path) -> io::Result<()> {
+    match fs::remove_file(with(store, SUSPECT)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// `supervisor.db` with something added.

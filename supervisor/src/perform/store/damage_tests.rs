@@ -1,6 +1,9 @@
 //! What damages a store, on real files: it is put aside, and nothing that was copied is lost.
 
-use std::io::{Read, Seek, SeekFrom, Write as _};
+use std::{
+    io::{Read, Seek, SeekFrom, Write as _},
+    os::unix::fs::FileExt,
+};
 
 use nix::fcntl::{Flock, FlockArg};
 use supervisor_core::{action::Launch, action::Write, ids::Incarnation, ports::Block, record::Wish};
@@ -159,6 +162,25 @@ fn a_store_without_its_log_is_older_than_its_copy_and_answered_from_that() {
         fs::copy(directory.path().join(&file), without.path().join(&file)).unwrap();
     }
     assert_restored(&without, "");
+}
+
+#[test]
+fn damage_met_by_a_write_is_told_and_mended_by_the_next_supervisor() {
+    let directory = closed();
+    let mut open = Open::new(&directory, KEEP);
+    let other = sqlite(&directory);
+    file::put_meta(&other, "nobody", "needs this").unwrap();
+    other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let store = fs::File::options().write(true).open(path(&directory)).unwrap();
+    let size = usize::try_from(store.metadata().unwrap().len()).unwrap();
+    // All but the first page, which says what the others are.
+    store.write_all_at(&vec![0xa5; size - 4096], 4096).unwrap();
+    open.store.persist(batch(6, vec![Write::Put(of("main", 18_789))]));
+    assert!(open.failing().contains("restart the supervisor, which restores the last good copy"));
+    open.store.finish();
+    drop(open);
+    assert_restored(&directory, "malformed");
+    assert!(copy::suspicion(&path(&directory)).is_none());
 }
 
 #[test]

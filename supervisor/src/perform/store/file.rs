@@ -30,9 +30,9 @@ const TABLES: &str = "
     CREATE INDEX events_by_instance ON events (instance, revision);
 ";
 
-/// A file of at most so many bytes is looked through wholly at a start, which takes some 100 ms; of a larger one
-/// only the registry is: damage in its journal is met when that is written.
-const LOOKED_THROUGH: i64 = 64 << 20;
+/// A file of at most so many bytes is looked through wholly at a start, which takes up to 130 ms; of a larger one
+/// only the registry is: damage in its journal is met when that is written, and remembered ([`super::copy::suspect`]).
+const LOOKED_THROUGH: i64 = 16 << 20;
 
 /// Why a file cannot be used.
 #[derive(Debug)]

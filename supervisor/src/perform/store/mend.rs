@@ -121,6 +121,7 @@ pub(super) fn restore(path: &Path, why: &str, evidence: &Evidence) -> Result<(),
     .map_err(failed)?;
     put_aside(path, aside.as_deref())
         .and_then(|()| copy::place(path))
+        .and_then(|()| copy::forget_suspicion(path))
         .map_err(|error| failed(error.into()))?;
     error!("{message}");
     Ok(())

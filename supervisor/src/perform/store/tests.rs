@@ -86,7 +86,7 @@ impl Open {
         }
     }
 
-    fn failing(&mut self) -> String {
+    pub(super) fn failing(&mut self) -> String {
         loop {
             if let Report::Failing(message) = self.reports.blocking_recv().unwrap() {
                 return message;

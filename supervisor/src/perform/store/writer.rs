@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Opened, Report, Retention,
-    copy::Copier,
+    copy::{self, Copier},
     file::{self, json, put_meta, put_record},
     signed,
 };
@@ -157,7 +157,7 @@ impl Writer {
             }
             let mut pause = FIRST_PAUSE;
             while let Err(error) = self.write(&waiting) {
-                let _ = self.reports.blocking_send(Report::Failing(describe(&error)));
+                let _ = self.reports.blocking_send(Report::Failing(self.describe(&error)));
                 let (more, end) = queue.take_after(pause);
                 waiting.extend(more);
                 merge(&mut waiting);
@@ -180,6 +180,17 @@ impl Writer {
     fn copy(&mut self) {
         if let Some(db) = self.store.connection.as_ref().filter(|_| self.copier.due().is_some()) {
             self.copier.copy(db);
+        }
+    }
+
+    /// What is wrong, and what mends it if the disk's recovery does not.
+    fn describe(&self, error: &rusqlite::Error) -> String {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                copy::suspect(&self.store.path, &error.to_string());
+                format!("{error}; restart the supervisor, which restores the last good copy; gateways run on")
+            }
+            Some(_) | None => error.to_string(),
         }
     }
 
@@ -233,18 +244,6 @@ fn connected<'a>(made: &'a mut Option<Connection>, path: &Path) -> rusqlite::Res
         *made = Some(db);
     }
     made.as_mut().ok_or(rusqlite::Error::InvalidQuery)
-}
-
-/// What is wrong, and what mends it if the disk's recovery does not.
-fn describe(error: &rusqlite::Error) -> String {
-    let damaged =
-        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
-    match damaged {
-        true => format!(
-            "{error}; restart the supervisor: it will restore the last good copy, and gateways run on"
-        ),
-        false => error.to_string(),
-    }
 }
 
 fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
