@@ -77,7 +77,7 @@ fn a_life_whose_end_could_not_be_stored_has_an_exit_when_a_later_one_is_found() 
     };
     let idle = Found::Idle { incarnation: Incarnation(2) };
     for (found, exits, recorded) in [
-        (running.clone(), vec![], [1].as_slice()),
+        (running, vec![], [1].as_slice()),
         (running, vec![exit(2, 3)], &[1, 2]),
         (idle, vec![exit(2, 3)], &[1, 2]),
     ] {

@@ -53,7 +53,7 @@ fn an_exit_with_the_number_of_what_runs_is_a_deleted_namesakes() {
     let exit = Exit { incarnation: Incarnation(1), status, at: later, stragglers: 0, ordered: false };
     // The second answer is nothing new, and comes all the same.
     for _ in 0..2 {
-        world.adopted("main", found.clone(), vec![exit.clone()]);
+        world.adopted("main", found, vec![exit.clone()]);
         assert_eq!(world.phase("main"), "ready");
     }
     assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 0);
