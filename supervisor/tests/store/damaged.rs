@@ -21,9 +21,10 @@ async fn copied() -> (Host, BTreeMap<String, InstanceStatus>) {
         step.give(&host).await.unwrap();
     }
     let fleet = script::settled(&mut host).await.unwrap();
-    let stored = records(&host.data_dir().join(STORE));
     until("the registry is copied", async || {
-        (records(&host.data_dir().join(COPY)) == stored && stored.is_some()).then_some(())
+        // What the last start changed may be stored only now.
+        let stored = records(&host.data_dir().join(STORE))?;
+        (records(&host.data_dir().join(COPY))? == stored).then_some(())
     })
     .await;
     (host, fleet)
