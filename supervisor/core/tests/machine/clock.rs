@@ -1,7 +1,7 @@
 //! The host is restarted, and its clock is behind what is stored.
 
 use supervisor_core::{
-    event::{Exit, ExitStatus},
+    event::{Exit, ExitStatus, Found},
     ids::Incarnation,
     instance::Boot,
     journal::Kind,
@@ -57,4 +57,15 @@ fn an_exit_with_the_number_of_what_runs_is_a_deleted_namesakes() {
         assert_eq!(world.phase("main"), "ready");
     }
     assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Exited(_))), 0);
+}
+
+#[test]
+fn an_exit_from_before_the_creation_is_not_recorded_where_nothing_is_found() {
+    let mut world = World::ready(plain());
+    world.crash(Boot::Same);
+    let status = ExitStatus::Code(0);
+    let exit = Exit { incarnation: Incarnation(7), status, at: Moment(1), stragglers: 0, ordered: false };
+    world.adopted("main", Found::Nothing, vec![exit]);
+    let of_seven = |kind: &Kind| matches!(kind, Kind::Exited(exit) if exit.incarnation.0 == 7);
+    assert_eq!(world.noted("main", of_seven), 0);
 }
