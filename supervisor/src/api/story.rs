@@ -184,8 +184,10 @@ impl Telling<'_> {
                 }
                 Failure::BudgetSpent => logs(),
                 Failure::Launch(LaunchFailure::PortTaken { .. }) => "openclawctl ports".into(),
-                Failure::Launch(LaunchFailure::Refused(_)) => format!("edit {config}, then {}", up()),
-                Failure::Launch(LaunchFailure::Spawn(_) | LaunchFailure::NoAnswer) => up(),
+                // A refusal says itself what to mend, and where.
+                Failure::Launch(
+                    LaunchFailure::Refused(_) | LaunchFailure::Spawn(_) | LaunchFailure::NoAnswer,
+                ) => up(),
             },
         }
     }
