@@ -1,8 +1,12 @@
 //! `openclawctl supervisor`: the daemon itself.
 
-use std::time::Duration;
+use std::{fs::File, path::Path, time::Duration};
 
 use clap::{Args, Subcommand};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use supervisor_proto::v1::{GetInfoRequest, GetInfoResponse, ShutdownRequest};
 use tokio::time::{Instant, sleep};
 use tonic::Request;
@@ -22,6 +26,9 @@ Examples:
   openclawctl supervisor start       in the background, until it listens
   openclawctl supervisor stop        gateways keep running; the next supervisor adopts them
   openclawctl supervisor stop --all  stop every gateway first";
+
+/// What a supervisor holds in its data directory as long as it lives.
+const LOCK: &str = "supervisor.lock";
 
 /// Between two looks at a socket that is about to go.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -111,19 +118,20 @@ async fn stop(args: &Stop, context: &Context) -> Result<(), Error> {
     }
     drop(supervisor);
     if args.wait.patience(Effort::Stop) != Patience::None {
-        gone(&place, &operation).await?;
+        gone(&place, &Path::new(&info.data_dir).join(LOCK), &operation).await?;
     }
     let rest = if args.all { "" } else { "; gateways keep running" };
     talk(&format!("stopped the supervisor (pid {}){rest}", info.pid));
     Ok(())
 }
 
-/// Waits until nobody listens any more.
-async fn gone(place: &Place, operation: &Operation) -> Result<(), Error> {
+/// Waits until nobody listens any more, and until the process has let go of its directory: until then it writes
+/// there, and a successor would be refused.
+async fn gone(place: &Place, lock: &Path, operation: &Operation) -> Result<(), Error> {
     let deadline = Instant::now() + END_DEADLINE;
     loop {
         match place.dial().await {
-            Err(Cause::NoListener { .. }) => return Ok(()),
+            Err(Cause::NoListener { .. }) if !is_held(lock) => return Ok(()),
             Err(_) | Ok(_) if Instant::now() >= deadline => {
                 let socket = place.socket.clone();
                 return Err(Cause::StillListening { socket, after: END_DEADLINE }.during(operation));
@@ -131,6 +139,13 @@ async fn gone(place: &Place, operation: &Operation) -> Result<(), Error> {
             Err(_) | Ok(_) => sleep(PAUSE).await,
         }
     }
+}
+
+/// Whether a supervisor holds `lock`. If it cannot be seen from here, the socket has to tell.
+fn is_held(lock: &Path) -> bool {
+    File::open(lock).is_ok_and(|file| {
+        Flock::lock(file, FlockArg::LockSharedNonblock).is_err_and(|(_, error)| error == Errno::EWOULDBLOCK)
+    })
 }
 
 async fn status(context: &Context) -> Result<(), Error> {
