@@ -144,8 +144,8 @@ pub(crate) enum Cause {
     DaemonDied { status: ExitStatus, log: PathBuf },
     #[error("the supervisor (pid {pid}) is not listening after {}", humane(*.after))]
     DaemonSilent { pid: u32, after: Duration, log: PathBuf },
-    #[error("it still listens on {} after {}", .socket.display(), humane(*.after))]
-    StillListening { socket: PathBuf, after: Duration },
+    #[error("it has not ended after {}", humane(*.after))]
+    NotEnded { after: Duration },
     #[error("cannot enter {}", .path.display())]
     Enter { path: PathBuf, source: io::Error },
     #[error("cannot run `{program}`")]
@@ -188,7 +188,7 @@ impl Cause {
             Self::NoAnswer(_)
             | Self::NotSettled { .. }
             | Self::DaemonSilent { .. }
-            | Self::StillListening { .. } => Kind::TimedOut,
+            | Self::NotEnded { .. } => Kind::TimedOut,
             Self::Outcome { .. } | Self::Removed | Self::Declined | Self::NoRescue | Self::NotTried => {
                 Kind::Refused
             }
@@ -248,7 +248,7 @@ impl Cause {
             Self::DaemonDied { log, .. } | Self::DaemonSilent { log, .. } => {
                 Some(format!("the whole log: {}", log.display()))
             }
-            Self::Broken(_) | Self::NoAnswer(_) | Self::StillListening { .. } => {
+            Self::Broken(_) | Self::NoAnswer(_) | Self::NotEnded { .. } => {
                 Some("openclawctl supervisor status".to_owned())
             }
             Self::Incomplete(_)

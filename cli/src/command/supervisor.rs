@@ -118,7 +118,8 @@ async fn stop(args: &Stop, context: &Context) -> Result<(), Error> {
     }
     drop(supervisor);
     if args.wait.patience(Effort::Stop) != Patience::None {
-        gone(&place, &Path::new(&info.data_dir).join(LOCK), &operation).await?;
+        let data_dir = if place.is_own_socket() { &place.data_dir } else { Path::new(&info.data_dir) };
+        gone(&place, &data_dir.join(LOCK), &operation).await?;
     }
     let rest = if args.all { "" } else { "; gateways keep running" };
     talk(&format!("stopped the supervisor (pid {}){rest}", info.pid));
@@ -133,8 +134,7 @@ async fn gone(place: &Place, lock: &Path, operation: &Operation) -> Result<(), E
         match place.dial().await {
             Err(Cause::NoListener { .. }) if !is_held(lock) => return Ok(()),
             Err(_) | Ok(_) if Instant::now() >= deadline => {
-                let socket = place.socket.clone();
-                return Err(Cause::StillListening { socket, after: END_DEADLINE }.during(operation));
+                return Err(Cause::NotEnded { after: END_DEADLINE }.during(operation));
             }
             Err(_) | Ok(_) => sleep(PAUSE).await,
         }

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
 };
 
@@ -100,6 +100,28 @@ fn supervisor_stop_of_all_must_be_confirmed() {
     let ran = installed.ctl(&["supervisor", "stop", "--all", "--yes"]);
     assert!(ran.err.starts_with("stopping every gateway\nstopped the supervisor (pid "), "{ran:?}");
     ran.done();
+}
+
+#[test]
+fn supervisor_stop_waits_until_the_directory_has_been_let_go() {
+    let installed = Installed::serving();
+    installed.ctl(&["supervisor", "start"]).done();
+    let lock = fs::File::create(installed.data_dir().join("supervisor.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut stop = program(
+        &installed.directory.path().join("openclawctl"),
+        &installed.data_dir(),
+        &["supervisor", "stop"],
+    );
+    let mut stop = stop.spawn().unwrap();
+    until("the end of the listener", || {
+        UnixStream::connect(installed.data_dir().join("control.sock")).is_err()
+    });
+    // It looks every 20 ms: time enough for one that only asks the socket.
+    (0..100).for_each(|_| pause());
+    assert_eq!(stop.try_wait().unwrap(), None, "the directory is still held");
+    drop(lock);
+    assert!(stop.wait().unwrap().success());
 }
 
 #[test]

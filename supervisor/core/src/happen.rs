@@ -186,21 +186,14 @@ impl Instance {
     /// It happened before this instance was created, or has this life's number and happened before its start: an
     /// instance of the same name, since deleted, left it behind in the directory that the new worker took over.
     fn is_of_another_life(&self, exit: &Exit) -> bool {
-        let began = match (&self.phase, self.process) {
-            _ if exit.incarnation != self.incarnation => self.record.created,
-            (_, Some(process)) => process.started,
-            (Phase::Spawning, None) => self.since,
-            (
-                Phase::Stopped
-                | Phase::Adopting
-                | Phase::Starting
-                | Phase::Ready
-                | Phase::Unhealthy
-                | Phase::Stopping { .. }
-                | Phase::Backoff { .. }
-                | Phase::Failed { .. },
-                None,
-            ) => self.record.created,
+        let began = if exit.incarnation != self.incarnation {
+            self.record.created
+        } else if let Some(process) = self.process {
+            process.started
+        } else if self.phase == Phase::Spawning {
+            self.since
+        } else {
+            self.record.created
         };
         exit.at < began
     }

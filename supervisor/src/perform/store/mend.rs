@@ -193,7 +193,7 @@ fn unknown(trace: &Trace, wish: Wish) -> Record {
     }
 }
 
-/// Gives other ports to those whose ports were given to others after the copy was made. Who runs keeps his.
+/// Gives other ports to those whose ports were given to others after the copy was made. Who runs keeps its own.
 fn part(content: &mut Content, traces: &[Found], said: &mut Vec<String>) {
     let runs = |name: &Name| traces.iter().any(|found| found.alive && found.trace.name == *name);
     let mut ports = Ports::new(content.pool.unwrap_or_default());
