@@ -135,12 +135,13 @@ async fn weather(arguments: &Arguments, monkey: &mut Monkey, witness: &Witness) 
         let (figures, tally) = audit.with_context(|| format!("in the audit of round {round}"))?;
         summary.slowest = summary.slowest.max(calm.recovery);
         println!(
-            "round {round}: {:.0} s, {} acts, {} lives, {} exits; all well {:.1} s after the last cure",
+            "round {round}: {:.0} s, {} acts, {} lives, {} exits; all well {:.1} s after the last cure; supervisor {} KiB",
             monkey.ledger.elapsed().as_secs_f64(),
             monkey.ledger.acts.values().sum::<u64>(),
             tally.lives,
             tally.exits,
             calm.recovery.as_secs_f64(),
+            figures.supervisor_memory / 1024,
         );
         (summary.figures, summary.tally) = (figures, tally);
         if Instant::now() >= end {
