@@ -5,7 +5,7 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{CommandId, Incarnation, Name, Revision},
+    ids::{CommandId, ConfigId, Credential, Incarnation, Name, Revision},
     policy::Policy,
     ports::Pool,
     time::Moment,
@@ -259,6 +259,19 @@ pub enum LaunchFailure {
     /// The launch was not answered in time.
     #[error("the worker did not answer in time")]
     NoAnswer,
+}
+
+/// What an instance's configuration is like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sighting {
+    /// What it holds; `None` if there is none.
+    pub content: Option<ConfigId>,
+    /// Why no gateway could be started with it.
+    pub problem: Option<String>,
+    /// The channel credentials that it names.
+    pub credentials: Vec<Credential>,
+    /// The life that is started with it, if that is why it was looked at.
+    pub used_by: Option<Incarnation>,
 }
 
 /// What a probe found.

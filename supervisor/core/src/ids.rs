@@ -7,6 +7,7 @@ use core::{
     fmt,
     hash::{Hash, Hasher},
     ops::Deref,
+    str::FromStr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -149,6 +150,78 @@ pub struct Revision(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
+/// What a configuration holds: the first half of the SHA-256 of its bytes. Core compares it and nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ConfigId([u8; 16]);
+
+/// The text is not the name of a configuration's content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not the name of a snapshot: use the 32 hexadecimal digits that it is listed with")]
+pub struct InvalidConfigId(pub String);
+
+impl ConfigId {
+    /// Takes the first half of a digest.
+    #[must_use]
+    pub fn of_digest(digest: &[u8; 32]) -> Self {
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        Self(half)
+    }
+
+    /// Enough of it for people to tell contents apart.
+    #[must_use]
+    pub fn short(self) -> String {
+        let mut text = String::from(self);
+        text.truncate(SHORT);
+        text
+    }
+}
+
+/// Digits of a content's short name.
+const SHORT: usize = 12;
+
+impl FromStr for ConfigId {
+    type Err = InvalidConfigId;
+    fn from_str(text: &str) -> Result<Self, InvalidConfigId> {
+        let invalid = || InvalidConfigId(text.into());
+        let hexadecimal = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        if text.len() != 32 || !text.bytes().all(hexadecimal) {
+            return Err(invalid());
+        }
+        u128::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(|_| invalid())
+    }
+}
+
+impl TryFrom<String> for ConfigId {
+    type Error = InvalidConfigId;
+    fn try_from(text: String) -> Result<Self, InvalidConfigId> {
+        text.parse()
+    }
+}
+
+impl From<ConfigId> for String {
+    fn from(id: ConfigId) -> Self {
+        alloc::format!("{id}")
+    }
+}
+
+impl fmt::Display for ConfigId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for ConfigId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConfigId({self})")
+    }
+}
+
+/// The fingerprint of one channel credential. Two instances with the same one fight for its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Credential(pub u64);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +234,17 @@ mod tests {
         let long = "a".repeat(MAX_NAME + 1);
         for bad in ["", "-a", "a-", "9a", "Main", "a/b", "a b", "..", "ä", long.as_str()] {
             assert!(Name::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn contents_are_named_as_they_are_read() {
+        let id = ConfigId::of_digest(&core::array::from_fn(|n| u8::try_from(n).unwrap()));
+        assert_eq!(String::from(id), "000102030405060708090a0b0c0d0e0f");
+        assert_eq!(id.short(), "000102030405");
+        assert_eq!(String::from(id).parse(), Ok(id));
+        for bad in ["", "0", "000102030405060708090A0B0C0D0E0F", "+00102030405060708090a0b0c0d0e0f"] {
+            assert!(bad.parse::<ConfigId>().is_err(), "{bad}");
         }
     }
 
