@@ -9,6 +9,7 @@ const CONTROL: &[&str] = &[
     "openclaw/supervisor/v1/event.proto",
     "openclaw/supervisor/v1/log.proto",
     "openclaw/supervisor/v1/system.proto",
+    "openclaw/supervisor/v1/doctor.proto",
 ];
 const WORKER: &[&str] = &["openclaw/worker/v1/worker.proto"];
 

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, env, fs, path::Path};
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor, ServiceDescriptor};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    "openclaw/supervisor/v1/doctor.proto",
     "openclaw/supervisor/v1/event.proto",
     "openclaw/supervisor/v1/fleet.proto",
     "openclaw/supervisor/v1/instance.proto",

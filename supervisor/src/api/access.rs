@@ -62,6 +62,7 @@ pub(crate) const METHODS: &[(&str, Access)] = &[
     administer("/openclaw.supervisor.v1.SystemService/Reload"),
     administer("/openclaw.supervisor.v1.SystemService/Shutdown"),
     read("/openclaw.supervisor.v1.SystemService/ListPorts"),
+    operate("/openclaw.supervisor.v1.DoctorService/Examine"),
     read("/grpc.health.v1.Health/Check"),
     read("/grpc.health.v1.Health/Watch"),
     read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
