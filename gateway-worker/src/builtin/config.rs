@@ -1,7 +1,7 @@
 //! What the gateway takes from OpenClaw's configuration and environment.
 //!
 //! People share one file between the real OpenClaw and this gateway, so keys that it has no use for
-//! (`agents`, `channels`, `models`, …) pass unread. Keys that it does use are held to their types, and a
+//! (`agents`, `models`, …) pass unread. Keys that it does use are held to their types, and a
 //! value that it cannot honour is refused rather than passed over: a gateway that starts without the
 //! protection its file asks for is worse than one that does not start.
 
@@ -17,112 +17,15 @@ use std::path::{Path, PathBuf};
 use jsonc_parser::ast::Object;
 use jsonc_parser::common::{Range, Ranged};
 
-use crate::document::{Document, Key, Place, last};
+use crate::channels::{self, Channel};
+use crate::document::{Document, Key, last};
+use crate::fault::ConfigError;
 use crate::log;
 
 /// Real configurations are a few kilobytes; the bound keeps a wrong path from filling memory.
 const CONFIG_BYTES: u64 = 4 * 1024 * 1024;
 /// OpenClaw's port where nothing names another.
 const DEFAULT_PORT: NonZeroU16 = NonZeroU16::new(18789).expect("is not zero");
-
-/// Why a configuration cannot be served from. Exit code 78.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    /// Neither the variables nor a home directory say where the configuration is.
-    #[error("failed to find the configuration: set OPENCLAW_CONFIG_PATH or OPENCLAW_STATE_DIR")]
-    NoPath,
-    /// The file is missing or unreadable.
-    #[error("failed to read the configuration `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The file is larger than any configuration.
-    #[error("failed to read the configuration `{}`: it is larger than 4 MiB", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is not text.
-    #[error("{place}: failed to read the configuration: not UTF-8 from here on")]
-    NotUtf8 {
-        /// The first byte at fault.
-        place: Place,
-    },
-    /// The file holds no value.
-    #[error("{place}: failed to parse the configuration: the file is empty")]
-    Empty {
-        /// The file's first character.
-        place: Place,
-    },
-    /// The file is not JSON5.
-    #[error("{place}: failed to parse the configuration: {fault}")]
-    Syntax {
-        /// Where the parser stopped.
-        place: Place,
-        /// What it met there.
-        fault: String,
-    },
-    /// A value has the wrong type.
-    #[error("{place}: `{key}` must be {expected}")]
-    WrongType {
-        /// The value.
-        place: Place,
-        /// Its key's path.
-        key: String,
-        /// The type it must have.
-        expected: &'static str,
-    },
-    /// A value has the right type and is none of those that can be honoured.
-    #[error("{place}: `{key}` must be {expected}, not {found}")]
-    Unsupported {
-        /// The value.
-        place: Place,
-        /// Its key's path.
-        key: &'static str,
-        /// What would do.
-        expected: &'static str,
-        /// What stands there; never a secret.
-        found: String,
-    },
-    /// An include, whose content would go unseen.
-    #[error(
-        "{place}: the built-in gateway does not follow `$include`: write the `gateway` keys into this file"
-    )]
-    Include {
-        /// The include.
-        place: Place,
-    },
-    /// A secret names a variable that is not set.
-    #[error("{place}: `{key}` refers to the environment variable `{name}`, which is not set")]
-    Variable {
-        /// The value.
-        place: Place,
-        /// Its key's path.
-        key: &'static str,
-        /// The variable.
-        name: String,
-    },
-    /// Nothing says who may connect.
-    #[error("{place}: no usable auth: set `{key}`, or, on loopback, `gateway.auth.mode` to \"none\"")]
-    NoAuth {
-        /// The nearest object that is there.
-        place: Place,
-        /// The key that is missing or empty.
-        key: &'static str,
-    },
-    /// No secret is asked for on an address that others can reach.
-    #[error("{place}: `gateway.auth.mode` \"none\" is only for `gateway.bind` \"loopback\"")]
-    OpenToAll {
-        /// The mode.
-        place: Place,
-    },
-    /// `OPENCLAW_GATEWAY_PORT` is no port.
-    #[error("failed to read OPENCLAW_GATEWAY_PORT: it must be a number from 1 to 65535")]
-    PortVariable,
-}
 
 /// The gateway's port, from which the others are counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -221,6 +124,11 @@ impl Secret {
             secret.iter().zip(offered).fold(0, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));
         secret.len() == offered.len() && difference == 0
     }
+
+    /// The secret itself, for the one who must offer it.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -244,8 +152,48 @@ impl Environment {
         (self.0)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         (self.0)(name).and_then(|value| value.into_string().ok()).filter(|value| !value.trim().is_empty())
+    }
+}
+
+/// Who starts the gateway again when it ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Supervision {
+    /// A supervisor that reads the restart handoff.
+    External,
+    /// Nobody that the gateway knows of.
+    None,
+}
+
+impl Supervision {
+    fn read(environment: &Environment) -> Self {
+        let mode = environment.text("OPENCLAW_SUPERVISOR_MODE").unwrap_or_default();
+        if mode.trim().eq_ignore_ascii_case("external") { Self::External } else { Self::None }
+    }
+}
+
+/// Where an instance's files are, both absolute.
+#[derive(Debug, Clone)]
+pub(crate) struct Location {
+    /// The configuration.
+    pub(crate) path: PathBuf,
+    /// Where the instance's other files live.
+    pub(crate) state_dir: PathBuf,
+}
+
+impl Location {
+    /// Takes what the environment names, or else OpenClaw's places below the home directory.
+    pub(crate) fn find(environment: &Environment) -> Result<Self, ConfigError> {
+        let state_dir = environment
+            .path("OPENCLAW_STATE_DIR")
+            .or_else(|| environment.path("HOME").map(|home| home.join(".openclaw")))
+            .and_then(|path| std::path::absolute(path).ok())
+            .ok_or(ConfigError::NoPath)?;
+        let path =
+            environment.path("OPENCLAW_CONFIG_PATH").unwrap_or_else(|| state_dir.join("openclaw.json"));
+        let path = std::path::absolute(path).map_err(|_| ConfigError::NoPath)?;
+        Ok(Self { path, state_dir })
     }
 }
 
@@ -259,31 +207,37 @@ pub(crate) struct Config {
     pub(crate) port: BasePort,
     pub(crate) bind: Bind,
     pub(crate) auth: Auth,
+    /// The channels that OpenClaw would show.
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) supervision: Supervision,
 }
 
 impl Config {
     /// Reads the file that the environment names. `flag` is `--port`, which beats everything.
     pub(crate) fn load(environment: &Environment, flag: Option<BasePort>) -> Result<Self, ConfigError> {
-        let state_dir = environment
-            .path("OPENCLAW_STATE_DIR")
-            .or_else(|| environment.path("HOME").map(|home| home.join(".openclaw")))
-            .and_then(|path| std::path::absolute(path).ok())
-            .ok_or(ConfigError::NoPath)?;
-        let path =
-            environment.path("OPENCLAW_CONFIG_PATH").unwrap_or_else(|| state_dir.join("openclaw.json"));
-        let path = std::path::absolute(path).map_err(|_| ConfigError::NoPath)?;
+        Self::load_from(Location::find(environment)?, environment, flag)
+    }
+
+    /// The same from another place.
+    pub(crate) fn load_from(
+        Location { path, state_dir }: Location,
+        environment: &Environment,
+        flag: Option<BasePort>,
+    ) -> Result<Self, ConfigError> {
         let bytes = read(&path)?;
         let document = Document::new(&path, &bytes)?;
         let root = document.parse()?;
         let gateway = document.object(Some(&root), &Key("gateway"))?;
         let auth = document.object(gateway, &Key("gateway.auth"))?;
+        let channels = channels::read(&root, environment);
         let reader = Reader { document, environment, root: &root, gateway, auth };
         reader.refuse_includes()?;
         reader.refuse_remote_mode()?;
         let port = reader.port(flag)?;
         let bind = reader.bind()?;
         let auth = reader.auth(bind)?;
-        Ok(Self { path, state_dir, port, bind, auth })
+        let supervision = Supervision::read(environment);
+        Ok(Self { path, state_dir, port, bind, auth, channels, supervision })
     }
 }
 

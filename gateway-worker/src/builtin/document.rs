@@ -8,7 +8,7 @@ use jsonc_parser::ast::{Object, ObjectProp, Value};
 use jsonc_parser::common::{Range, Ranged};
 use jsonc_parser::{CollectOptions, ParseOptions};
 
-use crate::config::ConfigError;
+use crate::fault::ConfigError;
 
 /// JSON5 has everything that the parser can be lenient about, except missing commas.
 const JSON5: ParseOptions = ParseOptions {

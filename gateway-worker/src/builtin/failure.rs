@@ -1,11 +1,14 @@
-//! Why the gateway did not start, or ended by itself, and the exit code that says so.
+//! Why the gateway did not start or ended by itself, or a tool failed, and the exit code that says so.
 
 use std::error::Error;
 use std::io;
 
 use crate::args::UsageError;
-use crate::config::ConfigError;
+use crate::doctor::DoctorError;
+use crate::fault::ConfigError;
 use crate::listen::BindError;
+use crate::misbehave::MisbehaveError;
+use crate::restart::RestartError;
 
 /// OpenClaw's code for a port that is busy and for wrong usage: trying again may help.
 const EXIT_FAILURE: u8 = 1;
@@ -24,6 +27,18 @@ pub(crate) enum Failure {
     /// The base port could not be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The misbehaviour that is asked for was not understood.
+    #[error(transparent)]
+    Misbehave(#[from] MisbehaveError),
+    /// The running gateway could not be asked to restart.
+    #[error(transparent)]
+    Restart(#[from] RestartError),
+    /// The doctor could not help.
+    #[error(transparent)]
+    Doctor(#[from] DoctorError),
+    /// A restart could not be announced: exit 0 would say that the gateway is to stay down.
+    #[error("failed to leave the restart handoff")]
+    Handoff(#[source] io::Error),
     /// The async runtime could not be built.
     #[error("failed to build the runtime")]
     Runtime(#[source] io::Error),
@@ -37,7 +52,14 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => EXIT_CONFIG,
-            Self::Usage(_) | Self::Bind(_) | Self::Runtime(_) | Self::Signals(_) => EXIT_FAILURE,
+            Self::Usage(_)
+            | Self::Bind(_)
+            | Self::Misbehave(_)
+            | Self::Restart(_)
+            | Self::Doctor(_)
+            | Self::Handoff(_)
+            | Self::Runtime(_)
+            | Self::Signals(_) => EXIT_FAILURE,
         }
     }
 }

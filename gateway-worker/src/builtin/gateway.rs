@@ -1,13 +1,15 @@
 //! What all connections share: the configuration, the phase of life, and who is connected.
 
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::census::Census;
 use crate::config::Config;
+use crate::handoff::Source;
+use crate::misbehave::Misbehaviour;
 use crate::pulse::Pulse;
 
 /// Shown where OpenClaw shows its own version.
@@ -27,13 +29,30 @@ pub(crate) enum Phase {
     Starting,
     /// Everything that will be up is up.
     Started,
-    /// A signal of this name has come; clients are being told.
-    Draining(&'static str),
+    /// It ends; clients are being told.
+    Draining(Farewell),
+}
+
+/// What clients are told of the end, in OpenClaw's words.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Farewell {
+    pub(crate) reason: &'static str,
+    /// When to come back, if at all.
+    pub(crate) restart_expected_ms: Option<u64>,
+}
+
+/// A wish that the gateway end and be started again.
+#[derive(Debug, Clone)]
+pub(crate) struct Restart {
+    /// In the words of whoever wants it.
+    pub(crate) reason: String,
+    pub(crate) source: Source,
 }
 
 /// The running gateway.
 pub(crate) struct Gateway {
     pub(crate) config: Config,
+    pub(crate) misbehaviour: Misbehaviour,
     /// New in each process, so that a supervisor can tell a restart from a pause.
     pub(crate) boot_id: String,
     pub(crate) pulse: Pulse,
@@ -44,20 +63,23 @@ pub(crate) struct Gateway {
     /// WebSocket clients.
     pub(crate) clients: Census,
     phase: watch::Sender<Phase>,
+    restart: watch::Sender<Option<Restart>>,
     degraded: OnceLock<Vec<String>>,
     born: Instant,
 }
 
 impl Gateway {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, misbehaviour: Misbehaviour) -> Self {
         Self {
             config,
+            misbehaviour,
             boot_id: Uuid::now_v7().to_string(),
             pulse: Pulse::new(),
             base: Census::new(BASE_CONNECTIONS),
             side: Census::new(SIDE_CONNECTIONS),
             clients: Census::new(CLIENTS),
             phase: watch::Sender::new(Phase::Starting),
+            restart: watch::Sender::new(None),
             degraded: OnceLock::new(),
             born: Instant::now(),
         }
@@ -76,20 +98,42 @@ impl Gateway {
     }
 
     /// Begins the drain.
-    pub(crate) fn drain(&self, signal: &'static str) {
-        self.phase.send_replace(Phase::Draining(signal));
+    pub(crate) fn drain(&self, farewell: Farewell) {
+        self.phase.send_replace(Phase::Draining(farewell));
     }
 
-    /// Waits for the drain to begin, and says which signal began it.
-    pub(crate) async fn draining(&self) -> &'static str {
+    /// Waits for the drain to begin, and says what clients are to be told.
+    pub(crate) async fn draining(&self) -> Farewell {
         let mut phases = self.phase.subscribe();
         loop {
-            if let Phase::Draining(signal) = *phases.borrow_and_update() {
-                return signal;
+            if let Phase::Draining(farewell) = *phases.borrow_and_update() {
+                return farewell;
             }
             // The sender lives in `self`, so the wait cannot fail.
             let _ = phases.changed().await;
         }
+    }
+
+    /// Asks for a restart.
+    pub(crate) fn restart(&self, restart: Restart) {
+        self.restart.send_replace(Some(restart));
+    }
+
+    /// Waits for a restart to be asked for.
+    pub(crate) async fn restart_asked(&self) -> Restart {
+        let mut restarts = self.restart.subscribe();
+        loop {
+            if let Some(restart) = restarts.borrow_and_update().clone() {
+                return restart;
+            }
+            // The sender lives in `self`, so the wait cannot fail.
+            let _ = restarts.changed().await;
+        }
+    }
+
+    /// What it gives for its version.
+    pub(crate) fn version(&self) -> &str {
+        self.misbehaviour.version.as_deref().unwrap_or(VERSION)
     }
 
     /// The parts that could not be had, a sentence each.
@@ -97,9 +141,14 @@ impl Gateway {
         self.degraded.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Milliseconds since the process began to serve.
+    /// The time since the process began to serve.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// The same in milliseconds.
     pub(crate) fn uptime_ms(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
+        self.uptime().as_millis() as u64
     }
 }
 
@@ -111,16 +160,26 @@ pub(crate) fn now_ms() -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::config::{Auth, BasePort, Bind};
+    use crate::config::{Auth, BasePort, Bind, Supervision};
+
+    pub(crate) const FAREWELL: Farewell = Farewell { reason: "gateway stopping", restart_expected_ms: None };
 
     /// A gateway that listens nowhere.
     pub(crate) fn gateway() -> Gateway {
-        Gateway::new(Config {
+        misbehaving("")
+    }
+
+    /// One that misbehaves, too.
+    pub(crate) fn misbehaving(how: &str) -> Gateway {
+        let config = Config {
             path: "/config".into(),
             state_dir: "/state".into(),
             port: BasePort::parse("18789").unwrap(),
             bind: Bind::Loopback,
             auth: Auth::None,
-        })
+            channels: vec![],
+            supervision: Supervision::None,
+        };
+        Gateway::new(config, how.parse().unwrap())
     }
 }

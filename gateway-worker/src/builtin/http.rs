@@ -1,5 +1,6 @@
 //! Who answers what over HTTP: the doors, and the base port's health endpoints and page.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::Serialize;
 
 use crate::census::Census;
-use crate::gateway::{Gateway, Phase, VERSION};
+use crate::gateway::{Gateway, Phase};
+use crate::mischief;
 use crate::pulse::EventLoop;
 use crate::reply::{self, Body};
 use crate::{browser, canvas, socket};
@@ -100,48 +102,52 @@ struct Live {
 /// The body of `/startupz`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Startup {
+struct Startup<'g> {
     ok: bool,
     status: &'static str,
     #[serde(flatten)]
-    details: Option<StartupDetails>,
+    details: Option<StartupDetails<'g>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct StartupDetails {
-    version: &'static str,
+struct StartupDetails<'g> {
+    version: &'g str,
     uptime_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pending_reason: Option<&'static str>,
+    pending_reason: Option<Cow<'static, str>>,
 }
 
 /// The body of `/readyz`.
 #[derive(Serialize)]
-struct Readiness {
+struct Readiness<'g> {
     ready: bool,
     #[serde(flatten)]
-    details: Option<ReadinessDetails>,
+    details: Option<ReadinessDetails<'g>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ReadinessDetails {
-    failing: Vec<&'static str>,
+struct ReadinessDetails<'g> {
+    failing: Vec<&'g str>,
     uptime_ms: u64,
     event_loop: EventLoop,
 }
 
 fn startup(gateway: &Gateway, details: Details) -> Response<Body> {
     let (status, pending_reason) = match gateway.phase() {
-        Phase::Starting => ("starting", Some(socket::STARTING)),
+        Phase::Starting => {
+            ("starting", Some(mischief::phase(gateway).map_or(socket::STARTING.into(), Cow::Owned)))
+        }
         Phase::Started => ("started", None),
         Phase::Draining(_) => ("draining", None),
     };
     let details = match details {
-        Details::Shown => {
-            Some(StartupDetails { version: VERSION, uptime_ms: gateway.uptime_ms(), pending_reason })
-        }
+        Details::Shown => Some(StartupDetails {
+            version: gateway.version(),
+            uptime_ms: gateway.uptime_ms(),
+            pending_reason,
+        }),
         Details::Withheld => None,
     };
     let ok = gateway.phase() == Phase::Started;
@@ -151,7 +157,7 @@ fn startup(gateway: &Gateway, details: Details) -> Response<Body> {
 async fn readiness(gateway: &Gateway, details: Details) -> Response<Body> {
     let failing = match gateway.phase() {
         Phase::Starting => vec![socket::STARTING],
-        Phase::Started => vec![],
+        Phase::Started => gateway.misbehaviour.failing(gateway.uptime()),
         Phase::Draining(_) => vec!["gateway-draining"],
     };
     let ready = failing.is_empty();
@@ -210,7 +216,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::gateway::tests::gateway;
+    use crate::gateway::tests::{FAREWELL, gateway};
 
     async fn read(reply: Response<Body>) -> (u16, Value) {
         let status = reply.status().as_u16();
@@ -235,7 +241,7 @@ mod tests {
         assert_eq!(body.get("pendingReason"), None);
         let (status, body) = read(readiness(&gateway, Details::Shown).await).await;
         assert_eq!((status, &body["ready"], &body["failing"]), (200, &json!(true), &json!([])));
-        gateway.drain("SIGTERM");
+        gateway.drain(FAREWELL);
         let (status, body) = read(startup(&gateway, Details::Shown)).await;
         assert_eq!((status, &body["ok"], &body["status"]), (503, &json!(false), &json!("draining")));
         let (status, body) = read(readiness(&gateway, Details::Shown).await).await;

@@ -12,10 +12,13 @@ use tokio::time::timeout;
 
 use crate::canvas;
 use crate::config::Config;
+use crate::config::Supervision;
 use crate::failure::{Failure, chain};
-use crate::gateway::Gateway;
+use crate::gateway::{Farewell, Gateway, Restart};
+use crate::handoff::{Handoff, Source};
 use crate::http::Door;
-use crate::{listen, log, manager};
+use crate::misbehave::Misbehaviour;
+use crate::{listen, log, manager, mischief};
 
 /// Browser control, counted from the base port; OpenClaw's offset.
 const BROWSER_OFFSET: u16 = 2;
@@ -23,6 +26,10 @@ const BROWSER_OFFSET: u16 = 2;
 const CANVAS_OFFSET: u16 = 4;
 /// How long the drain waits for clients. With none connected it takes no time at all.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// What clients are told when the gateway is to stay down.
+const STOP: Farewell = Farewell { reason: "gateway stopping", restart_expected_ms: None };
+/// What they are told when it is to come back, with OpenClaw's guess of when.
+const RESTART: Farewell = Farewell { reason: "gateway restarting", restart_expected_ms: Some(1_500) };
 /// Threads for the files of the canvas. They end soon after use, so an idle gateway has none.
 const FILE_THREADS: usize = 2;
 const FILE_THREAD_IDLE: Duration = Duration::from_secs(1);
@@ -30,9 +37,9 @@ const FILE_THREAD_IDLE: Duration = Duration::from_secs(1);
 const FILE_THREAD_STACK: usize = 128 * 1024;
 
 /// Runs the gateway until it is told to stop.
-pub(crate) fn live(config: Config) -> Result<(), Failure> {
+pub(crate) fn live(config: Config, misbehaviour: Misbehaviour) -> Result<(), Failure> {
     let runtime = runtime().map_err(Failure::Runtime)?;
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config, misbehaviour));
     // A file thread stuck on a dead disk must not hold the exit.
     runtime.shutdown_background();
     outcome
@@ -48,19 +55,50 @@ fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, misbehaviour: Misbehaviour) -> Result<(), Failure> {
     let listeners = listen::base(config.bind, config.port)?;
     let mut signals = Signals::listen().map_err(Failure::Signals)?;
-    let gateway = Arc::new(Gateway::new(config));
+    let gateway = Arc::new(Gateway::new(config, misbehaviour));
     for listener in listeners {
         tokio::spawn(listen::serve(Arc::clone(&gateway), Door::Base, listener));
     }
     // Together, so that a start that hangs on a dead disk can still be stopped.
-    let signal = tokio::select! {
-        signal = signals.stop() => signal,
+    let ending = tokio::select! {
+        ending = signals.ending(&gateway) => ending,
+        restart = gateway.restart_asked() => Ending::Restart(restart),
         never = come_up(&gateway) => match never {},
+        never = mischief::act(&gateway) => match never {},
     };
-    drain(&gateway, signal).await;
+    match ending {
+        Ending::Stop(signal) => {
+            log::info(format_args!("received {signal}; {} clients to tell", gateway.clients.count()));
+            drain(&gateway, STOP).await;
+            Ok(())
+        }
+        Ending::Restart(restart) => {
+            let reason = log::quoted(&restart.reason);
+            log::info(format_args!("restarting ({reason}); {} clients to tell", gateway.clients.count()));
+            drain(&gateway, RESTART).await;
+            hand_off(&gateway, &restart).map_err(Failure::Handoff)
+        }
+    }
+}
+
+/// Why the gateway ends.
+enum Ending {
+    /// A signal of this name asks it to.
+    Stop(&'static str),
+    /// It is to be started again.
+    Restart(Restart),
+}
+
+/// Says to the supervisor that the exit which follows is a restart. Without one the exit is all there is: this
+/// gateway does not restart itself.
+fn hand_off(gateway: &Gateway, restart: &Restart) -> std::io::Result<()> {
+    if gateway.config.supervision == Supervision::External && !gateway.misbehaviour.without_handoff {
+        Handoff::new(&gateway.boot_id, &restart.reason, restart.source).leave(&gateway.config.state_dir)?;
+        log::info(format_args!("restart mode: full process restart (supervisor restart)"));
+    }
     Ok(())
 }
 
@@ -70,6 +108,7 @@ async fn come_up(gateway: &Arc<Gateway>) -> Infallible {
     for part in &degraded {
         log::warn(format_args!("degraded: {part}"));
     }
+    mischief::start_slowly(gateway).await;
     gateway.started(degraded);
     manager::ready().await;
     let config = &gateway.config;
@@ -77,11 +116,10 @@ async fn come_up(gateway: &Arc<Gateway>) -> Infallible {
     std::future::pending().await
 }
 
-/// Tells every client that the gateway stops, and gives them a moment to go.
-async fn drain(gateway: &Gateway, signal: &'static str) {
-    log::info(format_args!("received {signal}; {} clients to tell", gateway.clients.count()));
+/// Tells every client that the gateway ends, and gives them a moment to go.
+async fn drain(gateway: &Gateway, farewell: Farewell) {
     manager::stopping();
-    gateway.drain(signal);
+    gateway.drain(farewell);
     let gone = async {
         gateway.clients.empty().await;
         gateway.base.empty().await;
@@ -89,6 +127,9 @@ async fn drain(gateway: &Gateway, signal: &'static str) {
     };
     if timeout(DRAIN_TIME, gone).await.is_err() {
         log::warn(format_args!("stopping with {} clients still connected", gateway.clients.count()));
+    }
+    if !gateway.misbehaviour.drain.is_zero() {
+        tokio::time::sleep(gateway.misbehaviour.drain).await;
     }
     log::info(format_args!("stopped"));
 }
@@ -121,7 +162,8 @@ async fn open_side_ports(gateway: &Arc<Gateway>) -> Vec<String> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    reserved: Signal,
+    /// OpenClaw's wish for a restart.
+    restart: Signal,
 }
 
 impl Signals {
@@ -129,18 +171,27 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            reserved: signal(SignalKind::user_defined2())?,
+            restart: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for a signal to stop, and names it.
-    async fn stop(&mut self) -> &'static str {
+    /// Waits for a signal to end, and says how.
+    async fn ending(&mut self, gateway: &Gateway) -> Ending {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                // OpenClaw restarts in-process; here it is reserved for that, and must not kill.
-                _ = self.reserved.recv() => log::info(format_args!("ignored SIGUSR2")),
+                _ = self.terminate.recv() => match gateway.misbehaviour.ignores_sigterm {
+                    true => log::warn(format_args!("misbehaving: ignored SIGTERM")),
+                    false => return Ending::Stop("SIGTERM"),
+                },
+                _ = self.interrupt.recv() => return Ending::Stop("SIGINT"),
+                _ = self.restart.recv() => match gateway.config.supervision {
+                    Supervision::External => {
+                        let restart = Restart { reason: "SIGUSR2".to_owned(), source: Source::Signal };
+                        return Ending::Restart(restart);
+                    }
+                    // OpenClaw restarts in-process; here it is reserved for that, and must not kill.
+                    Supervision::None => log::info(format_args!("ignored SIGUSR2")),
+                },
             }
         }
     }

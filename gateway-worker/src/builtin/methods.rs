@@ -1,16 +1,17 @@
 //! What the gateway answers to an authenticated client: the methods that OpenClaw's own command line asks, in
-//! the shapes it reads. There are no agents, channels or sessions, so most of what is answered is an honest
+//! the shapes it reads. There are no agents or sessions, so most of what is answered is an honest
 //! nothing.
 
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::browser;
 use crate::frame::Refusal;
-use crate::gateway::{Gateway, VERSION, now_ms};
+use crate::gateway::{Gateway, Restart, now_ms};
+use crate::handoff::Source;
 use crate::handshake::Accepted;
 use crate::socket;
+use crate::{browser, channels, restart};
 
 /// OpenClaw's mark in the place of a secret.
 const REDACTED: &str = "__OPENCLAW_REDACTED__";
@@ -28,15 +29,17 @@ enum Method {
     ConfigGet,
     ChannelsStatus,
     BrowserRequest,
+    RestartRequest,
 }
 
-const METHODS: [(&str, Method); 6] = [
+const METHODS: [(&str, Method); 7] = [
     ("health", Method::Health),
     ("status", Method::Status),
     ("system-presence", Method::SystemPresence),
     ("config.get", Method::ConfigGet),
     ("channels.status", Method::ChannelsStatus),
     ("browser.request", Method::BrowserRequest),
+    (restart::METHOD, Method::RestartRequest),
 ];
 
 /// Carries out a request.
@@ -52,8 +55,9 @@ pub(crate) async fn answer(gateway: &Gateway, method: &str, params: &Value) -> R
         Method::Status => Ok(status(gateway).await),
         Method::SystemPresence => Ok(presence(gateway)),
         Method::ConfigGet => Ok(config(gateway)),
-        Method::ChannelsStatus => Ok(channels(gateway).await),
+        Method::ChannelsStatus => Ok(channels_status(gateway).await),
         Method::BrowserRequest => browser_request(gateway, params),
+        Method::RestartRequest => restart_request(gateway, params),
     }
 }
 
@@ -62,7 +66,7 @@ pub(crate) async fn hello(gateway: &Gateway, accepted: &Accepted, connection: &s
     json!({
         "type": "hello-ok",
         "protocol": accepted.protocol,
-        "server": { "version": VERSION, "bootId": gateway.boot_id, "connId": connection },
+        "server": { "version": gateway.version(), "bootId": gateway.boot_id, "connId": connection },
         "features": {
             "methods": METHODS.map(|(name, _)| name),
             "events": ["connect.challenge", "tick", "shutdown"],
@@ -95,14 +99,11 @@ async fn health(gateway: &Gateway) -> Value {
     let begun = Instant::now();
     let event_loop = gateway.pulse.measure().await;
     let sessions = sessions(gateway);
-    json!({
+    let health = json!({
         "ok": true,
         "ts": now_ms(),
         "durationMs": begun.elapsed().as_millis() as u64,
         "degraded": gateway.degraded(),
-        "channels": {},
-        "channelOrder": [],
-        "channelLabels": {},
         "heartbeatSeconds": HEARTBEAT_SECONDS,
         "defaultAgentId": AGENT,
         "agents": [{
@@ -113,7 +114,16 @@ async fn health(gateway: &Gateway) -> Value {
         }],
         "sessions": sessions,
         "eventLoop": event_loop,
-    })
+    });
+    merged(health, channels::health(gateway))
+}
+
+/// Both objects in one.
+fn merged(mut object: Value, other: Value) -> Value {
+    if let (Value::Object(object), Value::Object(other)) = (&mut object, other) {
+        object.extend(other);
+    }
+    object
 }
 
 /// The store that OpenClaw would keep here; there is none, so it counts nothing.
@@ -126,7 +136,7 @@ async fn status(gateway: &Gateway) -> Value {
     let mut store = sessions(gateway);
     let path = store["path"].take();
     json!({
-        "runtimeVersion": VERSION,
+        "runtimeVersion": gateway.version(),
         "pid": std::process::id(),
         "heartbeat": {
             "defaultAgentId": AGENT,
@@ -147,15 +157,15 @@ async fn status(gateway: &Gateway) -> Value {
 }
 
 fn presence(gateway: &Gateway) -> Value {
-    let host = host();
+    let (host, version) = (host(), gateway.version());
     json!([{
         "host": host,
-        "version": VERSION,
+        "version": version,
         "platform": std::env::consts::OS,
         "mode": "gateway",
         "reason": "self",
         "instanceId": gateway.boot_id,
-        "text": format!("Gateway: {host} · app {VERSION} · mode gateway · reason self"),
+        "text": format!("Gateway: {host} · app {version} · mode gateway · reason self"),
         "ts": now_ms(),
     }])
 }
@@ -191,20 +201,21 @@ fn config(gateway: &Gateway) -> Value {
     })
 }
 
-async fn channels(gateway: &Gateway) -> Value {
-    json!({
-        "ts": now_ms(),
-        "channelOrder": [],
-        "channelLabels": {},
-        "channelDetailLabels": {},
-        "channelSystemImages": {},
-        "channelMeta": [],
-        "channels": {},
-        "channelAccounts": {},
-        "channelDefaultAccountId": {},
-        "statusIssues": [],
-        "eventLoop": gateway.pulse.measure().await,
-    })
+async fn channels_status(gateway: &Gateway) -> Value {
+    merged(json!({ "ts": now_ms(), "eventLoop": gateway.pulse.measure().await }), channels::status(gateway))
+}
+
+/// Takes the wish for a restart. A caller that names the process it means is held to it, so that none restarts
+/// the successor of the gateway it knew.
+fn restart_request(gateway: &Gateway, params: &Value) -> Result<Value, Refusal> {
+    let pid = std::process::id();
+    if !params["target"].is_null() && params["target"]["pid"] != pid {
+        return Err(Refusal::invalid("target gateway no longer owns the active lock"));
+    }
+    let reason = params["reason"].as_str().unwrap_or_default();
+    let source = if reason == restart::REASON { Source::OperatorRestart } else { Source::Unknown };
+    gateway.restart(Restart { reason: bounded(reason), source });
+    Ok(json!({ "ok": true, "status": "emitted", "pid": pid }))
 }
 
 fn browser_request(gateway: &Gateway, params: &Value) -> Result<Value, Refusal> {

@@ -131,8 +131,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                signal = gateway.draining() => {
-                    self.event("shutdown", json!({ "reason": signal, "restartExpectedMs": null })).await?;
+                farewell = gateway.draining() => {
+                    let expected = farewell.restart_expected_ms;
+                    let payload = json!({ "reason": farewell.reason, "restartExpectedMs": expected });
+                    self.event("shutdown", payload).await?;
                     return Err(restart());
                 }
                 _ = ticks.tick() => self.event("tick", json!({ "ts": now_ms() })).await?,

@@ -4,7 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end where it stands")]
 
 mod canvas;
+mod channels;
+mod doctor;
 mod http;
+mod misbehave;
+mod restart;
 mod socket;
 mod start;
 mod stop;

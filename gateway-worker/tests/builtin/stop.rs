@@ -23,7 +23,7 @@ async fn clients_are_told_and_closed_with_1012_before_it_exits_with_0() {
         for client in [&mut first, &mut second] {
             let event = client.next().await;
             assert_eq!((&event["type"], &event["event"]), (&json!("event"), &json!("shutdown")));
-            assert_eq!(event["payload"], json!({ "reason": name, "restartExpectedMs": null }));
+            assert_eq!(event["payload"], json!({ "reason": "gateway stopping", "restartExpectedMs": null }));
             assert_eq!(client.closed().await, (1012, "service restart".to_owned()));
         }
         assert_eq!(stranger.closed().await.0, 1012);

@@ -33,18 +33,49 @@ pub(crate) struct Gateway {
     notify: UnixDatagram,
 }
 
-/// The files of one gateway.
-pub(crate) struct Home(TempDir);
+/// The files and the environment of one gateway.
+pub(crate) struct Home {
+    directory: TempDir,
+    variables: Vec<(&'static str, String)>,
+}
 
 impl Home {
     pub(crate) fn new(config: &str) -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
+        let home = Self::empty();
         fs::write(home.config(), config).unwrap();
         home
     }
 
+    fn empty() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), variables: vec![] }
+    }
+
+    /// The same with one more variable in the environment.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.variables.retain(|(set, _)| *set != name);
+        self.variables.push((name, value.to_owned()));
+        self
+    }
+
+    /// The same with a gateway that misbehaves like this.
+    pub(crate) fn misbehaving(self, how: &str) -> Self {
+        self.with("BUILTIN_GATEWAY_MISBEHAVE", how)
+    }
+
+    /// The same under a supervisor that reads handoffs.
+    pub(crate) fn supervised(self) -> Self {
+        self.with("OPENCLAW_SUPERVISOR_MODE", "external")
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.directory.path().join(name)
+    }
+
+    /// The names of all files that begin so.
+    pub(crate) fn files(&self, start: &str) -> Vec<String> {
+        let names = fs::read_dir(self.directory.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(start)).collect()
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -57,15 +88,34 @@ impl Home {
 
     /// The binary in an environment of its own, its output in files.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_builtin-gateway"));
+        let mut command = self.program(&["gateway", "run"]);
         command
-            .args(["gateway", "run"])
-            .env_clear()
-            .env("OPENCLAW_STATE_DIR", self.0.path())
-            .env("OPENCLAW_CONFIG_PATH", self.config())
             .stdout(File::create(self.path("out.log")).unwrap())
             .stderr(File::create(self.path("err.log")).unwrap());
         command
+    }
+
+    /// The binary in the same environment with these arguments.
+    pub(crate) fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_builtin-gateway"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("OPENCLAW_STATE_DIR", self.directory.path())
+            .env("OPENCLAW_CONFIG_PATH", self.config())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs one of its tools to its end.
+    pub(crate) fn tool(&self, arguments: &str) -> Outcome {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let output = self.program(&arguments).output().unwrap();
+        Outcome {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
     }
 
     /// The socket of a service manager.
@@ -87,6 +137,21 @@ impl Home {
 
     pub(crate) fn err(&self) -> String {
         fs::read_to_string(self.path("err.log")).unwrap()
+    }
+}
+
+/// What came of running a tool.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Outcome {
+    /// What it printed, as a machine reads it.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 }
 
@@ -119,20 +184,40 @@ impl Gateway {
         }
     }
 
-    /// Starts one whose service manager has no room for another message, and waits until it answers.
+    /// Starts one whose service manager has no room for another message, and waits until it is ready.
     pub(crate) fn start_with_full_manager() -> Self {
+        Self::start_until("/readyz", |port, notify| {
+            let home = Home::new(&config(port));
+            let notify = notify(&home);
+            home.fill(&notify);
+            (home, notify)
+        })
+    }
+
+    /// Starts one from the files that `home` makes for its port, and waits until it is live, which is before
+    /// it is ready.
+    pub(crate) fn start_live(home: impl Fn(u16) -> Home) -> Self {
+        Self::start_until("/healthz", |port, notify| {
+            let home = home(port);
+            let notify = notify(&home);
+            (home, notify)
+        })
+    }
+
+    fn start_until(
+        path: &str,
+        make: impl Fn(u16, fn(&Home) -> UnixDatagram) -> (Home, UnixDatagram),
+    ) -> Self {
         loop {
             let port = free_block();
-            let home = Home::new(&config(port));
-            let notify = home.manager();
-            home.fill(&notify);
+            let (home, notify) = make(port, Home::manager);
             let mut gateway = Self::spawn(home, port, notify);
-            let asked = || Reply::at(Ipv4Addr::LOCALHOST.into(), port, "GET", "/readyz", &[]).ok();
-            let ready = eventually("the gateway is ready, or exits", || {
-                let ready = asked().filter(|reply| reply.status == 200).map(|_| true);
-                gateway.exited().map(|_| false).or(ready)
+            let asked = || Reply::at(Ipv4Addr::LOCALHOST.into(), port, "GET", path, &[]).ok();
+            let well = eventually("the gateway is well, or exits", || {
+                let well = asked().filter(|reply| reply.status == 200).map(|_| true);
+                gateway.exited().map(|_| false).or(well)
             });
-            if ready {
+            if well {
                 return gateway;
             }
         }
@@ -168,6 +253,17 @@ impl Gateway {
     /// Leaves its service manager no room for another message.
     pub(crate) fn fill_manager(&self) {
         self.home.fill(&self.notify);
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its memory in kilobytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -210,7 +306,7 @@ impl Gateway {
     pub(crate) fn crash(mut self) -> Home {
         self.signal(Signal::SIGKILL);
         eventually("the gateway dies", || self.exited());
-        std::mem::replace(&mut self.home, Home(tempfile::tempdir().unwrap()))
+        std::mem::replace(&mut self.home, Home::empty())
     }
 }
 
