@@ -82,6 +82,7 @@ pub(crate) enum Command {
     #[command(name = "failback")]
     FailBack(command::failback::FailBack),
     Ports(command::ports::Ports),
+    Doctor(command::doctor::Doctor),
     Env(command::env::Env),
     Run(command::run::Run),
     Rm(command::rm::Rm),
@@ -123,6 +124,7 @@ fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
             Command::FailOver(args) => command::failover::run(args, context).await,
             Command::FailBack(args) => command::failback::run(args, context).await,
             Command::Ports(args) => command::ports::run(args, context).await,
+            Command::Doctor(args) => command::doctor::run(args, context).await,
             Command::Env(args) => command::env::run(args, context).await,
             Command::Run(args) => command::run::run(args, context).await,
             Command::Rm(args) => command::rm::run(args, context).await,

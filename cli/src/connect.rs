@@ -11,9 +11,10 @@ use std::{
 use futures_util::future::Either;
 use hyper_util::rt::TokioIo;
 use supervisor_proto::v1::{
-    Instance, ListInstancesRequest, Reason, event_service_client::EventServiceClient,
-    fleet_service_client::FleetServiceClient, instance_service_client::InstanceServiceClient,
-    log_service_client::LogServiceClient, system_service_client::SystemServiceClient,
+    Instance, ListInstancesRequest, Reason, doctor_service_client::DoctorServiceClient,
+    event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
+    instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
+    system_service_client::SystemServiceClient,
 };
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{
@@ -180,6 +181,10 @@ impl Supervisor {
 
     pub(crate) fn logs(&self) -> LogServiceClient<Channel> {
         LogServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn doctor(&self) -> DoctorServiceClient<Channel> {
+        DoctorServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(crate) fn system(&self) -> SystemServiceClient<Channel> {

@@ -118,6 +118,8 @@ pub(crate) enum Cause {
     Unconfirmed { what: String },
     #[error("nothing was changed")]
     Declined,
+    #[error("something is wrong")]
+    Unwell,
     #[error("no instance has a rescue")]
     NoRescue,
     #[error("several primaries have a rescue: {}", .0.join(", "))]
@@ -189,9 +191,12 @@ impl Cause {
             | Self::NotSettled { .. }
             | Self::DaemonSilent { .. }
             | Self::NotEnded { .. } => Kind::TimedOut,
-            Self::Outcome { .. } | Self::Removed | Self::Declined | Self::NoRescue | Self::NotTried => {
-                Kind::Refused
-            }
+            Self::Outcome { .. }
+            | Self::Removed
+            | Self::Declined
+            | Self::Unwell
+            | Self::NoRescue
+            | Self::NotTried => Kind::Refused,
             Self::Interrupted => Kind::Interrupted,
             Self::SocketPath { .. }
             | Self::NoDataDir
@@ -260,6 +265,7 @@ impl Cause {
             Self::Connect { .. }
             | Self::Removed
             | Self::Declined
+            | Self::Unwell
             | Self::NotTried
             | Self::ReadFile { .. }
             | Self::FileTooLong { .. }
@@ -317,7 +323,8 @@ impl Error {
 
     /// Tells it on standard error.
     pub(crate) fn tell(&self) {
-        if self.kind() == Kind::ReaderGone {
+        // Standard output has told what is wrong.
+        if self.kind() == Kind::ReaderGone || matches!(&*self.cause, Cause::Unwell) {
             return;
         }
         if matches!(&*self.cause, Cause::Declined) {

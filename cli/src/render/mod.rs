@@ -1,6 +1,7 @@
 //! From answers to text: tables for people, proto JSON and YAML for programs.
 
 pub(crate) mod detail;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod info;
 pub(crate) mod json;

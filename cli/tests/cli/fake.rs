@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use supervisor_proto::v1::{
     self as v1,
+    doctor_service_server::{DoctorService, DoctorServiceServer},
     event_service_server::{EventService, EventServiceServer},
     fleet_service_server::{FleetService, FleetServiceServer},
     instance_service_server::{InstanceService, InstanceServiceServer},
@@ -55,6 +56,8 @@ pub(crate) struct World {
     pub(crate) logs: VecDeque<Vec<LogLine>>,
     pub(crate) log_requests: Vec<ReadLogsRequest>,
     pub(crate) ports: Vec<InstancePorts>,
+    pub(crate) examined: ExamineResponse,
+    pub(crate) examinations: Vec<ExamineRequest>,
     pub(crate) environment: GetInstanceEnvironmentResponse,
     pub(crate) plan: Vec<FleetChange>,
     pub(crate) applied: Vec<ApplyFleetRequest>,
@@ -203,6 +206,8 @@ impl Fake {
             logs: VecDeque::new(),
             log_requests: Vec::new(),
             ports: Vec::new(),
+            examined: ExamineResponse::default(),
+            examinations: Vec::new(),
             environment: GetInstanceEnvironmentResponse::default(),
             plan: Vec::new(),
             applied: Vec::new(),
@@ -274,6 +279,7 @@ async fn serve(service: Service, socket: PathBuf, ready: impl FnOnce()) {
         .add_service(FleetServiceServer::new(service.clone()))
         .add_service(EventServiceServer::new(service.clone()))
         .add_service(LogServiceServer::new(service.clone()))
+        .add_service(DoctorServiceServer::new(service.clone()))
         .add_service(SystemServiceServer::new(service))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::select! {
@@ -505,6 +511,20 @@ impl LogService for Service {
         let batch = stream::iter([Ok(ReadLogsResponse { lines })]);
         // A followed log stays open when all is told, and breaks before that.
         Ok(Response::new(if follow { Box::pin(batch.chain(stream::pending())) } else { Box::pin(batch) }))
+    }
+}
+
+#[tonic::async_trait]
+impl DoctorService for Service {
+    async fn examine(&self, request: Request<ExamineRequest>) -> Answer<ExamineResponse> {
+        let request = request.into_inner();
+        self.admit("Examine", &request.request_id)?;
+        for name in &request.names {
+            self.get(name)?;
+        }
+        let mut world = self.world();
+        world.examinations.push(request);
+        Ok(Response::new(world.examined.clone()))
     }
 }
 

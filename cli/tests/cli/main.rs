@@ -5,6 +5,7 @@
 mod apply;
 mod ctl;
 mod daemon;
+mod doctor;
 mod errors;
 mod fake;
 mod misc;
