@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jsonc_parser::ast::Object;
 use jsonc_parser::common::{Range, Ranged};
@@ -21,6 +22,7 @@ use crate::channels::{self, Channel};
 use crate::document::{Document, Key, last};
 use crate::fault::ConfigError;
 use crate::log;
+use crate::reload::{self, Stamp};
 
 /// Real configurations are a few kilobytes; the bound keeps a wrong path from filling memory.
 const CONFIG_BYTES: u64 = 4 * 1024 * 1024;
@@ -206,7 +208,9 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     pub(crate) port: BasePort,
     pub(crate) bind: Bind,
-    pub(crate) auth: Auth,
+    /// The file's looks before it was read.
+    pub(crate) stamp: Option<Stamp>,
+    pub(crate) auth: Arc<Auth>,
     /// The channels that OpenClaw would show.
     pub(crate) channels: Vec<Channel>,
     pub(crate) supervision: Supervision,
@@ -224,6 +228,7 @@ impl Config {
         environment: &Environment,
         flag: Option<BasePort>,
     ) -> Result<Self, ConfigError> {
+        let stamp = reload::stamp(&path);
         let bytes = read(&path)?;
         let document = Document::new(&path, &bytes)?;
         let root = document.parse()?;
@@ -235,9 +240,9 @@ impl Config {
         reader.refuse_remote_mode()?;
         let port = reader.port(flag)?;
         let bind = reader.bind()?;
-        let auth = reader.auth(bind)?;
+        let auth = Arc::new(reader.auth(bind)?);
         let supervision = Supervision::read(environment);
-        Ok(Self { path, state_dir, port, bind, auth, channels, supervision })
+        Ok(Self { path, state_dir, port, bind, stamp, auth, channels, supervision })
     }
 }
 

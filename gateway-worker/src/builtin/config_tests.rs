@@ -53,7 +53,7 @@ fn openclaws_smallest_configuration_is_enough() {
     let config = home.load(None).unwrap();
     assert_eq!(Some(config.port), port(19789));
     assert_eq!(config.bind, Bind::Loopback);
-    assert_eq!(config.auth, Auth::Token(Secret("t".to_owned())));
+    assert_eq!(*config.auth, Auth::Token(Secret("t".to_owned())));
     assert_eq!(config.state_dir, home.directory.path());
     assert_eq!(config.path, home.directory.path().join("openclaw.json"));
 }
@@ -64,7 +64,7 @@ fn all_of_json5_is_understood_and_the_last_of_equal_keys_counts() {
         gateway: { port: 0x4D4D, port: +19790., auth: { 'token': 'a\\x62\\\nc', }, },\n}";
     let config = Home::with(text).load(None).unwrap();
     assert_eq!(Some(config.port), port(19790));
-    assert_eq!(config.auth, Auth::Token(Secret("abc".to_owned())));
+    assert_eq!(*config.auth, Auth::Token(Secret("abc".to_owned())));
 }
 
 #[test]
@@ -173,15 +173,15 @@ fn without_a_usable_secret_it_does_not_start() {
         "FILE:1:41: `gateway.auth.mode` \"none\" is only for `gateway.bind` \"loopback\""
     );
     let closed = Home::with("{ gateway: { auth: { mode: 'none' } } }").load(None).unwrap();
-    assert_eq!(closed.auth, Auth::None);
+    assert_eq!(*closed.auth, Auth::None);
 }
 
 #[test]
 fn a_secret_may_come_from_the_environment() {
     let home = Home::with("{ gateway: {} }").and("OPENCLAW_GATEWAY_TOKEN", "from-env");
-    assert_eq!(home.load(None).unwrap().auth, Auth::Token(Secret("from-env".to_owned())));
+    assert_eq!(*home.load(None).unwrap().auth, Auth::Token(Secret("from-env".to_owned())));
     let home = Home::with("{ gateway: { auth: { token: 'a-${B_2}-$${B_2}-${b}' } } }").and("B_2", "x");
-    assert_eq!(home.load(None).unwrap().auth, Auth::Token(Secret("a-x-${B_2}-${b}".to_owned())));
+    assert_eq!(*home.load(None).unwrap().auth, Auth::Token(Secret("a-x-${B_2}-${b}".to_owned())));
     assert_eq!(
         fault("{ gateway: { auth: { token: '${B}' } } }"),
         "FILE:1:29: `gateway.auth.token` refers to the environment variable `B`, which is not set"

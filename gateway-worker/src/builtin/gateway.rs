@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::handoff::Source;
 use crate::misbehave::Misbehaviour;
 use crate::pulse::Pulse;
+use crate::reload::Accepted;
 
 /// Shown where OpenClaw shows its own version.
 pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-builtin");
@@ -53,6 +54,8 @@ pub(crate) struct Restart {
 pub(crate) struct Gateway {
     pub(crate) config: Config,
     pub(crate) misbehaviour: Misbehaviour,
+    /// Who may connect, which follows the configuration.
+    pub(crate) accepted: Accepted,
     /// New in each process, so that a supervisor can tell a restart from a pause.
     pub(crate) boot_id: String,
     pub(crate) pulse: Pulse,
@@ -71,6 +74,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn new(config: Config, misbehaviour: Misbehaviour) -> Self {
         Self {
+            accepted: Accepted::new(&config),
             config,
             misbehaviour,
             boot_id: Uuid::now_v7().to_string(),
@@ -176,7 +180,8 @@ pub(crate) mod tests {
             state_dir: "/state".into(),
             port: BasePort::parse("18789").unwrap(),
             bind: Bind::Loopback,
-            auth: Auth::None,
+            stamp: None,
+            auth: Auth::None.into(),
             channels: vec![],
             supervision: Supervision::None,
         };

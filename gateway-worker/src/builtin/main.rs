@@ -38,6 +38,7 @@ mod methods;
 mod misbehave;
 mod mischief;
 mod pulse;
+mod reload;
 mod reply;
 mod restart;
 mod socket;

@@ -78,7 +78,7 @@ pub(crate) async fn hello(gateway: &Gateway, accepted: &Accepted, connection: &s
             "uptimeMs": gateway.uptime_ms(),
             "configPath": gateway.config.path,
             "stateDir": gateway.config.state_dir,
-            "authMode": gateway.config.auth.mode(),
+            "authMode": gateway.accepted.auth().mode(),
             "sessionDefaults": {
                 "defaultAgentId": AGENT,
                 "mainKey": AGENT,
@@ -179,9 +179,10 @@ fn host() -> String {
 /// models in places that no list can foresee, so none of it leaves.
 fn config(gateway: &Gateway) -> Value {
     let config = &gateway.config;
-    let mut auth = json!({ "mode": config.auth.mode() });
-    if auth["mode"] != "none" {
-        auth[config.auth.mode()] = REDACTED.into();
+    let mode = gateway.accepted.auth().mode();
+    let mut auth = json!({ "mode": mode });
+    if mode != "none" {
+        auth[mode] = REDACTED.into();
     }
     let effective = json!({ "gateway": {
         "mode": "local",

@@ -63,7 +63,7 @@ async fn call(config: &Config) -> Result<u64, RestartError> {
     let (mut socket, _) = connect_async_with_config(format!("ws://127.0.0.1:{port}/"), None, true)
         .await
         .map_err(unreachable)?;
-    let auth = match &config.auth {
+    let auth = match &*config.auth {
         Auth::None => json!({}),
         Auth::Token(secret) => json!({ "token": secret.reveal() }),
         Auth::Password(secret) => json!({ "password": secret.reveal() }),

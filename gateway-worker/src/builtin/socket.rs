@@ -24,6 +24,7 @@ use crate::handshake::{self, Accepted, Rejected, close_code};
 use crate::http::is_origin_allowed;
 use crate::log;
 use crate::methods;
+use crate::reload;
 use crate::reply::{self, Body};
 
 /// The reason that OpenClaw gives while it starts, here and in the health endpoints.
@@ -145,7 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Judges the first frame, and answers it where it is refused.
     async fn admit(&mut self, first: &str) -> Result<Accepted, End> {
-        let verdict = handshake::judge(&self.gateway.config.auth, first);
+        let auth = reload::auth(&self.gateway).await;
+        let verdict = handshake::judge(&auth, first);
         let rejected = match (verdict, self.gateway.phase()) {
             (Ok(accepted), Phase::Started) => return Ok(accepted),
             (Ok(accepted), Phase::Starting) => {

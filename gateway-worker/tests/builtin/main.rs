@@ -8,6 +8,7 @@ mod channels;
 mod doctor;
 mod http;
 mod misbehave;
+mod reload;
 mod restart;
 mod socket;
 mod start;
