@@ -192,6 +192,7 @@ impl Driver {
                 | Action::Sweep { .. }
                 | Action::Probe { .. }
                 | Action::Inform { .. }
+                | Action::Restore { .. }
                 | Action::Forget { .. } => self.performer.begin(action),
             }
         }

@@ -1,16 +1,18 @@
 //! Everything that core asks of the world, and its replies.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
 
 use crate::{
     denied::Denied,
     event::Files,
     failover::Incident,
-    ids::{CommandId, Incarnation, Name, Revision},
+    ids::{CommandId, ConfigId, Incarnation, Name, Revision},
     journal::Entry,
+    ladder::Purpose,
     ports::{Block, Pool},
     record::Record,
+    trial::Restoring,
 };
 
 /// One thing to do. Its outcome, where there is one, comes back as an [`Event`](crate::event::Event).
@@ -79,6 +81,15 @@ pub enum Action {
         /// Its incidents; empty when all is well again.
         incidents: Vec<Incident>,
     },
+    /// Put an older configuration in place while nothing runs; answered with `Restored` or `RestoreFailed`.
+    Restore {
+        /// Which instance.
+        name: Name,
+        /// What it is to hold.
+        to: ConfigId,
+        /// Why, for who finds what was there beside it.
+        why: String,
+    },
     /// A deleted instance's files.
     Forget {
         /// Which instance.
@@ -126,6 +137,10 @@ pub struct Launch {
     pub spec: Arc<str>,
     /// Whom it stands in for, and why.
     pub incidents: Vec<Incident>,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// What its configuration is to hold; put in place first, and answered as `Restore` is.
+    pub restore: Option<Restoring>,
 }
 
 /// What a probe's answer is for.

@@ -8,13 +8,14 @@ use crate::{
     denied::Denied,
     event::{ApplyMode, Change, Command, Definition, Files, Manner},
     failover::{Cause, Standing, Urgency},
-    ids::{CommandId, Incarnation, Name},
-    instance::{Instance, Phase, Then},
+    ids::{CommandId, ConfigId, Incarnation, Name},
+    instance::{Goal, Instance, Phase, Then},
     journal::Kind,
+    ladder::Ladder,
     ports::Pool,
     record::{RESERVE, Record, Wish},
     registry::Draft,
-    restart::Restarts,
+    trial::Restoring,
     turn::Turn,
 };
 
@@ -46,6 +47,10 @@ impl Supervisor {
                 self.fail_over_by_hand(turn, &primary, rescue).map(|()| false)
             }
             Command::FailBack { primary } => self.fail_back_by_hand(turn, &primary).map(|()| false),
+            Command::RollBack { name, to } => self.roll_back_by_hand(turn, &name, to).map(|()| false),
+            Command::MarkGood { name, content } => {
+                self.known(&name).map(|instance| instance.mark_good(turn, content)).map(|()| false)
+            }
             Command::Halt => return self.halt(turn, id),
         };
         match outcome {
@@ -154,21 +159,10 @@ impl Supervisor {
                 // Reports about an instance of this name that is gone must not be taken for this one's.
                 let last = self.graves.remove(&name).unwrap_or_default();
                 let record = Record {
-                    name: name.clone(),
-                    spec,
-                    generation: 1,
-                    block,
-                    previous_base: None,
-                    wish: Wish::Down,
                     reserved: Incarnation(last.0.saturating_add(RESERVE)),
                     launched: last,
                     seen: last,
-                    observed: 0,
-                    gave_up: None,
-                    restarts: Restarts::default(),
-                    standing: Standing::Own,
-                    deleting: None,
-                    created: turn.now,
+                    ..Record::new(name.clone(), spec, block, turn.now)
                 };
                 let instance = Instance::new(record, *policy, turn.now);
                 instance.note(turn, Kind::Created(block));
@@ -222,9 +216,7 @@ impl Supervisor {
             instance.note(turn, Kind::WishedUp);
             turn.store_before_launch(name);
         }
-        if instance.record.restarts.forget() {
-            turn.store(name);
-        }
+        instance.begin_anew(turn);
         if matches!(instance.phase, Phase::Backoff { .. } | Phase::Failed { .. }) {
             instance.enter(turn, Phase::Stopped);
         }
@@ -253,14 +245,29 @@ impl Supervisor {
             return Err(Denied::InstanceDown(name.clone()));
         }
         instance.note(turn, Kind::WishedRestart);
-        if instance.record.restarts.forget() {
-            turn.store(name);
-        }
+        instance.begin_anew(turn);
         let means = instance.means(manner);
         if instance.is_running() {
             instance.end(turn, means, Then::Run);
         } else if instance.phase != Phase::Stopped {
             instance.enter(turn, Phase::Stopped);
+        }
+        Ok(())
+    }
+
+    /// An operator wants an older configuration. A gateway that runs is ended first, so that it sees the new one from
+    /// the start.
+    fn roll_back_by_hand(&mut self, turn: &mut Turn<'_>, name: &Name, to: ConfigId) -> Result<(), Denied> {
+        let instance = self.known(name)?;
+        instance.restore(turn, Restoring { to, why: "an operator wished it".into(), unasked: false });
+        let means = instance.means(Manner::Graceful);
+        if instance.is_running() {
+            instance.end(turn, means, Then::Run);
+        } else if instance.goal == Goal::Run && instance.phase != Phase::Stopped {
+            instance.begin_anew(turn);
+            instance.enter(turn, Phase::Stopped);
+        } else {
+            instance.restore_now(turn);
         }
         Ok(())
     }
@@ -366,6 +373,16 @@ impl Supervisor {
     #[must_use]
     pub fn spec(&self, name: &Name) -> Option<Arc<str>> {
         self.instances.get(name).map(|instance| Arc::clone(&instance.record.spec))
+    }
+}
+
+impl Instance {
+    /// An operator starts it: what it has been through is forgotten.
+    fn begin_anew(&mut self, turn: &mut Turn<'_>) {
+        let climbed = core::mem::take(&mut self.record.ladder) != Ladder::default();
+        if self.record.restarts.forget() || climbed {
+            turn.store(self.name());
+        }
     }
 }
 

@@ -100,7 +100,7 @@ impl Instance {
         self.process = None;
         self.launching = Launching::No;
         match (then, self.goal) {
-            (Then::Recover(cause), Goal::Run) => self.recover(turn, cause),
+            (Then::Recover(cause), Goal::Run) => self.recover(turn, &cause),
             // `settle` starts it again at once, with the worker it has.
             (Then::Run, Goal::Run) => self.enter(turn, Phase::Stopped),
             (Then::Rest, Goal::Run) => {

@@ -38,6 +38,12 @@ pub enum Event {
     WorkerLost(Name, Incarnation),
     /// No process of the instance is alive: neither worker nor gateway nor what they started.
     Swept(Name, Incarnation),
+    /// What its configuration is like: it changed, or a launch reads it.
+    ConfigSeen(Name, Sighting),
+    /// Its configuration holds this again.
+    Restored(Name, ConfigId),
+    /// Its configuration could not be restored, and why.
+    RestoreFailed(Name, String),
 }
 
 /// What a caller asks for.
@@ -102,6 +108,20 @@ pub enum Command {
     FailBack {
         /// Whose place.
         primary: Name,
+    },
+    /// Puts an older configuration in place and, if it should run, starts it anew.
+    RollBack {
+        /// Which.
+        name: Name,
+        /// What it is to hold.
+        to: ConfigId,
+    },
+    /// Takes a configuration for good.
+    MarkGood {
+        /// Whose.
+        name: Name,
+        /// What it holds.
+        content: ConfigId,
     },
     /// Ends every instance and answers when all have stopped. Their wishes stay.
     Halt,
@@ -253,6 +273,9 @@ pub enum LaunchFailure {
     /// The instance's configuration or directories are refused.
     #[error("{0}")]
     Refused(String),
+    /// Its configuration is refused: no gateway could be started with it.
+    #[error("{0}")]
+    BadConfig(String),
     /// The program cannot be run.
     #[error("{0}")]
     Spawn(String),

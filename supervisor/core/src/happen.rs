@@ -10,6 +10,7 @@ use crate::{
     ids::Incarnation,
     instance::{ANSWER_LIMIT, Boot, Failure, Goal, Instance, Launching, Means, Phase, Then},
     journal::Kind,
+    ladder::{Ladder, Purpose},
     policy::Startup,
     turn::Turn,
 };
@@ -52,7 +53,7 @@ impl Instance {
         match self.terms.health.startup {
             Startup::AtOnce => self.become_ready(turn),
             Startup::Notify if self.notified == self.incarnation => self.become_ready(turn),
-            Startup::Notify => {}
+            Startup::Notify | Startup::Never => {}
             Startup::Probe => self.probe(turn, ProbeKind::Startup),
         }
     }
@@ -147,8 +148,16 @@ impl Instance {
 
     /// It is as good as dead: it is killed, and its death counts from now.
     fn die(&mut self, turn: &mut Turn<'_>, cause: Cause) {
-        self.death = Some(cause.clone());
+        self.mourn(cause.clone());
         self.order_end(turn, Means::Kill, Then::Recover(cause));
+    }
+
+    /// It is dead by this. The end of a repair is no death: that was before.
+    fn mourn(&mut self, cause: Cause) {
+        match self.purpose {
+            Purpose::Serve => self.death = Some(cause),
+            Purpose::Repair => {}
+        }
     }
 
     pub(crate) fn on_exited(&mut self, turn: &mut Turn<'_>, exit: Exit) {
@@ -248,7 +257,7 @@ impl Instance {
     fn lose(&mut self, turn: &mut Turn<'_>) {
         self.note(turn, Kind::WorkerLost);
         self.launching = Launching::No;
-        self.death = Some(Cause::WorkerLost);
+        self.mourn(Cause::WorkerLost);
         self.sweep(turn, Then::Recover(Cause::WorkerLost));
     }
 
@@ -329,6 +338,7 @@ impl Instance {
 
     fn adopt(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process) {
         self.incarnation = incarnation;
+        self.recall_purpose();
         self.used = Incarnation(0);
         self.process = Some(process);
         self.record_lost_exit(turn, incarnation);
@@ -339,6 +349,13 @@ impl Instance {
         }
         self.reserve(turn);
         self.note(turn, Kind::Adopted { pid: process.pid });
+    }
+
+    /// What the life that was found was for.
+    fn recall_purpose(&mut self) {
+        let repair = self.record.ladder.is_repair(self.incarnation);
+        self.purpose = if repair { Purpose::Repair } else { Purpose::Serve };
+        self.terms = self.terms_of(self.purpose);
     }
 
     fn found_dead(&mut self, turn: &mut Turn<'_>, news: Option<Exit>, boot: Boot) {
@@ -354,10 +371,17 @@ impl Instance {
         // end that was ordered, it begins anew.
         let death = news.filter(|exit| !exit.ordered).or_else(|| self.record.gave_up.clone());
         let death = death.filter(|_| boot == Boot::Same && self.goal == Goal::Run);
-        match (self.ending(), death) {
-            (Some((_, then)), _) => self.rest(turn, then),
-            (None, Some(exit)) => self.recover(turn, Cause::Exited(exit)),
-            (None, None) => {
+        let quarantined = self.record.quarantined.clone();
+        let quarantined = quarantined.filter(|_| boot == Boot::Same && self.goal == Goal::Run);
+        self.recall_purpose();
+        match (self.ending(), quarantined, death) {
+            (Some((_, then)), ..) => self.rest(turn, then),
+            (None, Some(cause), _) => {
+                self.death = Some(cause.clone());
+                self.enter(turn, Phase::Failed { failure: Failure::Quarantined(cause), retry: None });
+            }
+            (None, None, Some(exit)) => self.recover(turn, &Cause::Exited(exit)),
+            (None, None, None) => {
                 self.enter(turn, Phase::Stopped);
                 if self.goal == Goal::Rest {
                     turn.act(Action::Release { name: self.name().clone() });
@@ -390,8 +414,10 @@ impl Instance {
             Phase::Ready | Phase::Unhealthy => {
                 if self.stable_at().is_some_and(|at| at <= turn.now) {
                     self.record.restarts.stable();
+                    self.record.ladder = Ladder::default();
                     turn.store(self.name());
                 }
+                self.prove(turn);
                 let finding = self.health.watch_due(turn.now, &self.terms.health);
                 self.on_finding(turn, finding);
                 if matches!(self.phase, Phase::Ready | Phase::Unhealthy) {

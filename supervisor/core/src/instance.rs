@@ -8,14 +8,14 @@ use core::time::Duration;
 
 use crate::{
     action::{Action, Launch},
-    event::{Exit, ExitStatus, LaunchFailure, Process},
+    event::{Exit, ExitStatus, LaunchFailure, Process, Sighting},
     failover::Cause,
     health::Health,
     ids::{Incarnation, Name, Revision},
     journal::Kind,
+    ladder::Purpose,
     policy::{Condition, HealthPolicy, Policy},
     record::{RESERVE, RESERVE_AT, Record},
-    restart::Next,
     time::{Deadline, Moment, Why},
     turn::Turn,
 };
@@ -97,6 +97,8 @@ pub enum Failure {
     NotRestarted(Exit),
     /// It was restarted too often.
     BudgetSpent,
+    /// All has been tried.
+    Quarantined(Cause),
     /// It cannot be started.
     Launch(LaunchFailure),
 }
@@ -150,6 +152,10 @@ pub struct Instance {
     /// How often in a row the primary lost its place again soon after a failback.
     pub(crate) flaps: u32,
     pub(crate) last_failback: Option<Moment>,
+    /// What its configuration was when it was last looked at.
+    pub(crate) seen: Option<Sighting>,
+    /// What the current life is for.
+    pub(crate) purpose: Purpose,
     /// It has been said that it is dead and nobody rescues it.
     pub(crate) alone: bool,
     /// The deadline in the supervisor's list of them.
@@ -203,6 +209,8 @@ impl Instance {
             changed: Revision(0),
             flaps: 0,
             last_failback: None,
+            seen: None,
+            purpose: Purpose::Serve,
             alone: false,
             timer: None,
         }
@@ -256,16 +264,23 @@ impl Instance {
         turn.touch(self.name());
     }
 
-    /// Starts a new life. Its launch is told whom it stands in for when it leaves.
+    /// Starts a gateway.
     pub(crate) fn begin(&mut self, turn: &mut Turn<'_>) {
-        self.incarnation = self.incarnation.max(self.record.launched).max(self.used).next();
-        self.observed = self.record.generation;
-        self.terms = Terms { spec: Arc::clone(&self.record.spec), health: self.policy.health };
-        self.process = None;
-        self.reserve(turn);
-        if self.record.gave_up.take().is_some() {
+        if self.record.gave_up.take().is_some() | self.record.quarantined.take().is_some() {
             turn.store(self.name());
         }
+        self.avoid_relapse(turn);
+        self.begin_life(turn, Purpose::Serve);
+    }
+
+    /// Starts a new life. Its launch is told whom it stands in for when it leaves.
+    pub(crate) fn begin_life(&mut self, turn: &mut Turn<'_>, purpose: Purpose) {
+        self.incarnation = self.incarnation.max(self.record.launched).max(self.used).next();
+        self.observed = self.record.generation;
+        self.purpose = purpose;
+        self.terms = self.terms_of(purpose);
+        self.process = None;
+        self.reserve(turn);
         self.launching = Launching::Held;
         self.enter(turn, Phase::Spawning);
         turn.launches.push(Launch {
@@ -275,7 +290,30 @@ impl Instance {
             previous_base: self.record.previous_base,
             spec: Arc::clone(&self.record.spec),
             incidents: Vec::new(),
+            purpose,
+            restore: self.record.trial.restoring().cloned(),
         });
+    }
+
+    /// What a life with this purpose is judged by.
+    pub(crate) fn terms_of(&self, purpose: Purpose) -> Terms {
+        let health = match (purpose, self.policy.ladder.repair) {
+            (Purpose::Serve, _) => self.policy.health,
+            (Purpose::Repair, limit) => HealthPolicy::of_repair(limit.unwrap_or(ANSWER_LIMIT)),
+        };
+        Terms { spec: Arc::clone(&self.record.spec), health }
+    }
+
+    /// What was taken back once is not started with again unless somebody says that it is good.
+    fn avoid_relapse(&mut self, turn: &mut Turn<'_>) {
+        let ladder = &self.policy.ladder;
+        if self.record.trial.restoring().is_none()
+            && ladder.roll_back
+            && !ladder.held
+            && let Some((from, to, why)) = self.relapse()
+        {
+            self.take_back(turn, from, to, &why);
+        }
     }
 
     /// Reserves further incarnations in time. A reservation that is on its way is not repeated, unless lives
@@ -291,10 +329,17 @@ impl Instance {
     }
 
     /// It died, or could not be started: when is it run again?
-    pub(crate) fn recover(&mut self, turn: &mut Turn<'_>, cause: Cause) {
+    pub(crate) fn recover(&mut self, turn: &mut Turn<'_>, cause: &Cause) {
+        if self.purpose == Purpose::Repair {
+            return self.repaired(turn, cause);
+        }
+        self.death = Some(cause.clone());
         let policy = &self.policy.restart;
-        if let Some(failure) = final_failure(&cause, policy.condition, &policy.fatal_codes) {
-            self.death = Some(cause);
+        let failure = final_failure(cause, policy.condition, &policy.fatal_codes);
+        if !matches!(failure, Some(Failure::NotRestarted(_))) && self.climb(turn, cause) {
+            return;
+        }
+        if let Some(failure) = failure {
             if let Failure::Fatal(exit) | Failure::NotRestarted(exit) = &failure {
                 self.note(turn, Kind::GaveUp(exit.clone()));
                 self.record.gave_up = Some(exit.clone());
@@ -304,36 +349,25 @@ impl Instance {
             turn.act(Action::Release { name: self.name().clone() });
             return;
         }
-        if let Cause::CannotStart(failure) = &cause
-            && matches!(failure, LaunchFailure::PortTaken { .. } | LaunchFailure::Refused(_))
+        if let Cause::CannotStart(failure) = cause
+            && matches!(
+                failure,
+                LaunchFailure::PortTaken { .. } | LaunchFailure::Refused(_) | LaunchFailure::BadConfig(_)
+            )
         {
             let failure = Failure::Launch(failure.clone());
-            self.death = Some(cause);
             self.enter(turn, Phase::Failed { failure, retry: Some(turn.now + LOOK_AGAIN) });
             return;
         }
-        self.death = Some(cause);
         turn.store(self.name());
-        match self.record.restarts.next(turn.now, policy, turn.rng) {
-            Next::After(delay) => {
-                if !delay.is_zero() {
-                    self.note(turn, Kind::BackingOff { delay });
-                }
-                self.enter(turn, Phase::Backoff { until: turn.now + delay });
-            }
-            Next::Spent(until) => {
-                self.note(turn, Kind::BudgetSpent { budget: policy.budget, window: policy.window });
-                // No budget at all means never.
-                let retry = (policy.budget > 0).then_some(until);
-                self.enter(turn, Phase::Failed { failure: Failure::BudgetSpent, retry });
-                turn.act(Action::Release { name: self.name().clone() });
-            }
-        }
+        let next = self.record.restarts.next(turn.now, &self.policy.restart, turn.rng);
+        self.wait(turn, next);
     }
 
     /// When its failures are forgotten.
     pub(crate) fn stable_at(&self) -> Option<Moment> {
-        let since = self.health.ready_since().filter(|_| self.record.restarts.troubled())?;
+        let troubled = self.record.restarts.troubled() || self.record.ladder.climbed();
+        let since = self.health.ready_since().filter(|_| troubled)?;
         Some(since + self.policy.restart.reset_after)
     }
 
@@ -349,7 +383,7 @@ impl Instance {
             Phase::Starting => Some(self.health.startup_deadline(&self.terms.health)),
             Phase::Ready | Phase::Unhealthy => {
                 let stable = self.stable_at().map(|at| Deadline { at, why: Why::Stable });
-                self.health.probe_deadline().into_iter().chain(stable).min()
+                self.health.probe_deadline().into_iter().chain(stable).chain(self.proven_at()).min()
             }
             Phase::Stopping { .. } => Some(Deadline { at: self.overdue, why: Why::Stop }),
             Phase::Backoff { until } => Some(Deadline { at: *until, why: Why::Backoff }),

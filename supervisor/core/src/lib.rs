@@ -55,6 +55,7 @@ pub mod ids;
 pub mod instance;
 pub mod invariant;
 pub mod journal;
+pub mod ladder;
 mod outbox;
 pub mod policy;
 pub mod ports;
@@ -63,6 +64,7 @@ mod registry;
 pub mod restart;
 pub mod rng;
 pub mod time;
+pub mod trial;
 mod turn;
 pub mod view;
 
@@ -273,6 +275,15 @@ impl Supervisor {
             }
             Event::Swept(name, incarnation) => {
                 self.with(&name, |instance| instance.on_swept(turn, incarnation));
+            }
+            Event::ConfigSeen(name, sighting) => {
+                self.with(&name, |instance| instance.on_config_seen(turn, &sighting));
+            }
+            Event::Restored(name, content) => {
+                self.with(&name, |instance| instance.on_restored(turn, content));
+            }
+            Event::RestoreFailed(name, message) => {
+                self.with(&name, |instance| instance.on_restore_failed(turn, message));
             }
         }
     }

@@ -20,6 +20,32 @@ pub struct Policy {
     pub health: HealthPolicy,
     /// From the request to end until the whole process tree is killed.
     pub stop_grace: Duration,
+    /// What is done beyond restarts.
+    pub ladder: LadderPolicy,
+    /// When its configuration has proven good.
+    pub trial: TrialPolicy,
+}
+
+/// How far up the ladder an instance may be helped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LadderPolicy {
+    /// So many deaths in a row, and the next rung is climbed.
+    pub deaths: u32,
+    /// The runtime's own repair, and how long it may take; `None`: there is none.
+    pub repair: Option<Duration>,
+    /// Whether the last good configuration is put back.
+    pub roll_back: bool,
+    /// Whether an instance whose budget is spent stays down until an operator starts it.
+    pub quarantine: bool,
+    /// Maintenance: it is restarted, and nothing more is done.
+    pub held: bool,
+}
+
+/// When a configuration has proven good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrialPolicy {
+    /// Started with it, and ready for this long.
+    pub good_after: Duration,
 }
 
 /// How a rescue stands in.
@@ -120,6 +146,8 @@ pub enum Startup {
     Notify,
     /// When its startup probe passes.
     Probe,
+    /// Never: it does its work and ends.
+    Never,
 }
 
 /// How a running gateway is watched. One probe answers for liveness and readiness both.
@@ -133,6 +161,19 @@ pub struct Watch {
     pub live_failures: u32,
     /// So many readiness failures in a row, and it is unhealthy.
     pub ready_failures: u32,
+}
+
+impl HealthPolicy {
+    /// How a repair is judged: it says nothing, and has this long.
+    pub(crate) fn of_repair(limit: Duration) -> Self {
+        Self {
+            startup: Startup::Never,
+            startup_interval: limit,
+            startup_deadline: limit,
+            startup_cap: limit,
+            watch: None,
+        }
+    }
 }
 
 impl Default for Policy {
@@ -171,6 +212,8 @@ impl Default for Policy {
                 }),
             },
             stop_grace: Duration::from_secs(10),
+            ladder: LadderPolicy { deaths: 3, repair: None, roll_back: true, quarantine: false, held: false },
+            trial: TrialPolicy { good_after: Duration::from_secs(60) },
         }
     }
 }

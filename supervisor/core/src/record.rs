@@ -6,11 +6,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     event::{Exit, Files},
-    failover::Standing,
+    failover::{Cause, Standing},
     ids::{Incarnation, Name},
+    ladder::Ladder,
     ports::Block,
     restart::Restarts,
     time::Moment,
+    trial::Trial,
 };
 
 /// Incarnation numbers reserved at a time: a restart or a failover never waits for the disk, which only sees
@@ -50,6 +52,15 @@ pub struct Record {
     /// It ended like this and is not run again: a new supervisor on the same host leaves it so.
     #[serde(default)]
     pub gave_up: Option<Exit>,
+    /// All has been tried, and this came of it: it stays down until an operator starts it.
+    #[serde(default)]
+    pub quarantined: Option<Cause>,
+    /// How far up the ladder it is.
+    #[serde(default)]
+    pub ladder: Ladder,
+    /// What is known of its configurations.
+    #[serde(default)]
+    pub trial: Trial,
     /// Its restarts so far: neither the budget nor the delays begin anew with the next supervisor.
     #[serde(default)]
     pub restarts: Restarts,
@@ -83,12 +94,38 @@ impl Serialize for Record {
 }
 
 impl Record {
+    /// Of an instance that has never run and is not to run yet.
+    #[must_use]
+    pub fn new(name: Name, spec: Arc<str>, block: Block, created: Moment) -> Self {
+        Self {
+            name,
+            spec,
+            generation: 1,
+            block,
+            previous_base: None,
+            wish: Wish::Down,
+            reserved: Incarnation(0),
+            launched: Incarnation(0),
+            seen: Incarnation(0),
+            observed: 0,
+            gave_up: None,
+            quarantined: None,
+            ladder: Ladder::default(),
+            trial: Trial::default(),
+            restarts: Restarts::default(),
+            standing: Standing::Own,
+            deleting: None,
+            created,
+        }
+    }
+
     /// Nothing in it lies after `now`: after a restart of the host its clock may be behind, and whatever is compared
     /// with moments to come would wait for the clock to catch up. Says whether anything did.
     pub(crate) fn no_later_than(&mut self, now: Moment) -> bool {
         let later = self.created > now;
         self.created = self.created.min(now);
-        self.restarts.no_later_than(now) || later
+        let rejections = self.trial.no_later_than(now);
+        self.restarts.no_later_than(now) || rejections || later
     }
 }
 

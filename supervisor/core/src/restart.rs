@@ -28,17 +28,28 @@ pub enum Next {
 }
 
 impl Restarts {
-    /// Judges a death now.
+    /// When it is run again after something was done about its death: after the shortest delay, within the budget.
     #[must_use]
-    pub fn next(&mut self, now: Moment, policy: &RestartPolicy, rng: &mut Rng) -> Next {
+    pub fn soon(&mut self, now: Moment, policy: &RestartPolicy) -> Next {
+        self.spent(now, policy).map_or(Next::After(policy.initial_delay.min(policy.max_delay)), Next::Spent)
+    }
+
+    /// Until when the budget is spent, if it is.
+    fn spent(&mut self, now: Moment, policy: &RestartPolicy) -> Option<Moment> {
         while self.recent.front().is_some_and(|first| now.since(*first) >= policy.window) {
             self.recent.pop_front();
         }
         let budget = usize::try_from(policy.budget).unwrap_or(usize::MAX);
-        if let Some(over) = self.recent.len().checked_sub(budget) {
-            // A budget made smaller may be overspent by several: all of those have to leave the window.
-            let free = self.recent.get(over).map_or(now, |last| *last) + policy.window;
-            return Next::Spent(free);
+        let over = self.recent.len().checked_sub(budget)?;
+        // A budget made smaller may be overspent by several: all of those have to leave the window.
+        Some(self.recent.get(over).map_or(now, |last| *last) + policy.window)
+    }
+
+    /// Judges a death now.
+    #[must_use]
+    pub fn next(&mut self, now: Moment, policy: &RestartPolicy, rng: &mut Rng) -> Next {
+        if let Some(until) = self.spent(now, policy) {
+            return Next::Spent(until);
         }
         let delay = delay(self.in_row, policy);
         self.in_row = self.in_row.saturating_add(1);

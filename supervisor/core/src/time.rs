@@ -50,6 +50,8 @@ pub enum Why {
     ProbeAnswer,
     /// The instance has been ready long enough to forget its failures.
     Stable,
+    /// The configuration that runs has proven good.
+    Trial,
     /// A stop takes longer than its worker should need.
     Stop,
     /// The primary has been ready long enough to get its place back.

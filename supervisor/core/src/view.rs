@@ -8,11 +8,12 @@ use alloc::{
 };
 
 use crate::{
-    event::{Exit, Process},
+    event::{Exit, Process, Sighting},
     failover::{Cause, StandIn, Standing},
     health::Health,
     ids::{Incarnation, Name, Revision},
     instance::{Failure, Goal, Instance, Launching, Means, Phase},
+    ladder::Purpose,
     policy::{Policy, Standby},
     ports::Pool,
     record::{Record, Wish},
@@ -205,6 +206,18 @@ impl Instance {
         self.goal
     }
 
+    /// What its configuration was when it was last looked at.
+    #[must_use]
+    pub fn seen(&self) -> Option<&Sighting> {
+        self.seen.as_ref()
+    }
+
+    /// What its life is for.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
     /// Whether a start of it waits for the disk.
     #[must_use]
     pub fn waits_for_disk(&self) -> bool {
@@ -233,9 +246,11 @@ impl Instance {
         match (&self.phase, self.goal) {
             (Phase::Ready, Goal::Run) | (Phase::Stopped, Goal::Rest) => true,
             (Phase::Failed { failure, .. }, Goal::Run) => match failure {
-                Failure::Fatal(_) | Failure::NotRestarted(_) | Failure::BudgetSpent | Failure::Launch(_) => {
-                    true
-                }
+                Failure::Fatal(_)
+                | Failure::NotRestarted(_)
+                | Failure::BudgetSpent
+                | Failure::Quarantined(_)
+                | Failure::Launch(_) => true,
             },
             (
                 Phase::Stopped
@@ -274,6 +289,7 @@ impl Instance {
             Phase::Failed { failure, .. } => match failure {
                 Failure::Fatal(exit) | Failure::NotRestarted(exit) => exit.status.to_string(),
                 Failure::BudgetSpent => "restarted too often".into(),
+                Failure::Quarantined(cause) => cause.to_string(),
                 Failure::Launch(failure) => failure.to_string(),
             },
             Phase::Backoff { .. } => self.death.as_ref().map(ToString::to_string).unwrap_or_default(),

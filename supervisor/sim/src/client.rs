@@ -100,6 +100,8 @@ impl World {
             | Command::Restart { .. }
             | Command::FailOver { .. }
             | Command::FailBack { .. }
+            | Command::RollBack { .. }
+            | Command::MarkGood { .. }
             | Command::Halt => Vec::new(),
         }
     }

@@ -84,6 +84,7 @@ impl Fleet {
             },
             health: draw_health(swarm),
             stop_grace: swarm.time(&[0, 1, 10]),
+            ..Policy::default()
         }
     }
 

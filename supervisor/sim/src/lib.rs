@@ -31,6 +31,7 @@ mod daemon;
 mod fault;
 mod fleet;
 mod host;
+mod news;
 mod reference;
 mod shrink;
 mod store;

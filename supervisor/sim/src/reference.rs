@@ -29,6 +29,7 @@ use supervisor_core::{
 use crate::{
     check::{Disagreement, Violation},
     fleet::Fleet,
+    news::News,
     world::World,
 };
 
@@ -205,6 +206,7 @@ impl Reference {
             | Action::Release { .. }
             | Action::Probe { .. }
             | Action::Inform { .. }
+            | Action::Restore { .. }
             | Action::Forget { .. } => Ok(()),
         }
     }
@@ -378,64 +380,10 @@ fn proof(event: &Event) -> Option<(&Name, Proof)> {
         | Event::Launched(..)
         | Event::Notified(..)
         | Event::Probed(..)
-        | Event::WorkerLost(..) => None,
-    }
-}
-
-/// What an entry of the journal means here.
-enum News<'a> {
-    Created(Block),
-    Ports(Block),
-    Deleted,
-    /// This rescue is called.
-    Called(&'a Name),
-    /// This rescue has taken the place.
-    StandsIn(&'a Name),
-    /// The place is the primary's again, and this rescue's no more.
-    Back(&'a Name),
-    /// Nothing.
-    Other,
-}
-
-impl<'a> News<'a> {
-    fn of(kind: &'a Kind) -> Self {
-        match kind {
-            Kind::Created(block) => Self::Created(*block),
-            Kind::Moved { to, .. } => Self::Ports(*to),
-            Kind::Deleted => Self::Deleted,
-            Kind::FailoverBegan { rescue, .. } => Self::Called(rescue),
-            Kind::FailedOver { rescue } => Self::StandsIn(rescue),
-            Kind::FailoverCancelled { rescue }
-            | Kind::RescueLost { rescue }
-            | Kind::FailedBack { rescue } => Self::Back(rescue),
-            Kind::Restored { .. }
-            | Kind::Halting
-            | Kind::PoolChanged(_)
-            | Kind::StoreFailing(_)
-            | Kind::StoreRecovered
-            | Kind::Updated { .. }
-            | Kind::Deleting
-            | Kind::WishedUp
-            | Kind::WishedDown
-            | Kind::WishedRestart
-            | Kind::Started { .. }
-            | Kind::Ready { .. }
-            | Kind::Exited(_)
-            | Kind::LaunchFailed(_)
-            | Kind::BackingOff { .. }
-            | Kind::BudgetSpent { .. }
-            | Kind::GaveUp(_)
-            | Kind::StartupFailed { .. }
-            | Kind::Hung { .. }
-            | Kind::Unhealthy { .. }
-            | Kind::Healthy
-            | Kind::Stopped
-            | Kind::StopOverdue
-            | Kind::Adopted { .. }
-            | Kind::WorkerLost
-            | Kind::NoRescue { .. }
-            | Kind::StaleReport { .. } => Self::Other,
-        }
+        | Event::WorkerLost(..)
+        | Event::ConfigSeen(..)
+        | Event::Restored(..)
+        | Event::RestoreFailed(..) => None,
     }
 }
 

@@ -42,9 +42,13 @@ impl Source {
         let (name, about) = match event {
             Event::Command(..) if due => return Self::Due,
             Event::Command(id, _) => return Self::Caller(*id),
-            Event::Stored(_) | Event::StoreFailing(_) | Event::Tick | Event::Adopted(..) => {
-                return Self::World;
-            }
+            Event::Stored(_)
+            | Event::StoreFailing(_)
+            | Event::Tick
+            | Event::Adopted(..)
+            | Event::ConfigSeen(..)
+            | Event::Restored(..)
+            | Event::RestoreFailed(..) => return Self::World,
             Event::Launched(name, incarnation, _)
             | Event::LaunchFailed(name, incarnation, _)
             | Event::Notified(name, incarnation)
@@ -73,7 +77,10 @@ fn is_over(instance: &Instance, event: &Event, about: Incarnation) -> bool {
         | Event::Notified(..)
         | Event::Probed(..)
         | Event::WorkerLost(..)
-        | Event::Swept(..) => true,
+        | Event::Swept(..)
+        | Event::ConfigSeen(..)
+        | Event::Restored(..)
+        | Event::RestoreFailed(..) => true,
     };
     known && about < instance.incarnation() && !(unknown && instance.process().is_none())
 }
@@ -243,6 +250,7 @@ fn check_stale(core: &Supervisor, before: &Instance, actions: &[Action]) -> Resu
         | Action::Sweep { .. }
         | Action::Probe { .. }
         | Action::Inform { .. }
+        | Action::Restore { .. }
         | Action::Forget { .. } => false,
     };
     let after = core.instance(before.name());

@@ -4,9 +4,12 @@ use std::fmt::Write as _;
 
 use supervisor_core::{
     action::{Action, Batch, ProbeKind, Write},
-    event::{Adoption, ApplyMode, Change, Command, Definition, Event, Found, Manner, Report, Verdict},
+    event::{
+        Adoption, ApplyMode, Change, Command, Definition, Event, Found, Manner, Report, Sighting, Verdict,
+    },
     failover::Incident,
     ids::Name,
+    ladder::Purpose,
     policy::{Failback, Policy, Standby},
     record::Wish,
     time::Humane,
@@ -32,8 +35,22 @@ pub(crate) fn event(event: &Event) -> String {
             format!("{name} {} {exit}{ordered}", exit.incarnation)
         }
         Event::WorkerLost(name, incarnation) => format!("{name} {incarnation} has lost its worker"),
+        Event::ConfigSeen(name, sighting) => format!("{name} has {}", configuration(sighting)),
+        Event::Restored(name, content) => format!("{name} has {} again", content.short()),
+        Event::RestoreFailed(name, why) => format!("{name} cannot have its configuration back: {why}"),
         Event::Swept(name, incarnation) => format!("nothing of {name} {incarnation} is alive"),
     }
+}
+
+fn configuration(sighting: &Sighting) -> String {
+    let mut text = sighting.content.map_or("no configuration".into(), |content| content.short());
+    if let Some(life) = sighting.used_by {
+        let _ = write!(text, " for {life}");
+    }
+    if let Some(problem) = &sighting.problem {
+        let _ = write!(text, ", which no gateway could be started with: {problem}");
+    }
+    text
 }
 
 fn health(report: &Report) -> &'static str {
@@ -86,6 +103,8 @@ fn asks(command: &Command) -> String {
         Command::FailOver { primary, rescue: Some(rescue) } => format!("fail {primary} over to {rescue}"),
         Command::FailOver { primary, rescue: None } => format!("fail {primary} over"),
         Command::FailBack { primary } => format!("fail {primary} back"),
+        Command::RollBack { name, to } => format!("roll {name} back to {}", to.short()),
+        Command::MarkGood { name, content } => format!("{} is good for {name}", content.short()),
         Command::Halt => "halt".into(),
     }
 }
@@ -120,7 +139,13 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Launch(launch) => {
             let whom = whom(&launch.incidents);
             let whom = if whom.is_empty() { whom } else { format!(", in the place of {whom}") };
-            format!("launch {} {} on {}{whom}", launch.name, launch.incarnation, launch.block)
+            let what = match launch.purpose {
+                Purpose::Serve => "launch",
+                Purpose::Repair => "repair",
+            };
+            let restore = launch.restore.as_ref().map(|restoring| format!(" with {}", restoring.to.short()));
+            let restore = restore.unwrap_or_default();
+            format!("{what} {} {} on {}{restore}{whom}", launch.name, launch.incarnation, launch.block)
         }
         Action::Stop { name, incarnation, grace } => {
             format!("ask {name} {incarnation} to end within {}", Humane(*grace))
@@ -141,6 +166,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Inform { name, incidents } => {
             format!("tell {name} that it stands in for {}", whom(incidents))
         }
+        Action::Restore { name, to, why } => format!("put {} back for {name}: {why}", to.short()),
         Action::Forget { name, files } => format!("forget {name}, files: {files:?}"),
     }
 }

@@ -144,9 +144,11 @@ impl Telling<'_> {
                     Humane(restart.window)
                 )
             }
+            Failure::Quarantined(cause) => format!("{cause}; all has been tried, and it stays down"),
             Failure::Launch(failure) => match failure {
                 LaunchFailure::PortTaken { .. }
                 | LaunchFailure::Refused(_)
+                | LaunchFailure::BadConfig(_)
                 | LaunchFailure::Spawn(_)
                 | LaunchFailure::NoAnswer => failure.to_string(),
             },
@@ -183,10 +185,14 @@ impl Telling<'_> {
                     format!("openclawctl logs {name}, then {}", up())
                 }
                 Failure::BudgetSpent => logs(),
+                Failure::Quarantined(_) => format!("openclawctl logs {name}, then {}", up()),
                 Failure::Launch(LaunchFailure::PortTaken { .. }) => "openclawctl ports".into(),
                 // A refusal says itself what to mend, and where.
                 Failure::Launch(
-                    LaunchFailure::Refused(_) | LaunchFailure::Spawn(_) | LaunchFailure::NoAnswer,
+                    LaunchFailure::Refused(_)
+                    | LaunchFailure::BadConfig(_)
+                    | LaunchFailure::Spawn(_)
+                    | LaunchFailure::NoAnswer,
                 ) => up(),
             },
         }

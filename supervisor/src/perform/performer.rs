@@ -60,6 +60,8 @@ impl Performer {
             Action::Release { name } => self.order(&name, Order::Release),
             Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
             Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
+            // Nobody tells core of a configuration yet, so it knows none to put back.
+            Action::Restore { .. } => {}
             Action::Forget { name, files } => {
                 self.targets.remove(&name);
                 self.order(&name, Order::Forget(files));

@@ -91,6 +91,7 @@ fn live(records: Vec<Record>, host: &Host, boot: Boot) {
                         Event::Adopted(name, Adoption { found: Found::Nothing, exits: Vec::new() })
                     }
                     Action::Persist(batch) => Event::Stored(batch.revision),
+                    Action::Restore { name, to, .. } => Event::Restored(name, to),
                     Action::Sweep { name, incarnation } => Event::Swept(name, incarnation),
                     Action::Launch(launch) => Event::WorkerLost(launch.name, launch.incarnation),
                     Action::Reply(..)

@@ -213,6 +213,7 @@ impl Driver {
             Action::Kill { name, .. } => {
                 self.exit(&name, ExitStatus::Signal { number: 9, core: false }, true);
             }
+            Action::Restore { name, to, .. } => self.handle(Event::Restored(name, to)),
             Action::Sweep { name, incarnation } => self.handle(Event::Swept(name, incarnation)),
             Action::Probe { name, incarnation, .. } => {
                 let report = Report { live: Verdict::Pass, ready: Verdict::Pass, progress: 1 };

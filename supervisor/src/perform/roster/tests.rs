@@ -1,27 +1,10 @@
-use supervisor_core::{
-    failover::Standing, ids::Incarnation, ports::Pool, record::Wish, restart::Restarts, time::Moment,
-};
+use supervisor_core::{ids::Incarnation, ports::Pool, record::Wish, time::Moment};
 
 use super::*;
 
 fn record(name: &str, base: u16, spec: &str) -> Record {
-    Record {
-        name: Name::new(name).unwrap(),
-        spec: spec.into(),
-        generation: 1,
-        block: Block::at(base).unwrap(),
-        previous_base: None,
-        wish: Wish::Up,
-        reserved: Incarnation(100),
-        launched: Incarnation(0),
-        seen: Incarnation(0),
-        observed: 0,
-        gave_up: None,
-        restarts: Restarts::default(),
-        standing: Standing::Own,
-        deleting: None,
-        created: Moment(0),
-    }
+    let block = Block::at(base).unwrap();
+    Record { wish: Wish::Up, ..Record::new(Name::new(name).unwrap(), spec.into(), block, Moment(0)) }
 }
 
 fn names(roster: &mut Roster) -> Vec<String> {

@@ -6,7 +6,9 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
-use supervisor_core::{action::Launch, action::Write, ids::Incarnation, ports::Block, record::Wish};
+use supervisor_core::{
+    action::Launch, action::Write, ids::Incarnation, ladder::Purpose, ports::Block, record::Wish,
+};
 use tempfile::TempDir;
 
 use super::{
@@ -279,6 +281,8 @@ fn launched_by(
         previous_base: None,
         spec: "{}".into(),
         incidents: Vec::new(),
+        purpose: Purpose::Serve,
+        restore: None,
     };
     let run_dir = directory.path().join("run").join(of);
     let id: String =

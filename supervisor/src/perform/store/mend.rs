@@ -18,11 +18,9 @@ use std::{
 
 use rusqlite::Connection;
 use supervisor_core::{
-    failover::Standing,
     ids::{Incarnation, Name},
     ports::Ports,
     record::{Record, Wish},
-    restart::Restarts,
     time::Moment,
 };
 use tracing::error;
@@ -175,21 +173,9 @@ fn reconcile(content: &mut Content, traces: &[Found]) -> Vec<String> {
 /// An instance that was created after the copy was made.
 fn unknown(trace: &Trace, wish: Wish) -> Record {
     Record {
-        name: trace.name.clone(),
-        spec: Arc::from(trace.spec.as_str()),
-        generation: 1,
-        block: trace.block,
-        previous_base: None,
         wish,
         reserved: trace.incarnation,
-        launched: Incarnation(0),
-        seen: Incarnation(0),
-        observed: 0,
-        gave_up: None,
-        restarts: Restarts::default(),
-        standing: Standing::Own,
-        deleting: None,
-        created: Moment(0),
+        ..Record::new(trace.name.clone(), Arc::from(trace.spec.as_str()), trace.block, Moment(0))
     }
 }
 

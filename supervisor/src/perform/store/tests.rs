@@ -4,12 +4,9 @@ use std::time::Instant;
 
 use supervisor_core::{
     action::Write,
-    failover::Standing,
     ids::{Incarnation, Name},
     journal::{Entry, Kind},
     ports::Block,
-    record::Wish,
-    restart::Restarts,
     time::Moment,
 };
 use tempfile::TempDir;
@@ -28,23 +25,8 @@ pub(super) fn name(text: &str) -> Name {
 }
 
 pub(super) fn record(of: &str, generation: u64) -> Record {
-    Record {
-        name: name(of),
-        spec: "{}".into(),
-        generation,
-        block: Block::at(18_789).unwrap(),
-        previous_base: None,
-        wish: Wish::Down,
-        reserved: Incarnation(100),
-        launched: Incarnation(0),
-        seen: Incarnation(0),
-        observed: 0,
-        gave_up: None,
-        restarts: Restarts::default(),
-        standing: Standing::Own,
-        deleting: None,
-        created: Moment(0),
-    }
+    let record = Record::new(name(of), "{}".into(), Block::at(18_789).unwrap(), Moment(0));
+    Record { generation, reserved: Incarnation(100), ..record }
 }
 
 pub(super) fn entry(revision: u64, at: u64) -> Entry {

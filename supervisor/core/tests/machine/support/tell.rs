@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use supervisor_core::{
-    action::{Action, Batch, ProbeKind, Write},
+    action::{Action, Batch, Launch, ProbeKind, Write},
     failover::Standing,
     instance::{Failure, Instance, Means, Phase},
+    ladder::Purpose,
     record::Wish,
     time::Humane,
 };
@@ -29,6 +30,7 @@ pub(crate) fn phase(instance: &Instance) -> String {
                 Failure::Fatal(_) => "fatal",
                 Failure::NotRestarted(_) => "not restarted",
                 Failure::BudgetSpent => "budget",
+                Failure::Quarantined(_) => "quarantined",
                 Failure::Launch(_) => "launch",
             };
             let again = if retry.is_some() { ", retried" } else { "" };
@@ -53,13 +55,7 @@ pub(crate) fn action(action: &Action) -> String {
         Action::Reply(_, Ok(_)) => "reply ok".into(),
         Action::Reply(_, Err(denied)) => format!("refuse: {denied}"),
         Action::Adopt(_) => "adopt".into(),
-        Action::Launch(launch) => match launch.incidents.len() {
-            0 => format!("launch {}", launch.incarnation),
-            _ => {
-                let whom: Vec<_> = launch.incidents.iter().map(|i| i.primary.to_string()).collect();
-                format!("launch {} for {}", launch.incarnation, whom.join(" and "))
-            }
-        },
+        Action::Launch(launch) => self::launch(launch),
         Action::Stop { incarnation, grace, .. } => format!("stop {incarnation} within {}", Humane(*grace)),
         Action::Kill { incarnation, .. } => format!("kill {incarnation}"),
         Action::Acknowledge { incarnation, .. } => format!("acknowledge {incarnation}"),
@@ -75,8 +71,20 @@ pub(crate) fn action(action: &Action) -> String {
                 format!("inform of {}", whom.join(" and "))
             }
         }
+        Action::Restore { to, .. } => format!("restore {}", &to.short()[..2]),
         Action::Forget { files, .. } => format!("forget {files:?}").to_lowercase(),
     }
+}
+
+fn launch(launch: &Launch) -> String {
+    let what = match launch.purpose {
+        Purpose::Serve => "launch",
+        Purpose::Repair => "repair",
+    };
+    let whom: Vec<_> = launch.incidents.iter().map(|i| i.primary.to_string()).collect();
+    let whom = if whom.is_empty() { String::new() } else { format!(" for {}", whom.join(" and ")) };
+    let restore = launch.restore.as_ref().map(|restoring| format!(" with {}", &restoring.to.short()[..2]));
+    format!("{what} {}{whom}{}", launch.incarnation, restore.unwrap_or_default())
 }
 
 /// Which instance an action is about.
@@ -92,6 +100,7 @@ pub(crate) fn about(action: &Action) -> Option<&str> {
         | Action::Sweep { name, .. }
         | Action::Probe { name, .. }
         | Action::Inform { name, .. }
+        | Action::Restore { name, .. }
         | Action::Forget { name, .. } => Some(name),
     }
 }

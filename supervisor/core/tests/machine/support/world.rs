@@ -15,9 +15,9 @@ use supervisor_core::{
     denied::Denied,
     event::{
         Adoption, Command, Dangling, Definition, Event, Exit, ExitStatus, Files, Found, LaunchFailure,
-        Manner, Process, Report, Verdict,
+        Manner, Process, Report, Sighting, Verdict,
     },
-    ids::{CommandId, Incarnation, Name, Revision},
+    ids::{CommandId, ConfigId, Incarnation, Name, Revision},
     instance::{Boot, Instance},
     invariant,
     journal::{Entry, Kind},
@@ -66,6 +66,11 @@ pub(crate) struct World {
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("a test's name is well formed")
+}
+
+/// A configuration's content.
+pub(crate) fn config(content: u8) -> ConfigId {
+    ConfigId::of_digest(&[content; 32])
 }
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
@@ -220,6 +225,7 @@ impl World {
                 | Action::Sweep { .. }
                 | Action::Probe { .. }
                 | Action::Inform { .. }
+                | Action::Restore { .. }
                 | Action::Forget { .. } => {}
             }
             self.actions.push(action);
@@ -344,6 +350,29 @@ impl World {
         let process = Process { pid, worker_pid: 99, started: self.now };
         self.lives.insert(launch.name.clone(), (launch.incarnation, process));
         self.tell(Event::Launched(launch.name, launch.incarnation, process));
+    }
+
+    /// The launch puts in place what it was told to, and reads this configuration.
+    pub(crate) fn reads(&mut self, who: &str, content: u8) {
+        let launch = self.launches.get(who).cloned().expect("a launch has left");
+        if let Some(restoring) = launch.restore {
+            self.tell(Event::Restored(launch.name.clone(), restoring.to));
+        }
+        let used_by = Some(launch.incarnation);
+        let sighting = Sighting { content: Some(config(content)), used_by, ..Sighting::default() };
+        self.tell(Event::ConfigSeen(launch.name, sighting));
+    }
+
+    /// A gateway is started with this configuration, and serves.
+    pub(crate) fn up_with(&mut self, who: &str, content: u8) {
+        self.reads(who, content);
+        self.up(who);
+    }
+
+    /// Somebody edits the configuration.
+    pub(crate) fn edited(&mut self, who: &str, content: u8) {
+        let sighting = Sighting { content: Some(config(content)), ..Sighting::default() };
+        self.tell(Event::ConfigSeen(name(who), sighting));
     }
 
     pub(crate) fn launch_fails(&mut self, who: &str, failure: LaunchFailure) {
@@ -489,6 +518,11 @@ impl World {
             .partition::<Vec<_>, _>(|action| tell::about(action) == Some(who));
         self.actions = rest;
         of.iter().map(tell::action).collect()
+    }
+
+    /// Whether this has been ordered of `who` since this was last asked.
+    pub(crate) fn ordered(&mut self, who: &str, order: &str) -> bool {
+        self.orders(who).iter().any(|one| one == order)
     }
 
     /// How often this has been written down durably of `who`.
