@@ -11,3 +11,4 @@ pub mod incident;
 pub mod layout;
 pub mod prepare;
 pub mod runtime;
+pub mod snapshots;

@@ -9,6 +9,9 @@
 //! When nothing is to be changed, nothing is written. Not seen: what `$include` brings in; there the variable
 //! `OPENCLAW_GATEWAY_PORT` still holds the gateway to its block.
 
+pub mod check;
+pub mod credentials;
+pub mod diff;
 mod document;
 mod edit;
 mod pin;
@@ -30,7 +33,7 @@ use super::{
 use crate::problem::Problem;
 
 /// Real configurations are a few kilobytes; the bound keeps a wrong path from filling memory.
-const MAX_BYTES: u64 = 4 << 20;
+pub(super) const MAX_BYTES: u64 = 4 << 20;
 
 /// What a missing configuration is completed from.
 const EMPTY: &str = "{\n}\n";
@@ -263,10 +266,15 @@ fn read(path: &Path, layout: Layout) -> Result<Option<String>, ConfigError> {
     }
     let mut content = Vec::new();
     Read::by_ref(&mut file).take(MAX_BYTES).read_to_end(&mut content).map_err(failed)?;
-    if content.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace()) {
+    if is_blank(&content) {
         return Ok(None);
     }
     String::from_utf8(content).map(Some).map_err(|error| document::not_text(path, &error))
+}
+
+/// Whether there is nothing in the file: a power cut may leave zeros.
+fn is_blank(content: &[u8]) -> bool {
+    content.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())
 }
 
 /// 32 bytes of the kernel's randomness, in hexadecimal.

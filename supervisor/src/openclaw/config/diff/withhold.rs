@@ -1,0 +1,330 @@
+//! A configuration as text, without its secrets.
+//!
+//! The texts that matter most here do not parse: they are why somebody looks. So this reads words, not a tree:
+//! quoted or bare, in comments or not, complete or broken off. A value is withheld if its key names a secret
+//! (OpenClaw's own list, `isSensitiveConfigPath`, and ours for variables), if it looks like one, or if it is
+//! known to be one. In doubt it is withheld; what is lost is a word in a diff.
+
+use std::{collections::HashMap, ops::Range};
+
+use crate::openclaw::environment::is_secret;
+
+/// Numbers the secrets, the same for the same.
+pub(super) struct Withheld<'a> {
+    known: &'a [&'a str],
+    numbers: HashMap<String, usize>,
+}
+
+/// A known secret shorter than this would also be found in words that are none.
+const SHORTEST_KNOWN: usize = 8;
+
+/// A run of characters this long without a space, of letters and digits, is taken for a key.
+const LONGEST_WORD: usize = 40;
+
+/// How far a bare word is looked through for what quotes would have held together, in bytes.
+const LOOKED_AHEAD: usize = 512;
+
+/// How secrets of well-known services begin.
+const BEGINNINGS: [&str; 18] = [
+    "sk-",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "xoxr-",
+    "xoxs-",
+    "xapp-",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "AIza",
+    "AKIA",
+    "eyJ",
+    "nsec1",
+    "oauth:",
+    "Bearer ",
+];
+
+/// Counts of tokens and names of files are no secrets (OpenClaw's `SENSITIVE_KEY_WHITELIST_SUFFIXES`).
+const HARMLESS: [&str; 11] = [
+    "maxtokens",
+    "maxoutputtokens",
+    "maxinputtokens",
+    "maxcompletiontokens",
+    "contexttokens",
+    "totaltokens",
+    "tokencount",
+    "tokenlimit",
+    "tokenbudget",
+    "passwordfile",
+    "tokenfile",
+];
+
+/// Objects in which every value is taken for a secret.
+const CONTAINERS: [&str; 2] = ["headers", "cookies"];
+
+/// Objects that are named like secrets and hold settings, with the secrets under keys of their own.
+const SECTIONS: [&str; 3] = ["auth", "secrets", "credentials"];
+
+/// What brackets are around the present place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// Keys decide.
+    Plain,
+    /// All values are withheld.
+    Secret,
+}
+
+/// What a text is made of, as far as it matters here.
+enum Token {
+    /// Quoted; the range is what is inside the quotes.
+    Quoted(Range<usize>),
+    /// Not quoted.
+    Bare(Range<usize>),
+    Open,
+    Close,
+    /// `:` or `=`.
+    Assign,
+    Comma,
+    Newline,
+}
+
+impl<'a> Withheld<'a> {
+    pub(super) fn new(known: &'a [&'a str]) -> Self {
+        Self { known, numbers: HashMap::new() }
+    }
+
+    /// The text without its secrets.
+    pub(super) fn shown(&mut self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut copied = 0;
+        for secret in secrets(text, self.known) {
+            out.push_str(&text[copied..secret.start]);
+            out.push_str(&self.name(&text[secret.clone()]));
+            copied = secret.end;
+        }
+        out.push_str(&text[copied..]);
+        // Also across words, as in a URL.
+        for known in self.known.iter().filter(|known| known.len() >= SHORTEST_KNOWN) {
+            if out.contains(known) {
+                out = out.replace(known, &self.name(known));
+            }
+        }
+        out
+    }
+
+    fn name(&mut self, secret: &str) -> String {
+        let next = self.numbers.len() + 1;
+        let number = self.numbers.entry(secret.to_owned()).or_insert(next);
+        format!("[withheld {number}]")
+    }
+}
+
+/// Where the secrets are, in order.
+fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut around = vec![Around::Plain];
+    // The last word, and whether it was assigned something.
+    let mut key = String::new();
+    let mut assigned = false;
+    for token in Tokens::of(text) {
+        let inside = around.last().copied().unwrap_or(Around::Plain);
+        match token {
+            Token::Open => {
+                around.push(if inside == Around::Secret || opens_secrets(&key) {
+                    Around::Secret
+                } else {
+                    Around::Plain
+                });
+                (key, assigned) = (String::new(), false);
+            }
+            Token::Close => {
+                around.pop();
+                (key, assigned) = (String::new(), false);
+            }
+            Token::Comma => (key, assigned) = (String::new(), false),
+            Token::Newline if !assigned => key.clear(),
+            Token::Newline => {}
+            Token::Assign => assigned = true,
+            Token::Quoted(range) | Token::Bare(range) => {
+                let word = &text[range.clone()];
+                let is_key = followed_by_assignment(text, range.end);
+                let named =
+                    is_sensitive(&key) && (assigned || !is_key) && !is_plain_word(text, &range, assigned);
+                let in_container = inside == Around::Secret && !is_key && !is_constant(word);
+                if !is_key && !is_constant(word) && (named || in_container)
+                    || looks_secret(word)
+                    || known.contains(&word)
+                {
+                    found.push(range);
+                } else if let Some(password) = password_of_url(word) {
+                    found.push(range.start + password.start..range.start + password.end);
+                }
+                if is_key || !assigned {
+                    word.clone_into(&mut key);
+                }
+                assigned = false;
+            }
+        }
+    }
+    found
+}
+
+/// A bare word that follows a sensitive word without an assignment is part of a sentence.
+fn is_plain_word(text: &str, range: &Range<usize>, assigned: bool) -> bool {
+    !assigned && !text[..range.start].ends_with(['"', '\''])
+}
+
+fn is_constant(word: &str) -> bool {
+    matches!(word, "" | "true" | "false" | "null")
+}
+
+/// Whether the next that follows, past a closing quote and spaces, assigns.
+fn followed_by_assignment(text: &str, end: usize) -> bool {
+    let rest = text[end..].strip_prefix(['"', '\'']).unwrap_or(&text[end..]);
+    rest.trim_start().starts_with(':')
+}
+
+/// Whether the values of an object or list with this key are secrets, whatever their own keys.
+fn opens_secrets(key: &str) -> bool {
+    let lower = key.to_ascii_lowercase();
+    !SECTIONS.contains(&lower.as_str()) && (CONTAINERS.contains(&lower.as_str()) || is_sensitive(key))
+}
+
+/// Whether a value with this key is a secret.
+fn is_sensitive(key: &str) -> bool {
+    let lower = key.to_ascii_lowercase();
+    if HARMLESS.iter().any(|harmless| lower.ends_with(harmless)) {
+        return false;
+    }
+    let squeezed: String = lower.chars().filter(|c| c.is_alphanumeric()).collect();
+    let parts = ["token", "password", "secret", "apikey", "encryptkey", "privatekey", "serviceaccount"];
+    parts.iter().any(|part| squeezed.contains(part)) || is_secret(&words(key))
+}
+
+/// `camelCase` as `camel_Case`.
+fn words(key: &str) -> String {
+    let mut out = String::with_capacity(key.len() + 4);
+    let mut before = '_';
+    for c in key.chars() {
+        if c.is_uppercase() && before.is_lowercase() {
+            out.push('_');
+        }
+        out.push(if c == '-' || c == '.' { '_' } else { c });
+        before = c;
+    }
+    out
+}
+
+/// Whether a word looks like a secret wherever it stands.
+fn looks_secret(word: &str) -> bool {
+    BEGINNINGS
+        .iter()
+        .any(|beginning| word.len() >= beginning.len() + SHORTEST_KNOWN && word.starts_with(beginning))
+        || word.contains("PRIVATE KEY-----")
+        || is_bot_token(word)
+        || is_long_key(word)
+}
+
+/// As Telegram's: digits, a colon, some 35 characters.
+fn is_bot_token(word: &str) -> bool {
+    word.split_once(':').is_some_and(|(id, rest)| {
+        id.len() >= 6
+            && id.bytes().all(|byte| byte.is_ascii_digit())
+            && rest.len() >= 20
+            && !rest.contains([' ', '/'])
+    })
+}
+
+/// Long, without spaces or slashes, with letters and digits: no word, no path, no model.
+fn is_long_key(word: &str) -> bool {
+    word.len() >= LONGEST_WORD
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+=.".contains(&byte))
+        && word.bytes().any(|byte| byte.is_ascii_digit())
+        && word.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+/// Name and password in `scheme://name:password@host`.
+fn password_of_url(word: &str) -> Option<Range<usize>> {
+    let begin = word.find("://")? + 3;
+    let authority = word[begin..].split(['/', '?', '#']).next()?;
+    let end = begin + authority.rfind('@')?;
+    Some(begin..end)
+}
+
+/// The text, cut into tokens. Never fails: what is not known is skipped.
+struct Tokens<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The end of what began with `quote` at `begin`: the same quote, or, if it is missing, the line's end.
+    fn end_of_quoted(&self, begin: usize, quote: u8) -> usize {
+        let bytes = self.text.as_bytes();
+        let mut at = begin;
+        while let Some(byte) = bytes.get(at) {
+            match *byte {
+                b'\\' => at += 2,
+                b'\n' => return at,
+                byte if byte == quote => return at,
+                _ => at += 1,
+            }
+        }
+        // A backslash may have been the last.
+        bytes.len()
+    }
+
+    fn end_of_bare(&self, begin: usize) -> usize {
+        let rest = &self.text[begin..];
+        let ends = |c: char| c.is_whitespace() || "{}[],:=\"'".contains(c);
+        let end = rest.find(ends).unwrap_or(rest.len());
+        // A colon is inside only of a token or an address that lost its quotes.
+        let is_number = rest[..end].bytes().all(|byte| byte.is_ascii_digit());
+        if !rest[end..].starts_with("://") && !(is_number && rest[end..].starts_with(':')) {
+            return begin + end;
+        }
+        let near = &rest[..rest.floor_char_boundary(LOOKED_AHEAD)];
+        let longer = near.find(|c: char| c != ':' && ends(c)).unwrap_or(near.len());
+        let whole = !is_number || is_bot_token(&near[..longer]);
+        begin + if whole { longer.max(end) } else { end }
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Token;
+
+    fn next(&mut self) -> Option<Token> {
+        loop {
+            let c = self.text[self.at..].chars().next()?;
+            let begin = self.at;
+            self.at += c.len_utf8();
+            return Some(match c {
+                '"' | '\'' => {
+                    let end = self.end_of_quoted(self.at, c as u8);
+                    // Between the two bytes of an escape there may be no boundary.
+                    let end = self.text.floor_char_boundary(end);
+                    self.at = if self.text[end..].starts_with(c) { end + 1 } else { end };
+                    Token::Quoted(begin + 1..end)
+                }
+                '{' | '[' => Token::Open,
+                '}' | ']' => Token::Close,
+                ':' | '=' => Token::Assign,
+                ',' => Token::Comma,
+                '\n' => Token::Newline,
+                c if c.is_whitespace() => continue,
+                // The marks of comments: what is inside is read like the rest.
+                '/' | '*' => continue,
+                _ => {
+                    self.at = self.end_of_bare(begin);
+                    Token::Bare(begin..self.at)
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A configuration put back, and the one in its place kept where people look for it.
+//!
+//! ```text
+//! openclaw.json                                   the snapshot's content
+//! openclaw.json.rolled-back-20261121T030512Z      what was there
+//! openclaw.json.rolled-back-20261121T030512Z.why  when, why, and how to get it back
+//! ```
+//!
+//! The order is: keep what is there as a snapshot, lay it beside, replace it. A crash in between leaves a copy
+//! more and the old configuration, and the next attempt does all of it again.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use supervisor_core::ids::ConfigId;
+
+use super::{PRIVATE, SnapshotError, Snapshots, Why, place::Place};
+use crate::openclaw::{
+    config::MAX_BYTES,
+    file::Durability,
+    incident::{MAX_TEXT, shortened},
+    layout::{Directories, Layout},
+};
+
+/// What was rolled back, after the configuration's name; the time follows.
+const ASIDE: &str = ".rolled-back-";
+
+/// The explanation, after that.
+const WHY: &str = ".why";
+
+/// Rolled-back configurations that lie beside the present one. All of them are snapshots, too.
+const MAX_ASIDE: usize = 5;
+
+/// Rollbacks of one second that get names of their own.
+const MAX_A_SECOND: usize = 9;
+
+/// What became of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restored {
+    /// It was that already. Nothing was written.
+    Already,
+    /// There was none, and now there is.
+    Made,
+    /// It was another.
+    Replaced {
+        /// What it was; `None` if it was too large for a snapshot.
+        rejected: Option<ConfigId>,
+        /// Where that is now.
+        aside: PathBuf,
+    },
+}
+
+/// The configuration could not be put back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The snapshot, or one of what is there.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Somebody made it a link, and it is not a profile's.
+    #[error("`{}` is a link; nothing is written through it", path.display())]
+    Linked {
+        /// The configuration.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("failed to put the configuration `{}` back", path.display())]
+    Write {
+        /// The configuration.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Puts the snapshot `to` in place of the instance's configuration.
+pub fn restore(
+    directories: &Directories,
+    snapshots: &Snapshots,
+    to: ConfigId,
+    why: &str,
+    at: SystemTime,
+) -> Result<Restored, RestoreError> {
+    let content = snapshots.read(to)?;
+    let path = &directories.config;
+    if directories.layout == Layout::Managed && path.is_symlink() {
+        return Err(RestoreError::Linked { path: path.clone() });
+    }
+    let failed = |source| RestoreError::Write { path: path.clone(), source };
+    let (place, file) = open(directories).map_err(failed)?;
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let mode = |found: u32| if directories.layout == Layout::Managed { PRIVATE } else { found };
+    let put = |mode| place.put(name, &content, mode, Durability::Durable).map_err(failed);
+    let found = match place.read(name, MAX_BYTES) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            put(PRIVATE)?;
+            return Ok(Restored::Made);
+        }
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            let aside = free_name(&place, name, at).map_err(failed)?;
+            let text = explanation(snapshots.root(), None, to, why, at);
+            place.rename(name, &aside).map_err(failed)?;
+            put(PRIVATE)?;
+            place
+                .put(&format!("{aside}{WHY}"), text.as_bytes(), PRIVATE, Durability::Quick)
+                .map_err(failed)?;
+            forget_old(&place, name).map_err(failed)?;
+            return Ok(Restored::Replaced { rejected: None, aside: file.with_file_name(aside) });
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if found.content == content {
+        return Ok(Restored::Already);
+    }
+    let rejected = snapshots.keep(&found.content, &Why::Rejected(why.to_owned()), at)?;
+    let beside = || -> io::Result<String> {
+        let aside = free_name(&place, name, at)?;
+        let text = explanation(snapshots.root(), Some(rejected), to, why, at);
+        place.put(&aside, &found.content, mode(found.mode), Durability::Durable)?;
+        place.put(&format!("{aside}{WHY}"), text.as_bytes(), PRIVATE, Durability::Quick)?;
+        forget_old(&place, name)?;
+        Ok(aside)
+    };
+    let aside = beside().map_err(failed)?;
+    put(mode(found.mode))?;
+    Ok(Restored::Replaced { rejected: Some(rejected), aside: file.with_file_name(aside) })
+}
+
+/// The configuration's directory and file. In an instance's own directories no link is followed; those of a
+/// profile are its owner's, who may have put the file elsewhere.
+fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
+    match directories.layout {
+        Layout::Managed => {
+            let state = directories.state.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            Ok((Place::open(&directories.root)?.below(state)?, directories.config.clone()))
+        }
+        Layout::Profile => {
+            let file = fs::canonicalize(&directories.config).unwrap_or_else(|_| directories.config.clone());
+            let parent = fs::canonicalize(file.parent().unwrap_or(Path::new("/")))?;
+            Ok((Place::open(&parent)?, file))
+        }
+    }
+}
+
+/// A name for what is rolled back at this time.
+fn free_name(place: &Place, name: &str, at: SystemTime) -> io::Result<String> {
+    let time = humantime::format_rfc3339_seconds(at).to_string().replace(['-', ':'], "");
+    let first = format!("{name}{ASIDE}{time}");
+    let others = (2..=MAX_A_SECOND).map(|number| format!("{first}-{number}"));
+    let taken = place.names()?;
+    std::iter::once(first.clone())
+        .chain(others)
+        .find(|free| !taken.contains(free))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::AlreadyExists, "rolled back too often within a second"))
+}
+
+/// Removes the oldest of what was rolled back. The times sort as they are written.
+fn forget_old(place: &Place, name: &str) -> io::Result<()> {
+    let prefix = format!("{name}{ASIDE}");
+    let mut all = place.names()?;
+    all.retain(|found| found.starts_with(&prefix) && !found.ends_with(WHY));
+    all.sort();
+    let old = all.len().saturating_sub(MAX_ASIDE);
+    all[..old].iter().try_for_each(|old| {
+        place.remove(&format!("{old}{WHY}"))?;
+        place.remove(old)
+    })
+}
+
+/// What is laid beside a rolled-back configuration. `root` is the instance's directory, which has its name.
+fn explanation(root: &Path, rejected: Option<ConfigId>, to: ConfigId, why: &str, at: SystemTime) -> String {
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    let when = humantime::format_rfc3339_seconds(at);
+    let why = shortened(why, MAX_TEXT);
+    let to = to.short();
+    let kept = match rejected.map(ConfigId::short) {
+        Some(rejected) => format!(
+            "It is kept as snapshot {rejected}; snapshot {to} is in its place.\n\n\
+             What differs:  openclawctl config diff {name} {to} {rejected}\n\
+             Put it back:   openclawctl config rollback {name} {rejected}\n"
+        ),
+        None => format!("It is too large for a snapshot; snapshot {to} is in its place.\n"),
+    };
+    format!(
+        "This configuration was taken out of use by openclaw-supervisor at {when}.\n\nWhy: {why}\n\n{kept}"
+    )
+}
