@@ -14,6 +14,8 @@ mod spawn;
 pub(crate) mod store;
 mod surroundings;
 pub(crate) mod sweep;
+#[cfg_attr(not(test), expect(dead_code, reason = "the daemon takes it up with the trial of configurations"))]
+pub(crate) mod watch;
 mod worker;
 
 pub(crate) use performer::Performer;
