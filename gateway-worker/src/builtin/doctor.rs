@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::args::Treatment;
 use crate::config::{Config, Environment, Location};
@@ -119,27 +119,51 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Whether the gateway could start with the configuration, and the answer of `config validate --json`.
-pub(crate) fn validate(environment: &Environment) -> Result<(bool, Value), ConfigError> {
+/// The answer of `config validate --json`, field by field as OpenClaw prints it.
+#[derive(Serialize)]
+pub(crate) struct Verdict {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<CliError>,
+    /// Whether the gateway could start with the configuration.
+    pub(crate) valid: bool,
+    path: PathBuf,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    issues: Vec<Issue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<[String; 0]>,
+}
+
+#[derive(Serialize)]
+struct CliError {
+    r#type: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Issue {
+    path: String,
+    message: String,
+}
+
+/// Judges the configuration.
+pub(crate) fn validate(environment: &Environment) -> Result<Verdict, ConfigError> {
     let location = Location::find(environment)?;
     let path = location.path.clone();
-    let error = match Config::load_from(location, environment, None) {
-        Ok(_) => return Ok((true, json!({ "valid": true, "path": path, "warnings": [] }))),
-        Err(error) => error,
+    let fault = match Config::load_from(location, environment, None) {
+        Ok(_) => {
+            let (ok, error, issues) = (None, None, vec![]);
+            return Ok(Verdict { ok, error, valid: true, path, issues, warnings: Some([]) });
+        }
+        Err(fault) => fault,
     };
-    let refusal = |message: String| {
-        json!({
-            "ok": false,
-            "error": { "type": "cli_error", "message": message },
-            "valid": false,
-            "path": path,
-        })
-    };
-    if path.exists() {
-        let mut answer = refusal(format!("OpenClaw config is invalid: {}", path.display()));
-        answer["issues"] = json!([{ "path": error.key().unwrap_or("<root>"), "message": chain(&error) }]);
-        Ok((false, answer))
+    let (message, issues) = if path.exists() {
+        let issue = Issue { path: fault.key().unwrap_or("<root>").to_owned(), message: chain(&fault) };
+        (format!("OpenClaw config is invalid: {}", path.display()), vec![issue])
     } else {
-        Ok((false, refusal("file not found".to_owned())))
-    }
+        ("file not found".to_owned(), vec![])
+    };
+    let error = Some(CliError { r#type: "cli_error", message });
+    Ok(Verdict { ok: Some(false), error, valid: false, path, issues, warnings: None })
 }

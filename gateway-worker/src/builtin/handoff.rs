@@ -11,7 +11,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::gateway::now_ms;
@@ -143,29 +142,44 @@ fn lock(state_dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The answer to "what can you do?".
-pub(crate) fn capabilities() -> Value {
-    json!({ "ok": true, "protocol": PROTOCOL, "protocolVersion": PROTOCOL_VERSION, "operations": ["consume"] })
+/// What a supervisor reads, field by field as OpenClaw prints it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Answer {
+    ok: bool,
+    protocol: &'static str,
+    protocol_version: u64,
+    #[serde(flatten)]
+    said: Said,
 }
 
-/// What came of taking the note, as the supervisor reads it.
-pub(crate) fn answer(taken: &Taken) -> serde_json::Result<Value> {
-    let mut answer = json!({ "ok": true, "protocol": PROTOCOL, "protocolVersion": PROTOCOL_VERSION });
-    if let (Value::Object(answer), Value::Object(taken)) = (&mut answer, serde_json::to_value(taken)?) {
-        answer.extend(taken);
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Said {
+    Capabilities { operations: [&'static str; 1] },
+    Taken(Taken),
+    Refused { status: &'static str, reason: &'static str },
+}
+
+impl Answer {
+    /// The answer to "what can you do?".
+    pub(crate) fn capabilities() -> Self {
+        Self::new(true, Said::Capabilities { operations: ["consume"] })
     }
-    Ok(answer)
-}
 
-/// The answer where nothing could be taken, for this reason.
-pub(crate) fn refusal(reason: &str) -> Value {
-    json!({
-        "ok": false,
-        "protocol": PROTOCOL,
-        "protocolVersion": PROTOCOL_VERSION,
-        "status": "error",
-        "reason": reason,
-    })
+    /// What came of taking the note.
+    pub(crate) fn taken(taken: Taken) -> Self {
+        Self::new(true, Said::Taken(taken))
+    }
+
+    /// The answer where nothing could be taken, for this reason.
+    pub(crate) fn refused(reason: &'static str) -> Self {
+        Self::new(false, Said::Refused { status: "error", reason })
+    }
+
+    fn new(ok: bool, said: Said) -> Self {
+        Self { ok, protocol: PROTOCOL, protocol_version: PROTOCOL_VERSION, said }
+    }
 }
 
 #[cfg(test)]

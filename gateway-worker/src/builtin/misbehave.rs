@@ -40,7 +40,7 @@
 //! | `while-config-has=TEXT` | if the configuration that the gateway started with contains this text |
 //! | `times=N` | N times, counted in the state directory across restarts (not for `not-ready`) |
 //!
-//! Times are written `250ms`, `5s`, `1m 30s`. An `exit` or `die` that holds at once comes before any port is
+//! No value holds a `,` or a `;`. Times are written `250ms`, `5s`, `1m 30s`. An `exit` or `die` that holds at once comes before any port is
 //! bound.
 
 use std::path::PathBuf;

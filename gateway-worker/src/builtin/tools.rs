@@ -3,13 +3,13 @@
 
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::args::{Tool, UsageError};
 use crate::config::{Config, Environment, Location};
 use crate::failure::{Failure, chain};
 use crate::gateway::now_ms;
-use crate::handoff;
+use crate::handoff::{self, Answer};
 use crate::misbehave::Misbehaviour;
 use crate::{doctor, log, mischief, restart};
 
@@ -28,7 +28,7 @@ pub(crate) fn run(
             Err(UsageError::Unknown("restart-handoff".to_owned()).into())
         }
         Tool::HandoffCapabilities => {
-            print(&handoff::capabilities());
+            print(&Answer::capabilities());
             Ok(ExitCode::SUCCESS)
         }
         Tool::HandoffConsume(expected_pid) => Ok(consume(environment, expected_pid)),
@@ -44,9 +44,9 @@ pub(crate) fn run(
             Ok(ExitCode::SUCCESS)
         }
         Tool::ValidateConfig => {
-            let (valid, answer) = doctor::validate(environment)?;
-            print(&answer);
-            Ok(if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let verdict = doctor::validate(environment)?;
+            print(&verdict);
+            Ok(if verdict.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }
@@ -54,26 +54,28 @@ pub(crate) fn run(
 /// Takes the restart handoff. A machine reads the answer, so each outcome is JSON.
 fn consume(environment: &Environment, expected_pid: Option<u64>) -> ExitCode {
     let Some(pid) = expected_pid else {
-        print(&handoff::refusal("invalid-expected-pid"));
+        print(&Answer::refused("invalid-expected-pid"));
         return EXIT_INVALID.into();
     };
     let location = Location::find(environment).map_err(std::io::Error::other);
-    let taken = location
-        .and_then(|location| handoff::take(&location.state_dir, pid, now_ms()))
-        .and_then(|taken| Ok(handoff::answer(&taken)?));
+    let taken = location.and_then(|location| handoff::take(&location.state_dir, pid, now_ms()));
     match taken {
-        Ok(answer) => {
-            print(&answer);
+        Ok(taken) => {
+            print(&Answer::taken(taken));
             ExitCode::SUCCESS
         }
         Err(error) => {
             log::error(format_args!("failed to take the restart handoff: {}", chain(&error)));
-            print(&handoff::refusal("store-unavailable"));
+            print(&Answer::refused("store-unavailable"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn print(answer: &Value) {
-    println!("{answer:#}");
+fn print(answer: &impl Serialize) {
+    match serde_json::to_string_pretty(answer) {
+        Ok(text) => println!("{text}"),
+        // Nothing that is printed here holds what JSON cannot say.
+        Err(error) => log::error(format_args!("failed to print the answer: {error}")),
+    }
 }
