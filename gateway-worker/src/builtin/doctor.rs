@@ -102,12 +102,12 @@ fn restore(
         let path = path.to_owned();
         move |source| DoctorError::Write { path, source }
     };
-    let (draft, rejected) = (beside(&path, ".restoring"), beside(&path, &format!(".rejected.{}", now_ms())));
+    let (draft, kept) = (beside(&path, ".restoring"), beside(&path, &format!(".clobbered.{}", now_ms())));
     fs::copy(&good, &draft).map_err(failed(&draft))?;
     // Beside, not instead: between the two calls the configuration is there.
-    match fs::copy(&path, &rejected) {
+    match fs::copy(&path, &kept) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        kept => kept.map(drop).map_err(failed(&rejected))?,
+        copied => copied.map(drop).map_err(failed(&kept))?,
     }
     fs::rename(&draft, &path).map_err(failed(&path))?;
     Ok(format!("restored `{}` from its last good copy: {fault}", path.display()))

@@ -22,9 +22,9 @@ fn a_broken_configuration_is_replaced_by_the_last_good_one_and_kept() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert_eq!(fs::read_to_string(home.config()).unwrap(), good());
     assert_eq!(fs::read_to_string(home.path("openclaw.json.last-good")).unwrap(), good());
-    let rejected = home.files("openclaw.json.rejected.");
-    assert_eq!(rejected.len(), 1, "{rejected:?}");
-    assert_eq!(fs::read_to_string(home.path(&rejected[0])).unwrap(), BROKEN);
+    let kept = home.files("openclaw.json.clobbered.");
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(fs::read_to_string(home.path(&kept[0])).unwrap(), BROKEN);
     assert_eq!(home.files("openclaw.json").len(), 3);
     assert!(!outcome.out.contains(TOKEN));
 }
