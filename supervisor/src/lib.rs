@@ -14,6 +14,7 @@
 //! * [`perform`]: the hands. They begin what they are told and report what became of it; they never decide.
 //! * [`openclaw`]: what is particular to OpenClaw: environment, configuration, directories.
 //! * [`spec`], [`fleet`], [`settings`]: what people write, with line and column for every mistake.
+//! * [`doctor`]: examines fleet and host, when somebody asks.
 //! * [`api`]: what callers see; [`events`] and [`logs`]: what they read.
 //! * [`daemon`]: puts the rooms together.
 //!
@@ -22,6 +23,7 @@
 
 mod api;
 pub mod daemon;
+mod doctor;
 mod driver;
 pub mod events;
 mod figures;

@@ -19,9 +19,9 @@ use std::{
 
 use futures_util::{Stream, stream};
 use supervisor_proto::v1::{
-    DESCRIPTORS, event_service_server::EventServiceServer, fleet_service_server::FleetServiceServer,
-    instance_service_server::InstanceServiceServer, log_service_server::LogServiceServer,
-    system_service_server::SystemServiceServer,
+    DESCRIPTORS, doctor_service_server::DoctorServiceServer, event_service_server::EventServiceServer,
+    fleet_service_server::FleetServiceServer, instance_service_server::InstanceServiceServer,
+    log_service_server::LogServiceServer, system_service_server::SystemServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -39,6 +39,7 @@ use tracing::{info, warn};
 use super::{
     access::Gate,
     context::{Api, Context},
+    doctor::Doctors,
     event::Events,
     fleet::Fleets,
     health::Healths,
@@ -142,6 +143,9 @@ pub(super) async fn serve_through(
         .add_service(LogServiceServer::new(Logs(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
         .add_service(
             SystemServiceServer::new(Systems(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(
+            DoctorServiceServer::new(Doctors::new(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(HealthServer::new(Healths(api)).max_decoding_message_size(MAX_REQUEST))
         .add_service(descriptors().build_v1()?)

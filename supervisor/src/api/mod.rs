@@ -7,6 +7,7 @@ mod access;
 mod context;
 mod convert;
 mod convert_spec;
+mod doctor;
 mod event;
 mod facts;
 mod filter;

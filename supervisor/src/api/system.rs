@@ -29,6 +29,8 @@ use crate::{
 
 /// What this build can do, for clients that speak to several versions.
 const CAPABILITIES: &[&str] = &[
+    "doctor",
+    "doctor.fix",
     "environment",
     "events.watch",
     "failover",

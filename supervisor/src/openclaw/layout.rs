@@ -375,7 +375,8 @@ pub fn clashes<'a>(
     found
 }
 
-fn relation(mine: &Path, theirs: &Path) -> Option<Relation> {
+/// How the first path lies to the second, if they meet.
+pub(crate) fn relation(mine: &Path, theirs: &Path) -> Option<Relation> {
     match (mine == theirs, mine.starts_with(theirs), theirs.starts_with(mine)) {
         (true, ..) => Some(Relation::Same),
         (false, true, _) => Some(Relation::Inside),

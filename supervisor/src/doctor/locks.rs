@@ -1,0 +1,169 @@
+//! Locks whose owner is dead.
+//!
+//! OpenClaw writes who holds a lock into it: `{"pid": 7, "startTime": 182562, "createdAt": "…"}`, in later versions
+//! and other locks `starttime`; both are field 22 of proc_pid_stat(5). So a lock is stale if that process is not
+//! there, or one with that pid began at another time. Locks that are held through SQLite say nothing of an owner,
+//! and need none: the kernel releases them.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::Deserialize;
+
+use super::{
+    files::old,
+    finding::{Finding, Mend, Severity, count, typed, word},
+    fix::{Fix, Seen, has_worker},
+    scene::{Budget, Patient, Scene, text},
+};
+
+/// Session locks are deep: `agents/main/sessions/ID.jsonl.lock`.
+const DEEP: u32 = 5;
+
+/// A lock that was just made may be ahead of our look at its owner.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// What a lock says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Owner {
+    pid: i32,
+    #[serde(alias = "starttime")]
+    start_time: Option<u64>,
+    config_path: Option<PathBuf>,
+}
+
+impl Owner {
+    /// Whether it is sure that whoever wrote the lock is gone.
+    fn is_dead(&self) -> bool {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else {
+            return self.pid > 0 && !Path::new(&format!("/proc/{}", self.pid)).exists();
+        };
+        let began: Option<u64> =
+            stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok());
+        matches!((self.start_time, began), (Some(said), Some(began)) if said != began)
+    }
+}
+
+/// Locks of dead processes, of each instance.
+pub(super) fn stale(scene: &Scene, budget: &Budget) -> Vec<Finding> {
+    // Without /proc everybody would seem dead.
+    if !Path::new("/proc/self/stat").exists() {
+        return Vec::new();
+    }
+    scene.patients.iter().filter_map(|patient| stale_of(scene, patient, budget)).collect()
+}
+
+fn stale_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Option<Finding> {
+    let mut paths = budget.files(&patient.directories.state, DEEP);
+    let me = nix::unistd::geteuid().as_raw();
+    let shared = format!("openclaw-{me}");
+    paths.extend(budget.files(&patient.directories.tmp.join(&shared), 0));
+    let in_common = budget.files(&scene.at("/tmp").join(&shared), 0);
+    let mut stale: Vec<(PathBuf, Owner)> = Vec::new();
+    for (path, own) in
+        paths.into_iter().map(|path| (path, true)).chain(in_common.into_iter().map(|path| (path, false)))
+    {
+        if path.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        let Some(owner) = text(&path).and_then(|text| serde_json::from_str::<Owner>(&text).ok()) else {
+            continue;
+        };
+        let mine = own || owner.config_path.as_ref() == Some(&patient.directories.config);
+        if mine && is_settled(&path) && owner.is_dead() {
+            stale.push((path, owner));
+        }
+    }
+    let (first, owner) = stale.first()?;
+    let name = &patient.name;
+    let what = format!(
+        "{} of `{name}` {} by a process that is gone: `{}` (process {})",
+        count(stale.len(), "lock", "locks"),
+        if stale.len() == 1 { "is held" } else { "are held" },
+        first.display(),
+        owner.pid
+    );
+    let why = "OpenClaw sees through most of them, but a start or an agent may wait for one";
+    let mend = typed("rm", stale.iter().map(|(path, _)| path));
+    let finding = Finding::new("lock.stale", Severity::Note, what, why, mend).of(name).in_file(first, None);
+    // A running gateway may be taking one of them over right now.
+    if patient.worker_pid.is_some() {
+        let mend = format!("openclawctl down {name} && openclawctl doctor {name} --fix");
+        return Some(Finding { mend: Mend::Type(mend), ..finding });
+    }
+    let fix = |path: &PathBuf| {
+        let found = fs::symlink_metadata(path).ok().filter(|found| found.uid() == me)?;
+        Some(Fix::Remove { path: path.clone(), seen: Seen::of(&found) })
+    };
+    let fixes = stale.iter().filter_map(|(path, _)| fix(path)).collect();
+    Some(finding.fixed_by(fixes))
+}
+
+fn is_settled(path: &Path) -> bool {
+    let written = fs::symlink_metadata(path).and_then(|found| found.modified());
+    written.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > FRESH))
+}
+
+/// Run directories of instances that do not exist.
+pub(super) fn run_directories(scene: &Scene, budget: &Budget) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for path in budget.entries(&scene.data_dir().join("run")) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_known = scene.patients.iter().any(|patient| *patient.name == *name);
+        // One that has just been made may be that of an instance that is being created.
+        if is_known || old(&path, budget).is_none_or(|found| !found.is_dir()) {
+            continue;
+        }
+        let (what, why, fixes) = match has_worker(&path) {
+            Ok(false) => (
+                format!("`{}` is left over: there is no instance `{name}`", path.display()),
+                "an instance of that name would find the exits of another",
+                vec![Fix::RemoveRunDirectory { path: path.clone() }],
+            ),
+            Ok(true) | Err(_) => (
+                format!("a worker runs in `{}`, but there is no instance `{name}`", path.display()),
+                "nobody watches what it runs",
+                Vec::new(),
+            ),
+        };
+        let (severity, mend) = match fixes.is_empty() {
+            false => (Severity::Note, format!("rm -r {}", word(&path))),
+            true => (Severity::Error, format!("kill $(cat {})", word(&path.join("worker.lock")))),
+        };
+        found.push(
+            Finding::new("run.leftover", severity, what, why, Mend::Type(mend))
+                .in_file(&path, None)
+                .fixed_by(fixes),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(text: &str) -> Owner {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn an_owner_is_dead_only_if_that_is_sure() {
+        let pid = std::process::id();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let began = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap();
+        assert!(
+            !owner(&format!(r#"{{"pid":{pid},"createdAt":"x"}}"#)).is_dead(),
+            "nothing says that it is another"
+        );
+        assert!(!owner(&format!(r#"{{"pid":{pid},"starttime":{began}}}"#)).is_dead());
+        assert!(owner(&format!(r#"{{"pid":{pid},"startTime":1,"configPath":"/c"}}"#)).is_dead());
+        assert!(owner(&format!(r#"{{"pid":{}}}"#, i32::MAX)).is_dead());
+        assert!(!owner(r#"{"pid":0}"#).is_dead() && !owner(r#"{"pid":-1}"#).is_dead());
+    }
+}

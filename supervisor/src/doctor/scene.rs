@@ -1,0 +1,204 @@
+//! What is examined: the instances and the host, as they are when somebody asks.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use supervisor_core::{
+    ids::Name,
+    ports::{Block, Pool},
+    time::Moment,
+};
+
+use super::declared::{self, Declared};
+use crate::{
+    openclaw::{
+        layout::{Directories, Neighbour, resolve},
+        prepare::Host,
+    },
+    spec::InstanceSpec,
+};
+
+/// No file that a check reads as a whole is larger: configurations, units, crontabs, locks.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// An instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Patient {
+    /// Its name.
+    pub(crate) name: Name,
+    /// What was asked for.
+    pub(crate) spec: Arc<InstanceSpec>,
+    /// Its ports.
+    pub(crate) block: Block,
+    /// The first port of the block it had before, which its configuration may still name.
+    pub(crate) previous_base: Option<u16>,
+    /// Its files.
+    pub(crate) directories: Directories,
+    /// Its worker, if something of it runs.
+    pub(crate) worker_pid: Option<i32>,
+    /// Since when it is in its phase.
+    pub(crate) since: Moment,
+}
+
+/// Who listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listening {
+    /// The port.
+    pub(crate) port: u16,
+    /// The process; `None` if it cannot be seen from here.
+    pub(crate) pid: Option<i32>,
+    /// Its command.
+    pub(crate) command: String,
+}
+
+/// From ports to those who listen on them.
+pub(crate) type ListenersOf = dyn Fn(&[u16]) -> Vec<Listening> + Send + Sync;
+
+/// All that is examined.
+pub(crate) struct Scene {
+    /// The instances, by name.
+    pub(crate) patients: Vec<Patient>,
+    /// Whom to tell about; `None`: everything.
+    pub(crate) wanted: Option<BTreeSet<Name>>,
+    /// What the supervisor knows of itself.
+    pub(crate) host: Arc<Host>,
+    /// The port pool.
+    pub(crate) pool: Pool,
+    /// Finds out who listens.
+    pub(crate) listeners: Box<ListenersOf>,
+    /// Where the host's files are: `/`.
+    pub(crate) root: PathBuf,
+    /// Each instance's configuration, read once.
+    pub(crate) configs: OnceLock<BTreeMap<Name, Vec<Declared>>>,
+}
+
+impl fmt::Debug for Scene {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scene").field("patients", &self.patients).finish_non_exhaustive()
+    }
+}
+
+impl Scene {
+    /// The supervisor's data directory.
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.host.control.data_dir
+    }
+
+    /// The home of the supervisor's user, where profiles and units are.
+    pub(super) fn home(&self) -> Option<PathBuf> {
+        self.host.environment.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from)
+    }
+
+    /// A file of the host.
+    pub(super) fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// What each configuration says. One that cannot be read says nothing: that is a finding of its own.
+    pub(super) fn configs(&self) -> &BTreeMap<Name, Vec<Declared>> {
+        self.configs.get_or_init(|| {
+            let read = |patient: &Patient| {
+                let text = text(&patient.directories.config)?;
+                Some((patient.name.clone(), declared::read(&text)))
+            };
+            self.patients.iter().filter_map(read).collect()
+        })
+    }
+
+    /// What the configuration of `patient` says.
+    pub(super) fn config(&self, patient: &Patient) -> &[Declared] {
+        self.configs().get(&patient.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The instances as they see each other.
+    pub(super) fn neighbours(&self) -> Vec<Neighbour> {
+        let neighbour = |patient: &Patient| Neighbour {
+            name: patient.name.clone(),
+            block: patient.block,
+            profile: patient.spec.profile.clone(),
+        };
+        self.patients.iter().map(neighbour).collect()
+    }
+
+    /// The instance whose state directory this is, links followed.
+    pub(super) fn owner_of(&self, state: &Path) -> Option<&Patient> {
+        let state = resolve(state);
+        self.patients.iter().find(|patient| resolve(&patient.directories.state) == state)
+    }
+
+    /// The instance whose block has this port.
+    pub(super) fn holder_of(&self, port: u16) -> Option<&Patient> {
+        self.patients.iter().find(|patient| contains(patient.block, port))
+    }
+}
+
+/// Whether the port is in the block.
+pub(super) fn contains(block: Block, port: u16) -> bool {
+    (block.base..=block.last()).contains(&port)
+}
+
+/// A small text file; `None` if it is not there, not small, or no text.
+pub(super) fn text(path: &Path) -> Option<String> {
+    // A pipe or a device would be waited for.
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let mut text = String::new();
+    let read = fs::File::open(path).ok()?.take(MOST_BYTES + 1).read_to_string(&mut text).ok()?;
+    (read as u64 <= MOST_BYTES).then_some(text)
+}
+
+/// What a check may spend.
+#[derive(Debug)]
+pub(super) struct Budget {
+    until: Instant,
+    files: Cell<u32>,
+    spent: Cell<bool>,
+}
+
+impl Budget {
+    pub(super) fn new(until: Instant, files: u32) -> Self {
+        Self { until, files: Cell::new(files), spent: Cell::new(false) }
+    }
+
+    /// Takes one more file; `false` if that would be too much.
+    pub(super) fn take(&self) -> bool {
+        match self.files.get().checked_sub(1) {
+            Some(left) if Instant::now() < self.until => self.files.set(left),
+            Some(_) | None => self.spent.set(true),
+        }
+        !self.spent.get()
+    }
+
+    /// Whether something was left out.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.get()
+    }
+
+    /// The entries of a directory, in the order of their names, as far as they can be looked at.
+    pub(super) fn entries(&self, directory: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+        let mut paths: Vec<PathBuf> =
+            entries.flatten().take_while(|_| self.take()).map(|entry| entry.path()).collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    /// The files in a directory and below it, links not followed, `depth` directories deep.
+    pub(super) fn files(&self, directory: &Path, depth: u32) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for path in self.entries(directory) {
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() && depth > 0 => files.extend(self.files(&path, depth - 1)),
+                Ok(found) if found.is_file() => files.push(path),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        files
+    }
+}
