@@ -64,7 +64,7 @@ impl Watch {
     /// Begins to watch; `changed` is told whose configuration is another. To be called on the driver's runtime.
     pub(crate) fn start(changed: mpsc::Sender<Name>) -> Self {
         let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; BUFFER]));
-        let stream = stream.inspect_err(|error| only_looks(error)).ok();
+        let stream = stream.inspect_err(only_looks).ok();
         Self::begin(changed, stream)
     }
 
@@ -168,7 +168,7 @@ impl Task {
                 }
                 _ = look.tick() => {
                     looks = looks.wrapping_add(1);
-                    self.look(looks % FULL_LOOK == 0).await;
+                    self.look(looks.is_multiple_of(FULL_LOOK)).await;
                 }
             }
         }

@@ -286,7 +286,8 @@ impl<'a> Tokens<'a> {
         let end = rest.find(ends).unwrap_or(rest.len());
         // A colon is inside only of a token or an address that lost its quotes.
         let is_number = rest[..end].bytes().all(|byte| byte.is_ascii_digit());
-        if !rest[end..].starts_with("://") && !(is_number && rest[end..].starts_with(':')) {
+        let goes_on = rest[end..].starts_with("://") || is_number && rest[end..].starts_with(':');
+        if !goes_on {
             return begin + end;
         }
         let near = &rest[..rest.floor_char_boundary(LOOKED_AHEAD)];
