@@ -12,6 +12,7 @@ use std::{
     process::{Command, Output},
 };
 
+use supervisor_proto::v1::{ExamineRequest, doctor_service_client::DoctorServiceClient};
 use support::{Host, builtin, program, until};
 
 /// A supervisor whose user's home is its own.
@@ -114,6 +115,27 @@ async fn what_is_safe_to_mend_is_mended_and_said_line_by_line() {
     assert!(lines[2].starts_with("all well: "), "{text}");
     assert!(!lock.exists());
     assert_eq!(fs::metadata(&env).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_fix_that_is_asked_for_again_gets_the_first_answer() {
+    let (host, _) = host().await;
+    host.create("main", builtin()).await;
+    host.up("main").await;
+    let env = host.data_dir().join("instances/main/state/.env");
+    fs::write(&env, "KEY=1\n").unwrap();
+    fs::set_permissions(&env, Permissions::from_mode(0o640)).unwrap();
+    let mut client = DoctorServiceClient::new(host.channel().await.unwrap());
+    let request = |request_id: &str| ExamineRequest {
+        names: vec!["main".into()],
+        fix: true,
+        request_id: request_id.into(),
+    };
+    let first = client.examine(request("a")).await.unwrap().into_inner();
+    assert_eq!((first.mended.len(), first.findings.len()), (1, 0), "{first:?}");
+    assert_eq!(client.examine(request("a")).await.unwrap().into_inner(), first);
+    let other = client.examine(request("b")).await.unwrap().into_inner();
+    assert_eq!((other.mended.len(), other.checks_done), (0, first.checks_done));
 }
 
 #[tokio::test]

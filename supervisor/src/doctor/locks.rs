@@ -28,7 +28,7 @@ const DEEP: u32 = 5;
 const FRESH: Duration = Duration::from_secs(10);
 
 /// What a lock says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Owner {
     pid: i32,
@@ -55,30 +55,33 @@ pub(super) fn stale(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     if !Path::new("/proc/self/stat").exists() {
         return Vec::new();
     }
-    scene.patients.iter().filter_map(|patient| stale_of(scene, patient, budget)).collect()
+    // Before September's versions all instances had theirs in one place.
+    let in_common = dead(budget.files(&scene.at("/tmp").join(shared_directory()), 0));
+    scene.patients.iter().filter_map(|patient| stale_of(patient, &in_common, budget)).collect()
 }
 
-fn stale_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Option<Finding> {
-    let mut paths = budget.files(&patient.directories.state, DEEP);
+/// Where OpenClaw keeps the locks of one user below a directory for temporary files.
+fn shared_directory() -> String {
+    format!("openclaw-{}", nix::unistd::geteuid())
+}
+
+/// The locks among these files whose owners are dead.
+fn dead(files: Vec<PathBuf>) -> Vec<(PathBuf, Owner)> {
+    let lock = |path: PathBuf| {
+        path.extension().filter(|extension| *extension == "lock")?;
+        let owner: Owner = serde_json::from_str(&text(&path)?).ok()?;
+        (is_settled(&path) && owner.is_dead()).then_some((path, owner))
+    };
+    files.into_iter().filter_map(lock).collect()
+}
+
+fn stale_of(patient: &Patient, in_common: &[(PathBuf, Owner)], budget: &Budget) -> Option<Finding> {
     let me = nix::unistd::geteuid().as_raw();
-    let shared = format!("openclaw-{me}");
-    paths.extend(budget.files(&patient.directories.tmp.join(&shared), 0));
-    let in_common = budget.files(&scene.at("/tmp").join(&shared), 0);
-    let mut stale: Vec<(PathBuf, Owner)> = Vec::new();
-    for (path, own) in
-        paths.into_iter().map(|path| (path, true)).chain(in_common.into_iter().map(|path| (path, false)))
-    {
-        if path.extension().is_none_or(|extension| extension != "lock") {
-            continue;
-        }
-        let Some(owner) = text(&path).and_then(|text| serde_json::from_str::<Owner>(&text).ok()) else {
-            continue;
-        };
-        let mine = own || owner.config_path.as_ref() == Some(&patient.directories.config);
-        if mine && is_settled(&path) && owner.is_dead() {
-            stale.push((path, owner));
-        }
-    }
+    let mut paths = budget.files(&patient.directories.state, DEEP);
+    paths.extend(budget.files(&patient.directories.tmp.join(shared_directory()), 0));
+    let mut stale = dead(paths);
+    let of_this = |owner: &Owner| owner.config_path.as_ref() == Some(&patient.directories.config);
+    stale.extend(in_common.iter().filter(|(_, owner)| of_this(owner)).cloned());
     let (first, owner) = stale.first()?;
     let name = &patient.name;
     let what = format!(

@@ -322,7 +322,7 @@ fn locks_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     let mine = format!(r#"{{"pid":{},"createdAt":"x"}}"#, std::process::id());
     let living = world.write(&format!("{state}/x.lock"), &mine);
     let unknown = world.write(&format!("{state}/y.lock"), "whatever");
-    [&dead, &living, &unknown].map(|path| age(path));
+    [&dead, &living, &unknown].into_iter().for_each(|path| age(path));
     let user = nix::unistd::geteuid();
     let config = world.patients[0].directories.config.display().to_string();
     let common = format!("root/tmp/openclaw-{user}");
@@ -332,7 +332,7 @@ fn locks_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     );
     let of_others =
         world.write(&format!("{common}/gateway.2.lock"), r#"{"pid":2147483647,"configPath":"/elsewhere"}"#);
-    [&of_main, &of_others].map(|path| age(path));
+    [&of_main, &of_others].into_iter().for_each(|path| age(path));
     world.patients[0].worker_pid = Some(1);
     let running = world.fix(locks::stale);
     assert_eq!(
@@ -360,7 +360,7 @@ fn run_directories_and_halves_of_writes_are_removed_once_they_are_old() {
         (vec![], vec![]),
         "too young"
     );
-    [&world.at("data/run/main"), &world.at("data/run/gone"), &half].map(|path| age(path));
+    [&world.at("data/run/main"), &world.at("data/run/gone"), &half].into_iter().for_each(|path| age(path));
     let outcome = world.fix(locks::run_directories);
     assert_eq!((outcome.findings.len(), outcome.mended.len()), (0, 1), "{outcome:?}");
     assert!(world.at("data/run/main").exists() && !world.at("data/run/gone").exists());
