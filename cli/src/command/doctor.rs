@@ -34,7 +34,7 @@ Examples:
   openclawctl doctor rescue     only what concerns rescue
   openclawctl doctor --fix      mend what is safe to mend";
 
-/// Examine fleet and host: what is wrong, why it matters, what to type
+/// Find what is wrong with fleet and host, and what to type
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Doctor {
