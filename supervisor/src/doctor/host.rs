@@ -16,8 +16,9 @@ use nix::sys::{
 use super::{
     ask::ask,
     finding::{Finding, Mend, Severity, word},
-    scene::{Budget, Scene},
+    scene::{Budget, Patient, Scene},
 };
+use crate::{registry, spec::Kind};
 
 /// 2026-01-01: this program is younger.
 const OLDEST: u64 = 1_767_225_600;
@@ -153,6 +154,12 @@ fn short_of_room(free: u64, all: u64) -> Option<Severity> {
 /// Limits that the fleet would meet.
 pub(super) fn limits(scene: &Scene, _: &Budget) -> Vec<Finding> {
     let instances = scene.patients.len() as u64;
+    let host = &scene.host;
+    let is_openclaw = |patient: &&Patient| {
+        registry::kind(&patient.spec, &host.environment, &host.beside_daemon) == Kind::Openclaw
+    };
+    // Others watch nothing and have few threads.
+    let openclaws = scene.patients.iter().filter(is_openclaw).count() as u64;
     let number = |path: &str| fs::read_to_string(scene.at(path)).ok()?.trim().parse::<u64>().ok();
     let files = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, most)| most);
     let processes = getrlimit(Resource::RLIMIT_NPROC).ok().map(|(soft, _)| soft);
@@ -169,28 +176,28 @@ pub(super) fn limits(scene: &Scene, _: &Budget) -> Vec<Finding> {
         (
             "inotify instances of a user",
             number(&inotify("instances")),
-            INOTIFY_EACH * instances + 16,
+            INOTIFY_EACH * openclaws + 16,
             "gateways stop to notice changes of their configuration",
-            sysctl("fs.inotify.max_user_instances", INOTIFY_EACH * instances + 128),
+            sysctl("fs.inotify.max_user_instances", INOTIFY_EACH * openclaws + 128),
         ),
         (
             "inotify watches of a user",
             number(&inotify("watches")),
-            WATCHES_EACH * instances,
+            WATCHES_EACH * openclaws,
             "gateways stop to notice changes of their configuration",
-            sysctl("fs.inotify.max_user_watches", 2 * WATCHES_EACH * instances),
+            sysctl("fs.inotify.max_user_watches", 2 * WATCHES_EACH * openclaws),
         ),
         (
             "processes of the user",
             processes,
-            THREADS_EACH * instances,
+            THREADS_EACH * openclaws,
             "gateways and their tools cannot start threads",
             Mend::Do("set LimitNPROC=infinity in the supervisor's unit, or raise `ulimit -u`".to_owned()),
         ),
         (
             "tasks of the control group",
             tasks(scene),
-            THREADS_EACH * instances,
+            THREADS_EACH * openclaws,
             "gateways and their tools cannot start threads",
             Mend::Do("set TasksMax=infinity in the supervisor's unit".to_owned()),
         ),
