@@ -27,7 +27,7 @@ pub(crate) fn stand_in(primary: &Instance) -> Option<&str> {
 /// Whether an instance in this phase does not do what it should, and is not on its way there.
 pub(crate) fn is_unwell(phase: Phase) -> bool {
     match phase {
-        Phase::Unhealthy | Phase::Backoff | Phase::Failed => true,
+        Phase::Unhealthy | Phase::Backoff | Phase::Failed | Phase::Repairing => true,
         Phase::Unspecified
         | Phase::Stopped
         | Phase::Adopting

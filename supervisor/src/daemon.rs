@@ -46,7 +46,7 @@ use crate::{
     lock::{self, LockError},
     openclaw::{environment::Control, prepare::Host},
     perform::{
-        Performer, Surroundings,
+        Configs, Performer, Surroundings,
         port::{self, Hold, Holder},
         reap,
         roster::Roster,
@@ -200,6 +200,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         epoch,
         boot_began,
         roster: RefCell::new(Roster::new(restored.records.iter())),
+        configs: Configs::default(),
         sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
         deleting: Semaphore::new(1),
     };

@@ -7,6 +7,7 @@
 mod check;
 mod policy;
 mod probes;
+mod recovery;
 mod units;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
@@ -16,6 +17,7 @@ use supervisor_core::ids::Name;
 
 pub use check::{FieldPath, Step, Violation, is_supervisors};
 pub use probes::{ProbePlan, Target, Watched};
+pub use recovery::{Ladder, Trial};
 pub use units::{Bytes, Span};
 
 /// What was asked for.
@@ -58,6 +60,15 @@ pub struct InstanceSpec {
     /// Bounds of the captured output.
     #[serde(skip_serializing_if = "unset")]
     pub log: Log,
+    /// What is tried, beyond restarts, before it is given up.
+    #[serde(skip_serializing_if = "unset")]
+    pub ladder: Ladder,
+    /// Somebody works on it: it is restarted, and nothing more is done by itself.
+    #[serde(skip_serializing_if = "unset")]
+    pub maintenance: bool,
+    /// When its configuration has proven good.
+    #[serde(skip_serializing_if = "unset")]
+    pub trial: Trial,
 }
 
 /// What runs inside an instance, as asked for.
@@ -332,6 +343,9 @@ impl InstanceSpec {
                 max_file_bytes: or(&self.log.max_file_bytes, &defaults.log.max_file_bytes),
                 max_files: or(&self.log.max_files, &defaults.log.max_files),
             },
+            ladder: self.ladder.merged(&defaults.ladder),
+            maintenance: self.maintenance || defaults.maintenance,
+            trial: self.trial.merged(&defaults.trial),
         }
     }
 }

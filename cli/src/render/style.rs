@@ -145,6 +145,7 @@ pub(crate) fn phase_word(phase: Phase) -> &'static str {
         Phase::Stopping => "stopping",
         Phase::Backoff => "backoff",
         Phase::Failed => "failed",
+        Phase::Repairing => "repairing",
     }
 }
 
@@ -161,6 +162,7 @@ pub(crate) fn phase_told(phase: Phase) -> &'static str {
         Phase::Stopping => "is stopping",
         Phase::Backoff => "waits for its next start",
         Phase::Failed => "has failed",
+        Phase::Repairing => "is being repaired",
     }
 }
 
@@ -172,7 +174,7 @@ pub(crate) fn phase_look(phase: Phase) -> (char, Style) {
         Phase::Adopting | Phase::Spawning | Phase::Starting | Phase::Stopping => ('◌', WARNING),
         Phase::Ready => ('●', GOOD),
         Phase::Unhealthy => ('▲', WARNING),
-        Phase::Backoff => ('↻', WARNING),
+        Phase::Backoff | Phase::Repairing => ('↻', WARNING),
         Phase::Failed => ('✗', BAD),
     }
 }

@@ -1,15 +1,19 @@
 //! What happened, for people: a stable name, a weight and one sentence for each thing.
 
+mod recovery;
+
 use alloc::string::String;
 use core::{fmt, time::Duration};
 
 use crate::{
     event::{Exit, ExitStatus, LaunchFailure},
     failover::Cause,
-    ids::{ConfigId, Incarnation, Name, Revision},
+    ids::{Incarnation, Name, Revision},
     ports::{Block, Pool},
     time::{Humane, Moment},
 };
+
+pub use recovery::Recovery;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,15 +79,7 @@ pub enum Kind {
     RescueLost { rescue: Name },
     NoRescue { cause: Cause },
     FailedBack { rescue: Name },
-    ConfigChanged { content: ConfigId, good: bool },
-    ConfigBroken { problem: String },
-    ConfigGood { content: ConfigId },
-    ConfigTakenBack { from: ConfigId, to: ConfigId, why: String },
-    ConfigRestored { content: ConfigId },
-    RestoreFailed { message: String },
-    Repairing,
-    Repaired { outcome: String },
-    Quarantined { cause: Cause },
+    Recovery(Recovery),
     StaleReport { about: Incarnation },
 }
 
@@ -126,15 +122,7 @@ impl Kind {
             Self::RescueLost { .. } => "failover.rescue_lost",
             Self::NoRescue { .. } => "failover.no_rescue",
             Self::FailedBack { .. } => "failover.failed_back",
-            Self::ConfigChanged { .. } => "config.changed",
-            Self::ConfigBroken { .. } => "config.broken",
-            Self::ConfigGood { .. } => "config.good",
-            Self::ConfigTakenBack { .. } => "config.taken_back",
-            Self::ConfigRestored { .. } => "config.restored",
-            Self::RestoreFailed { .. } => "config.restore_failed",
-            Self::Repairing => "instance.repairing",
-            Self::Repaired { .. } => "instance.repaired",
-            Self::Quarantined { .. } => "instance.quarantined",
+            Self::Recovery(recovery) => recovery.name(),
             Self::StaleReport { .. } => "instance.stale_report",
         }
     }
@@ -144,6 +132,7 @@ impl Kind {
     pub fn severity(&self) -> Severity {
         match self {
             Self::Exited(exit) if !exit.ordered => Severity::Warning,
+            Self::Recovery(recovery) => recovery.severity(),
             Self::Restored { .. }
             | Self::Halting
             | Self::PoolChanged(_)
@@ -165,28 +154,19 @@ impl Kind {
             | Self::Adopted { .. }
             | Self::FailoverCancelled { .. }
             | Self::FailedBack { .. }
-            | Self::ConfigChanged { .. }
-            | Self::ConfigGood { .. }
-            | Self::Repaired { .. }
             | Self::StaleReport { .. } => Severity::Info,
             Self::Unhealthy { .. }
             | Self::StopOverdue
             | Self::WorkerLost
             | Self::FailoverBegan { .. }
             | Self::FailedOver { .. }
-            | Self::RescueLost { .. }
-            | Self::ConfigBroken { .. }
-            | Self::ConfigTakenBack { .. }
-            | Self::ConfigRestored { .. }
-            | Self::Repairing => Severity::Warning,
+            | Self::RescueLost { .. } => Severity::Warning,
             Self::StoreFailing(_)
             | Self::LaunchFailed(_)
             | Self::BudgetSpent { .. }
             | Self::GaveUp(_)
             | Self::StartupFailed { .. }
             | Self::Hung { .. }
-            | Self::RestoreFailed { .. }
-            | Self::Quarantined { .. }
             | Self::NoRescue { .. } => Severity::Error,
         }
     }
@@ -234,37 +214,7 @@ impl fmt::Display for Kind {
             Self::RescueLost { rescue } => write!(f, "`{rescue}` died while it stood in"),
             Self::NoRescue { cause } => write!(f, "{cause}, and no rescue is up"),
             Self::FailedBack { rescue } => write!(f, "back in its place; `{rescue}` stands by"),
-            Self::ConfigChanged { content, good: false } => {
-                write!(
-                    f,
-                    "its configuration was changed, to {}; on trial from the next start on",
-                    content.short()
-                )
-            }
-            Self::ConfigChanged { content, good: true } => {
-                write!(f, "its configuration is the last good one again, {}", content.short())
-            }
-            Self::ConfigBroken { problem } => {
-                write!(f, "its configuration would not survive the next start: {problem}")
-            }
-            Self::ConfigGood { content } => write!(f, "its configuration is good: {}", content.short()),
-            Self::ConfigTakenBack { from, to, why } => {
-                write!(
-                    f,
-                    "its configuration {} is taken back for the last good one, {}: {why}",
-                    from.short(),
-                    to.short()
-                )
-            }
-            Self::ConfigRestored { content } => {
-                write!(f, "its configuration is {} again; what was there is kept beside it", content.short())
-            }
-            Self::RestoreFailed { message } => {
-                write!(f, "its configuration could not be put back: {message}")
-            }
-            Self::Repairing => f.write_str("is repaired by its runtime's own means"),
-            Self::Repaired { outcome } => write!(f, "the repair has ended: {outcome}"),
-            Self::Quarantined { cause } => write!(f, "all has been tried, and it stays down: {cause}"),
+            Self::Recovery(recovery) => recovery.fmt(f),
             Self::StaleReport { about } => {
                 write!(f, "a report about {about} came too late and changed nothing")
             }

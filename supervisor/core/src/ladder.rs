@@ -21,7 +21,7 @@ use crate::{
     failover::Cause,
     ids::{ConfigId, Incarnation},
     instance::{Failure, Instance, Phase},
-    journal::Kind,
+    journal::{Kind, Recovery},
     restart::Next,
     turn::Turn,
 };
@@ -154,7 +154,7 @@ impl Instance {
     /// The repair is a life of its own, and known to be one before it begins: who finds it must not wait for it to
     /// become ready.
     fn begin_repair(&mut self, turn: &mut Turn<'_>) {
-        self.note(turn, Kind::Repairing);
+        self.note(turn, Kind::Recovery(Recovery::Repairing));
         self.begin_life(turn, Purpose::Repair);
         self.record.ladder.repair(self.incarnation);
         turn.store_before_launch(self.name());
@@ -173,7 +173,7 @@ impl Instance {
         self.purpose = Purpose::Serve;
         self.record.ladder.repairing = None;
         turn.store(self.name());
-        self.note(turn, Kind::Repaired { outcome: cause.to_string() });
+        self.note(turn, Kind::Recovery(Recovery::Repaired { outcome: cause.to_string() }));
         self.retry(turn);
     }
 
@@ -212,7 +212,7 @@ impl Instance {
         let cause = self.death.clone().unwrap_or(Cause::WorkerLost);
         self.record.quarantined = Some(cause.clone());
         turn.store(self.name());
-        self.note(turn, Kind::Quarantined { cause: cause.clone() });
+        self.note(turn, Kind::Recovery(Recovery::Quarantined { cause: cause.clone() }));
         self.enter(turn, Phase::Failed { failure: Failure::Quarantined(cause), retry: None });
         turn.act(Action::Release { name: self.name().clone() });
     }

@@ -24,7 +24,7 @@ use crate::{
     event::{LaunchFailure, Sighting},
     ids::{ConfigId, Incarnation},
     instance::{Failure, Instance, Launching, Phase},
-    journal::Kind,
+    journal::{Kind, Recovery},
     time::{Deadline, Moment, Why},
     turn::Turn,
 };
@@ -185,13 +185,15 @@ impl Instance {
     fn announce(&mut self, turn: &mut Turn<'_>, changed: bool, sighting: &Sighting) {
         let trial = &self.record.trial;
         let kind = match (&sighting.problem, sighting.content) {
-            (Some(problem), _) => Some(Kind::ConfigBroken { problem: problem.clone() }),
+            (Some(problem), _) => Some(Kind::Recovery(Recovery::ConfigBroken { problem: problem.clone() })),
             (None, Some(content)) if changed => Some(match trial.rejection(content) {
                 Some(rejection) => {
                     let problem = alloc::format!("it was taken back before: {}", rejection.why);
-                    Kind::ConfigBroken { problem }
+                    Kind::Recovery(Recovery::ConfigBroken { problem })
                 }
-                None => Kind::ConfigChanged { content, good: trial.good() == Some(content) },
+                None => {
+                    Kind::Recovery(Recovery::ConfigChanged { content, good: trial.good() == Some(content) })
+                }
             }),
             (None, Some(_) | None) => None,
         };
@@ -234,7 +236,7 @@ impl Instance {
     pub(crate) fn take_back(&mut self, turn: &mut Turn<'_>, failed: ConfigId, to: ConfigId, why: &str) {
         let why = shortened(why);
         self.record.trial.reject(failed, turn.now, why.clone());
-        self.note(turn, Kind::ConfigTakenBack { from: failed, to, why: why.clone() });
+        self.note(turn, Kind::Recovery(Recovery::ConfigTakenBack { from: failed, to, why: why.clone() }));
         self.restore(turn, Restoring { to, why, unasked: true });
     }
 
@@ -258,13 +260,13 @@ impl Instance {
         };
         self.record.trial.degraded |= restoring.unasked;
         self.seen = Some(Sighting { content: Some(content), ..Sighting::default() });
-        self.note(turn, Kind::ConfigRestored { content });
+        self.note(turn, Kind::Recovery(Recovery::ConfigRestored { content }));
         turn.store(self.name());
     }
 
     pub(crate) fn on_restore_failed(&mut self, turn: &mut Turn<'_>, message: String) {
         if self.record.trial.restoring.take().is_some() {
-            self.note(turn, Kind::RestoreFailed { message });
+            self.note(turn, Kind::Recovery(Recovery::RestoreFailed { message }));
             turn.store(self.name());
         }
     }
@@ -273,7 +275,7 @@ impl Instance {
     pub(crate) fn mark_good(&mut self, turn: &mut Turn<'_>, content: ConfigId) {
         let degraded = core::mem::take(&mut self.record.trial.degraded);
         if self.record.trial.prove(content) || degraded {
-            self.note(turn, Kind::ConfigGood { content });
+            self.note(turn, Kind::Recovery(Recovery::ConfigGood { content }));
         }
         turn.store(self.name());
     }
@@ -293,7 +295,7 @@ impl Instance {
             && let Some(content) = self.record.trial.running(self.incarnation)
             && self.record.trial.prove(content)
         {
-            self.note(turn, Kind::ConfigGood { content });
+            self.note(turn, Kind::Recovery(Recovery::ConfigGood { content }));
             turn.store(self.name());
         }
     }

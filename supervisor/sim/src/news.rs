@@ -54,15 +54,7 @@ impl<'a> News<'a> {
             | Kind::Adopted { .. }
             | Kind::WorkerLost
             | Kind::NoRescue { .. }
-            | Kind::ConfigChanged { .. }
-            | Kind::ConfigBroken { .. }
-            | Kind::ConfigGood { .. }
-            | Kind::ConfigTakenBack { .. }
-            | Kind::ConfigRestored { .. }
-            | Kind::RestoreFailed { .. }
-            | Kind::Repairing
-            | Kind::Repaired { .. }
-            | Kind::Quarantined { .. }
+            | Kind::Recovery(_)
             | Kind::StaleReport { .. } => Self::Other,
         }
     }

@@ -10,8 +10,9 @@ use prost_types::Timestamp;
 use supervisor_core::{
     event::{self, ExitStatus},
     failover::Standing,
-    ids::Name,
+    ids::{ConfigId, Name},
     instance::{Instance, Phase},
+    ladder::{Purpose, Rung},
     ports::Block,
     record::{Record, Wish},
     time::Moment,
@@ -94,7 +95,7 @@ impl<'a> Scene<'a> {
         let process = instance.process();
         let figure = process.and_then(|_| self.figures.known(instance.name(), instance.incarnation()));
         v1::InstanceStatus {
-            phase: phase(instance.phase()).into(),
+            phase: phase(instance).into(),
             wish: wish(record.wish).into(),
             reason: telling.reason(),
             hint: telling.hint(),
@@ -119,6 +120,8 @@ impl<'a> Scene<'a> {
             revision: instance.changed().0,
             settled: instance.settled(),
             create_time: Some(timestamp(record.created)),
+            config: Some(self::config(instance)),
+            ladder: Some(ladder(instance)),
             ..v1::InstanceStatus::default()
         }
     }
@@ -174,8 +177,9 @@ fn timestamp_ns(unix_ns: u64) -> Timestamp {
     Timestamp { seconds: i64::try_from(unix_ns / SECOND).unwrap_or(i64::MAX), nanos }
 }
 
-fn phase(phase: &Phase) -> v1::Phase {
-    match phase {
+fn phase(instance: &Instance) -> v1::Phase {
+    match instance.phase() {
+        Phase::Spawning | Phase::Starting if instance.purpose() == Purpose::Repair => v1::Phase::Repairing,
         Phase::Stopped => v1::Phase::Stopped,
         Phase::Adopting => v1::Phase::Adopting,
         Phase::Spawning => v1::Phase::Spawning,
@@ -252,6 +256,38 @@ fn health(instance: &Instance) -> v1::Health {
         message: health.message().into(),
         consecutive_failures: live_failures.max(ready_failures),
     }
+}
+
+fn config(instance: &Instance) -> v1::ConfigStatus {
+    let trial = &instance.record().trial;
+    let named = |content: Option<ConfigId>| content.map(String::from).unwrap_or_default();
+    let seen = instance.seen();
+    v1::ConfigStatus {
+        content: named(seen.and_then(|seen| seen.content)),
+        running: named(instance.process().and_then(|_| trial.running(instance.incarnation()))),
+        good: named(trial.good()),
+        problem: seen.and_then(|seen| seen.problem.clone()).unwrap_or_default(),
+        degraded: trial.degraded(),
+        rejected: trial.rejected().last().map(|rejection| v1::ConfigRejection {
+            content: rejection.content.into(),
+            time: Some(timestamp(rejection.at)),
+            reason: rejection.why.clone(),
+        }),
+    }
+}
+
+fn ladder(instance: &Instance) -> v1::LadderStatus {
+    use v1::ladder_status::Rung as R;
+    let ladder = &instance.record().ladder;
+    let rung = match ladder.rung() {
+        Rung::Restart | Rung::Repair | Rung::RollBack if instance.record().quarantined.is_some() => {
+            R::Quarantine
+        }
+        Rung::Restart => R::Restart,
+        Rung::Repair => R::Repair,
+        Rung::RollBack => R::RollBack,
+    };
+    v1::LadderStatus { rung: rung.into(), deaths: ladder.deaths(), held: instance.policy().ladder.held }
 }
 
 fn directories(directories: Directories) -> v1::Directories {

@@ -3,6 +3,8 @@
 //! The names are the same on both sides; what differs is how "not set" is said: proto3 says it with 0, an
 //! empty string or an absent message, the registry with an absent field.
 
+mod recovery;
+
 use std::{path::PathBuf, time::Duration};
 
 use prost_types::FieldMask;
@@ -218,6 +220,9 @@ fn read(spec: &v1::InstanceSpec) -> Result<InstanceSpec, Vec<Violation>> {
             max_file_bytes: (log.max_file_bytes != 0).then_some(Bytes(log.max_file_bytes)),
             max_files: number(log.max_files),
         }),
+        ladder: spec.ladder.as_ref().map(|ladder| reader.ladder(ladder)).unwrap_or_default(),
+        maintenance: spec.maintenance,
+        trial: spec.trial.as_ref().map(|trial| reader.trial(trial)).unwrap_or_default(),
     };
     if reader.0.is_empty() { Ok(found) } else { Err(reader.0) }
 }
@@ -325,6 +330,9 @@ pub(crate) fn to_proto(spec: &InstanceSpec) -> v1::InstanceSpec {
             max_file_bytes: spec.log.max_file_bytes.map_or(0, |bytes| bytes.0),
             max_files: spec.log.max_files.unwrap_or_default(),
         }),
+        ladder: recovery::ladder(spec),
+        maintenance: spec.maintenance,
+        trial: recovery::trial(spec),
     }
 }
 
@@ -338,7 +346,7 @@ pub(crate) fn kind_to_proto(kind: Kind) -> v1::Runtime {
 }
 
 /// Fields with fields of their own.
-const GROUPS: [(&str, &[&str]); 8] = [
+const GROUPS: [(&str, &[&str]); 10] = [
     ("profile", &["state_dir", "config", "workspace"]),
     ("rescue", &["standby", "on_primary_death", "failback", "failback_after"]),
     (
@@ -359,12 +367,14 @@ const GROUPS: [(&str, &[&str]); 8] = [
     ("probes.liveness", &PROBE),
     ("probes.readiness", &PROBE),
     ("log", &["max_file_bytes", "max_files"]),
+    ("ladder", &recovery::LADDER),
+    ("trial", &recovery::TRIAL),
 ];
 
 const PROBE: [&str; 8] =
     ["check", "path", "port_offset", "interval", "timeout", "failures", "deadline", "cap"];
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 15] = [
     "runtime",
     "program",
     "args",
@@ -377,6 +387,9 @@ const FIELDS: [&str; 12] = [
     "probes",
     "stop_grace",
     "log",
+    "ladder",
+    "maintenance",
+    "trial",
 ];
 
 fn is_field(path: &str) -> bool {

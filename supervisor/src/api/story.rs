@@ -9,6 +9,7 @@ use supervisor_core::{
     event::{Exit, ExitStatus, LaunchFailure},
     failover::{Cause, Standing},
     instance::{Failure, Instance, Means, Phase, Then},
+    ladder::Purpose,
     policy::Failback,
     record::Wish,
     time::Humane,
@@ -35,6 +36,9 @@ impl Telling<'_> {
         match instance.phase() {
             Phase::Stopped => self.stopped(),
             Phase::Adopting => "the supervisor was restarted and asks what runs".into(),
+            Phase::Spawning | Phase::Starting if instance.purpose() == Purpose::Repair => {
+                "its runtime's own doctor is at it".into()
+            }
             Phase::Spawning if instance.waits_for_disk() && self.view.store_failing => {
                 "its start waits until it can be stored, and the disk refuses".into()
             }

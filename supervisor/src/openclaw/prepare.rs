@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use supervisor_core::{ids::Name, ports::Block};
+use supervisor_core::{ids::Name, ladder::Purpose, ports::Block};
 
 use super::{
     config::{self, ConfigError, Discovery, Token, Wanted},
@@ -22,6 +22,10 @@ use crate::{
     problem::Problem,
     spec::{Check, InstanceSpec, Kind},
 };
+
+/// The runtime's own repair: what its documentation says to do about an exit that says that the configuration is
+/// broken. The built-in gateway knows the same words.
+const DOCTOR: [&str; 4] = ["doctor", "--fix", "--yes", "--non-interactive"];
 
 /// What the supervisor knows of itself and of its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct Request<'a> {
     pub incidents: &'a [Incident],
     /// The other instances.
     pub neighbours: &'a [Neighbour],
+    /// What the program is run for.
+    pub purpose: Purpose,
 }
 
 /// What is to be started, and in what surroundings.
@@ -123,7 +129,8 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     keep_apart(data_dir, request, &directories)?;
     directories.create(data_dir)?;
     let runtime = runtime::resolve(spec, &host.environment, &host.beside_daemon)?;
-    let config = match needs_config(&runtime, &directories.config) {
+    let needed = request.purpose == Purpose::Serve && needs_config(&runtime, &directories.config);
+    let config = match needed {
         true => Some(config::pin(&Wanted {
             name,
             directories: &directories,
@@ -155,13 +162,21 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     });
     Ok(Prepared {
         program: runtime.program.clone(),
-        args: runtime.args.iter().map(|argument| filled_in(argument, name, block, &directories)).collect(),
+        args: match request.purpose {
+            Purpose::Serve => {
+                runtime.args.iter().map(|argument| filled_in(argument, name, block, &directories)).collect()
+            }
+            Purpose::Repair => DOCTOR.map(str::to_owned).to_vec(),
+        },
         environment,
         working_directory: directories.home.clone(),
         token: config.as_ref().and_then(|config| config.token.clone()),
         config_revision: config.map(|config| config.revision),
-        listens: listens(runtime.kind, block),
-        notify: notifies(spec, runtime.kind),
+        listens: match request.purpose {
+            Purpose::Serve => listens(runtime.kind, block),
+            Purpose::Repair => Vec::new(),
+        },
+        notify: request.purpose == Purpose::Serve && notifies(spec, runtime.kind),
         runtime,
         directories,
         warnings,

@@ -12,9 +12,10 @@ use std::{
 
 use supervisor_core::{
     action::Launch,
-    event::{Files, LaunchFailure},
+    event::{Event, Files, LaunchFailure},
     failover::Incident,
     ids::Name,
+    ladder::Purpose,
     ports::Block,
 };
 use supervisor_proto::worker::{self, EnvironmentVariable, LogPolicy};
@@ -22,7 +23,9 @@ use tokio::{sync::OnceCell, task};
 use tracing::{info, warn};
 
 use super::{
-    Surroundings, port,
+    Surroundings,
+    config::{Place, Used},
+    port,
     probe::{self, Dialect},
     roster::Known,
     store,
@@ -31,7 +34,7 @@ use crate::{
     openclaw::{
         config,
         incident::{self, IncidentError},
-        layout::{Directories, Neighbour},
+        layout::Directories,
         prepare::{self, Host, Refusal, Request},
     },
     registry,
@@ -59,22 +62,45 @@ pub(crate) struct Ready {
     pub(crate) log: LogPolicy,
 }
 
+/// What came of the preparation of a launch.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What became of the configuration that was to be put back.
+    pub(crate) restored: Option<Event>,
+    /// The configuration that it is started with.
+    pub(crate) used: Option<Used>,
+    /// The program, if it can be run.
+    pub(crate) ready: Result<Ready, LaunchFailure>,
+}
+
 /// Makes an instance's surroundings and checks its ports. File work, so it is done aside.
-pub(crate) async fn prepare(surroundings: &Surroundings, launch: Launch) -> Result<Ready, LaunchFailure> {
+pub(crate) async fn prepare(surroundings: &Surroundings, launch: Launch) -> Prepared {
+    let failed = |failure| Prepared { restored: None, used: None, ready: Err(failure) };
+    let Some(place) = place(surroundings, &launch) else {
+        return failed(LaunchFailure::Refused("failed to read its spec".into()));
+    };
     let job = Job {
+        place,
         host: Arc::clone(&surroundings.host),
         mark: surroundings.mark(&launch.name),
         run_dir: surroundings.run_dir(&launch.name),
         store_id: surroundings.store_id.clone(),
         epoch: surroundings.epoch,
         incidents: incidents(surroundings, &launch.incidents),
-        neighbours: surroundings.roster.borrow_mut().neighbours(),
         launch,
     };
     match task::spawn_blocking(move || job.run()).await {
-        Ok(outcome) => outcome,
-        Err(error) => Err(LaunchFailure::Refused(format!("failed to prepare its surroundings: {error}"))),
+        Ok(prepared) => prepared,
+        Err(error) => failed(LaunchFailure::Refused(format!("failed to prepare its surroundings: {error}"))),
     }
+}
+
+/// Where the configuration of a launch is, and what it is held to.
+pub(crate) fn place(surroundings: &Surroundings, launch: &Launch) -> Option<Place> {
+    let spec = serde_json::from_str(&launch.spec).ok()?;
+    let place = Place::of(surroundings, &launch.name)?;
+    let (block, previous_base) = (launch.block, launch.previous_base);
+    Some(Place { spec: Arc::new(spec), block, previous_base, ..place })
 }
 
 /// All that is needed aside.
@@ -86,14 +112,34 @@ struct Job {
     store_id: String,
     epoch: u64,
     incidents: Vec<(Incident, Known)>,
-    neighbours: Arc<[Neighbour]>,
+    place: Place,
 }
 
 impl Job {
-    fn run(self) -> Result<Ready, LaunchFailure> {
-        let Launch { name, block, previous_base, spec, .. } = &self.launch;
-        let spec: InstanceSpec = serde_json::from_str(spec)
-            .map_err(|error| LaunchFailure::Refused(format!("failed to read its spec: {error}")))?;
+    fn run(self) -> Prepared {
+        let Launch { incarnation, purpose, restore, .. } = &self.launch;
+        let restored = self.place.restore_first(restore.as_ref());
+        let ready = self.surroundings();
+        let used = match (purpose, &ready) {
+            (Purpose::Serve, Ok(_) | Err(LaunchFailure::BadConfig(_))) => self.place.used(*incarnation),
+            // It is looked at again, or not read.
+            (
+                Purpose::Serve,
+                Err(
+                    LaunchFailure::PortTaken { .. }
+                    | LaunchFailure::Refused(_)
+                    | LaunchFailure::Spawn(_)
+                    | LaunchFailure::NoAnswer,
+                ),
+            )
+            | (Purpose::Repair, _) => None,
+        };
+        Prepared { restored, used, ready }
+    }
+
+    fn surroundings(&self) -> Result<Ready, LaunchFailure> {
+        let Launch { name, block, previous_base, purpose, .. } = &self.launch;
+        let spec = &self.place.spec;
         let described: Vec<_> = self
             .incidents
             .iter()
@@ -103,15 +149,16 @@ impl Job {
             &self.host,
             &Request {
                 name,
-                spec: &spec,
+                spec,
                 block: *block,
                 previous_base: *previous_base,
                 mark: &self.mark,
                 incidents: &described,
-                neighbours: &self.neighbours,
+                neighbours: &self.place.neighbours,
+                purpose: *purpose,
             },
         )
-        .map_err(|refusal| LaunchFailure::Refused(refused(&refusal)))?;
+        .map_err(|refusal| refused(&refusal))?;
         for warning in &prepared.warnings {
             warn!(instance = %name, "{warning}");
         }
@@ -149,14 +196,18 @@ impl Job {
 }
 
 /// A refusal in one line: what is wrong, where, and what to do.
-fn refused(refusal: &Refusal) -> String {
+fn refused(refusal: &Refusal) -> LaunchFailure {
     let mut sentence = refusal.to_string();
     let mut source = std::error::Error::source(refusal);
     while let Some(error) = source {
         sentence = format!("{sentence}: {error}");
         source = error.source();
     }
-    format!("{sentence}; {}", refusal.mend())
+    let sentence = format!("{sentence}; {}", refusal.mend());
+    match refusal.problem() {
+        Some(_) => LaunchFailure::BadConfig(sentence),
+        None => LaunchFailure::Refused(sentence),
+    }
 }
 
 fn text(path: &Path) -> String {

@@ -3,6 +3,7 @@
 //! An action is begun here and never awaited by the driver; its outcome comes back as an event. Nothing here
 //! decides: what fails is reported, and core says what comes next.
 
+mod config;
 mod launch;
 mod link;
 mod performer;
@@ -14,9 +15,9 @@ mod spawn;
 pub(crate) mod store;
 mod surroundings;
 pub(crate) mod sweep;
-#[cfg_attr(not(test), expect(dead_code, reason = "the daemon takes it up with the trial of configurations"))]
 pub(crate) mod watch;
 mod worker;
 
+pub(crate) use config::Configs;
 pub(crate) use performer::Performer;
 pub(crate) use surroundings::Surroundings;

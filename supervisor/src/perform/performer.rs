@@ -15,10 +15,13 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    Surroundings, launch, probe,
+    Configs, Surroundings, config, launch, probe,
     store::Store,
     worker::{self, Order},
 };
+
+/// Edited configurations that may wait to be looked at. The watch waits while there are more.
+const EDITS: usize = 64;
 
 /// At the end, what has been begun has this long to be done.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
@@ -40,7 +43,10 @@ pub(crate) struct Performer {
 impl Performer {
     /// Hands that have done nothing yet.
     pub(crate) fn new(surroundings: Surroundings, store: Store) -> Self {
-        Self { surroundings: Rc::new(surroundings), store, tasks: HashMap::new(), targets: HashMap::new() }
+        let (edited, edits) = mpsc::channel(EDITS);
+        let surroundings = Rc::new(Surroundings { configs: Configs::watched(edited), ..surroundings });
+        task::spawn_local(config::follow(Rc::clone(&surroundings), edits));
+        Self { surroundings, store, tasks: HashMap::new(), targets: HashMap::new() }
     }
 
     /// Begins one action. A reply is not an effect; the driver keeps those to itself.
@@ -60,8 +66,7 @@ impl Performer {
             Action::Release { name } => self.order(&name, Order::Release),
             Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
             Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
-            // Nobody tells core of a configuration yet, so it knows none to put back.
-            Action::Restore { .. } => {}
+            Action::Restore { name, to, why } => self.order(&name, Order::Restore(to, why)),
             Action::Forget { name, files } => {
                 self.targets.remove(&name);
                 self.order(&name, Order::Forget(files));
@@ -89,7 +94,7 @@ impl Performer {
 
     fn order(&mut self, name: &Name, order: Order) {
         let needed = match &order {
-            Order::Adopt | Order::Launch(_) | Order::Sweep(_) | Order::Forget(_) => true,
+            Order::Adopt | Order::Launch(_) | Order::Sweep(_) | Order::Forget(_) | Order::Restore(..) => true,
             // About what a task knows. Without one, it has been forgotten.
             Order::Stop(..) | Order::Kill(_) | Order::Acknowledge(_) | Order::Release | Order::Inform(_) => {
                 false

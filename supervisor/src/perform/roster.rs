@@ -4,7 +4,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use supervisor_core::{action::Write, ids::Name, ports::Block, record::Record};
+use supervisor_core::{
+    action::Write,
+    ids::{ConfigId, Name},
+    ports::Block,
+    record::Record,
+};
 use tracing::error;
 
 use crate::{openclaw::layout::Neighbour, spec::InstanceSpec};
@@ -16,6 +21,8 @@ pub(crate) struct Known {
     pub(crate) block: Block,
     /// What was asked for.
     pub(crate) spec: Arc<InstanceSpec>,
+    /// Snapshots of its configuration that must stay.
+    pub(crate) needed: Vec<ConfigId>,
 }
 
 /// All instances.
@@ -49,11 +56,15 @@ impl Roster {
     fn put(&mut self, record: &Record) {
         match serde_json::from_str::<InstanceSpec>(&record.spec) {
             Ok(spec) => {
-                let known = self.known.get(&record.name);
-                if known.is_some_and(|known| known.block == record.block && *known.spec == spec) {
+                let needed = record.trial.needed().collect();
+                if let Some(known) = self.known.get_mut(&record.name)
+                    && known.block == record.block
+                    && *known.spec == spec
+                {
+                    known.needed = needed;
                     return;
                 }
-                let known = Known { block: record.block, spec: Arc::new(spec) };
+                let known = Known { block: record.block, spec: Arc::new(spec), needed };
                 self.known.insert(record.name.clone(), known);
                 self.neighbours = None;
             }

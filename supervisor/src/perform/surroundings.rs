@@ -5,7 +5,7 @@ use std::{cell::RefCell, path::PathBuf, sync::Arc};
 use supervisor_core::{event::Event, ids::Name, time::Moment};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{roster::Roster, sweep::Sweeper};
+use super::{config::Configs, roster::Roster, sweep::Sweeper};
 use crate::openclaw::prepare::Host;
 
 /// Given to every effect.
@@ -25,6 +25,8 @@ pub(crate) struct Surroundings {
     pub(crate) boot_began: u64,
     /// All instances.
     pub(crate) roster: RefCell<Roster>,
+    /// What is known of the instances' configurations.
+    pub(crate) configs: Configs,
     /// Kills what is left of instances.
     pub(crate) sweeper: Sweeper,
     /// Held by whoever deletes files.

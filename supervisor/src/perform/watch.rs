@@ -56,6 +56,7 @@ const BUFFER: usize = 16 << 10;
 type Stream = EventStream<Vec<u8>>;
 
 /// The door to the watch. When it is dropped, the watch ends.
+#[derive(Debug)]
 pub(crate) struct Watch {
     wanted: watch::Sender<BTreeMap<Name, PathBuf>>,
 }

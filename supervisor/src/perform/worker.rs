@@ -9,7 +9,7 @@ use supervisor_core::{
     action::Launch,
     event::{Adoption, Event, Exit, ExitStatus, Files, Found, LaunchFailure, Process},
     failover::Incident,
-    ids::{Incarnation, Name},
+    ids::{ConfigId, Incarnation, Name},
 };
 use supervisor_proto::worker::{
     self, Acknowledge, Exited, Kill, Quit, Refused, Report, Run, State, Stop, exited::How,
@@ -24,7 +24,8 @@ use tracing::{debug, warn};
 
 use super::{
     Surroundings,
-    launch::{self, Ready},
+    config::{self, Place, Used},
+    launch::{self, Prepared, Ready},
     link::{self, Link, LinkError},
     spawn::{self, SpawnError, Worker},
 };
@@ -58,6 +59,8 @@ pub(crate) enum Order {
     Sweep(Incarnation),
     /// Its incidents have changed.
     Inform(Vec<Incident>),
+    /// Put an older configuration in place.
+    Restore(ConfigId, String),
     /// It is deleted. The task ends, unless there are orders for the next instance of this name already.
     Forget(Files),
 }
@@ -123,7 +126,10 @@ impl Task {
 
     async fn obey(&mut self, order: Order) {
         // The daemon is ending: what is ended now need not be ended later, but nothing is begun.
-        let begins = matches!(order, Order::Adopt | Order::Launch(_) | Order::Sweep(_) | Order::Inform(_));
+        let begins = matches!(
+            order,
+            Order::Adopt | Order::Launch(_) | Order::Sweep(_) | Order::Inform(_) | Order::Restore(..)
+        );
         if begins && self.surroundings.events.is_closed() {
             return;
         }
@@ -139,6 +145,7 @@ impl Task {
             Order::Release => self.release().await,
             Order::Sweep(incarnation) => self.sweep(incarnation).await,
             Order::Inform(incidents) => self.inform(incidents).await,
+            Order::Restore(to, why) => self.restore(to, why).await,
             Order::Forget(_) => {}
         }
     }
@@ -216,7 +223,22 @@ impl Task {
         let (name, incarnation) = (self.name.clone(), launch.incarnation);
         self.incarnation = incarnation;
         self.make_way().await;
-        let outcome = match launch::prepare(&self.surroundings, launch).await {
+        let place = launch::place(&self.surroundings, &launch);
+        let Prepared { restored, used, ready } = launch::prepare(&self.surroundings, launch).await;
+        if let Some(event) = restored {
+            self.tell(event).await;
+        }
+        match (used, place) {
+            (Some(Used { sighting, unkept: Some(content) }), Some(place)) => {
+                config::keep_then_tell(Rc::clone(&self.surroundings), place, content, sighting);
+            }
+            (Some(Used { sighting, unkept: None }), _) => {
+                config::tell(&self.surroundings, name.clone(), sighting).await;
+            }
+            (Some(Used { unkept: Some(_), .. }), None) | (None, _) => {}
+        }
+        self.watch();
+        let outcome = match ready {
             Ok(ready) => self.run_incarnation(incarnation, ready).await,
             Err(failure) => Err(failure),
         };
@@ -273,6 +295,7 @@ impl Task {
     }
 
     async fn adopt(&mut self) {
+        self.watch();
         let adoption = match self.find_worker().await {
             Some((link, state)) => {
                 self.link = Some(link);
@@ -286,6 +309,13 @@ impl Task {
             }
         };
         self.tell(Event::Adopted(self.name.clone(), adoption)).await;
+    }
+
+    /// Whoever edits its configuration is seen from now on.
+    fn watch(&self) {
+        if let Some(place) = Place::of(&self.surroundings, &self.name).filter(Place::has_config) {
+            self.surroundings.configs.follow(&self.name, place.config());
+        }
     }
 
     async fn find_worker(&self) -> Option<(Link, State)> {
@@ -408,7 +438,15 @@ impl Task {
         }
     }
 
+    async fn restore(&self, to: ConfigId, why: String) {
+        let Some(place) = Place::of(&self.surroundings, &self.name) else { return };
+        if let Ok(event) = task::spawn_blocking(move || place.restore(to, &why)).await {
+            self.tell(event).await;
+        }
+    }
+
     async fn forget(&mut self, files: Files) {
+        self.surroundings.configs.forget(&self.name);
         self.release().await;
         if let Err(error) = launch::delete(&self.surroundings, &self.name, self.run_dir.clone(), files).await
         {

@@ -148,6 +148,19 @@ fn probe() -> BoxedStrategy<Probe> {
         .boxed()
 }
 
+fn ladder() -> BoxedStrategy<Ladder> {
+    let yes_or_no = || option::of(any::<bool>());
+    (option::of(1..1_000u32), yes_or_no(), span(), yes_or_no(), yes_or_no())
+        .prop_map(|(deaths, repair, repair_limit, roll_back, quarantine)| Ladder {
+            deaths,
+            repair,
+            repair_limit,
+            roll_back,
+            quarantine,
+        })
+        .boxed()
+}
+
 fn profile() -> BoxedStrategy<Profile> {
     (path(), option::of(path()), option::of(path()))
         .prop_map(|(state_dir, config, workspace)| Profile { state_dir: Some(state_dir), config, workspace })
@@ -173,11 +186,13 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
         option::of(4_096..1u64 << 40),
         option::of(2..1_000u32),
     );
-    (first, second)
+    let third = (ladder(), any::<bool>(), (span(), option::of(8..1_000u32)));
+    (first, second, third)
         .prop_map(
             |(
                 (runtime, program, args, env, port, profile, rescues),
                 (rescue, restart, probes, stop_grace, bytes, max_files),
+                (ladder, maintenance, (good_after, snapshots)),
             )| {
                 let (startup, liveness, readiness) = probes;
                 InstanceSpec {
@@ -193,6 +208,9 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
                     probes: Probes { startup, liveness, readiness },
                     stop_grace,
                     log: Log { max_file_bytes: bytes.map(Bytes), max_files },
+                    ladder,
+                    maintenance,
+                    trial: Trial { good_after, snapshots },
                 }
             },
         )

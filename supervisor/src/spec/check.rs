@@ -12,7 +12,7 @@ use std::{
 
 use supervisor_core::ports::{BLOCK, Block};
 
-use super::{Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span};
+use super::{Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span, recovery};
 
 /// No wait asked for is longer: beyond it is a mistake of unit, not a wish.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -113,16 +113,16 @@ pub fn is_supervisors(name: &str) -> bool {
 }
 
 #[derive(Default)]
-struct Checker {
+pub(super) struct Checker {
     found: Vec<Violation>,
 }
 
 impl Checker {
-    fn add(&mut self, path: FieldPath, message: impl Into<String>, mend: impl Into<String>) {
+    pub(super) fn add(&mut self, path: FieldPath, message: impl Into<String>, mend: impl Into<String>) {
         self.found.push(Violation { path, message: message.into(), mend: mend.into() });
     }
 
-    fn span(&mut self, path: &[&str], value: Option<Span>, least: Duration, most: Duration) {
+    pub(super) fn span(&mut self, path: &[&str], value: Option<Span>, least: Duration, most: Duration) {
         let Some(span) = value else { return };
         if span.0 < least || span.0 > most {
             let (least, most) = (Span(least), Span(most));
@@ -134,7 +134,7 @@ impl Checker {
         }
     }
 
-    fn number(&mut self, path: &[&str], value: Option<u64>, least: u64, most: u64) {
+    pub(super) fn number(&mut self, path: &[&str], value: Option<u64>, least: u64, most: u64) {
         let Some(number) = value else { return };
         if number < least || number > most {
             self.add(
@@ -183,6 +183,7 @@ impl InstanceSpec {
         let bytes = self.log.max_file_bytes.map(|bytes| bytes.0);
         checker.number(&["log", "max_file_bytes"], bytes, 4 << 10, 1 << 40);
         checker.number(&["log", "max_files"], self.log.max_files.map(u64::from), 2, 1_000);
+        recovery::check(self, &mut checker);
         checker.found
     }
 

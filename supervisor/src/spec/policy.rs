@@ -63,8 +63,8 @@ impl InstanceSpec {
             restart: self.restart_policy(default.restart),
             health: self.health_policy(kind, default.health),
             stop_grace: or(self.stop_grace, default.stop_grace),
-            ladder: default.ladder,
-            trial: default.trial,
+            ladder: self.ladder.policy(kind, self.maintenance),
+            trial: self.trial.policy(default.trial),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use supervisor_core::{
     event::{Command, LaunchFailure, Manner},
     instance::Boot,
-    journal::Kind,
+    journal::{Kind, Recovery},
     ladder::{Purpose, Rung},
     policy::Policy,
 };
@@ -72,13 +72,13 @@ fn after_three_deaths_in_a_row_the_runtime_repairs_itself_once_and_is_tried_agai
     assert_eq!(world.one("main").purpose(), Purpose::Repair);
     world.launched("main");
     world.exits("main", 0);
-    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Repaired { .. })), 1);
+    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Recovery(Recovery::Repaired { .. }))), 1);
     world.after(seconds(1));
     assert!(world.ordered("main", "launch #5"));
     world.up_with("main", 1);
     assert_eq!(world.phase("main"), "ready");
     dies(&mut world, 2, 1, 1);
-    let repairs = world.noted("main", |kind| matches!(kind, Kind::Repairing));
+    let repairs = world.noted("main", |kind| matches!(kind, Kind::Recovery(Recovery::Repairing)));
     assert_eq!(repairs, 1, "it is not repaired a second time");
 }
 
@@ -191,7 +191,7 @@ fn the_climb_does_not_begin_anew_with_the_next_supervisor() {
     comes_again(&mut world, 1);
     world.exits("main", EX_CONFIG);
     assert_eq!(world.phase("main"), "failed (fatal)");
-    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Repairing)), 1);
+    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Recovery(Recovery::Repairing))), 1);
 }
 
 #[test]

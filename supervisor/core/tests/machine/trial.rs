@@ -3,7 +3,7 @@
 use supervisor_core::{
     event::{Command, Event, Sighting},
     instance::Boot,
-    journal::Kind,
+    journal::{Kind, Recovery},
     policy::Policy,
     trial::{GOODS, REJECTED},
 };
@@ -52,7 +52,7 @@ fn a_configuration_is_good_once_a_gateway_started_with_it_has_been_ready_for_lon
     assert_eq!(good(&world), None);
     world.after(seconds(1));
     assert_eq!(good(&world), Some(1));
-    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::ConfigGood { .. })), 1);
+    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Recovery(Recovery::ConfigGood { .. }))), 1);
 }
 
 #[test]
@@ -67,12 +67,22 @@ fn a_hot_reload_proves_nothing() {
 fn an_edit_is_announced_and_a_broken_one_with_what_is_wrong() {
     let mut world = ready_with(1);
     world.edited("main", 2);
-    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::ConfigChanged { good: false, .. })), 1);
+    assert_eq!(
+        world.noted("main", |kind| matches!(
+            kind,
+            Kind::Recovery(Recovery::ConfigChanged { good: false, .. })
+        )),
+        1
+    );
     let problem = Some("line 3: this is not JSON5".to_owned());
     let broken = Sighting { content: Some(config(3)), problem, ..Sighting::default() };
     world.tell(Event::ConfigSeen(name("main"), broken.clone()));
     world.tell(Event::ConfigSeen(name("main"), broken));
-    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::ConfigBroken { .. })), 1, "and only once");
+    assert_eq!(
+        world.noted("main", |kind| matches!(kind, Kind::Recovery(Recovery::ConfigBroken { .. }))),
+        1,
+        "and only once"
+    );
     assert_eq!(world.phase("main"), "ready");
 }
 
@@ -173,7 +183,7 @@ fn what_cannot_be_put_back_does_not_keep_the_gateway_from_being_tried() {
     world.tell(Event::RestoreFailed(name("main"), "the disk is full".into()));
     world.up("main");
     assert_eq!(world.phase("main"), "ready");
-    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::RestoreFailed { .. })), 1);
+    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::Recovery(Recovery::RestoreFailed { .. }))), 1);
 }
 
 #[test]

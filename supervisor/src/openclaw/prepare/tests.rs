@@ -59,6 +59,7 @@ impl World {
         prepare(
             &self.host,
             &Request {
+                purpose: Purpose::Serve,
                 name: &name(who),
                 spec,
                 block: Block::at(base).unwrap(),

@@ -49,6 +49,7 @@ impl Scene {
             store_id: restored.id,
             epoch: 1,
             boot_began: 0,
+            configs: Configs::default(),
             roster: RefCell::new(Roster::default()),
             sweeper: Sweeper::start().unwrap(),
             deleting: Semaphore::new(1),
