@@ -94,6 +94,8 @@ impl Place {
         let child = Command::new(program("openclaw-supervisor")?)
             .arg("--data-dir")
             .arg(&self.data_dir)
+            // As it is shipped: with an arena for each thread and core, what bursts leave behind adds up.
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
