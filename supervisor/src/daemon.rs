@@ -46,7 +46,7 @@ use crate::{
     lock::{self, LockError},
     openclaw::{environment::Control, prepare::Host},
     perform::{
-        Configs, Performer, Surroundings,
+        Configs, Contracts, Performer, Surroundings,
         port::{self, Hold, Holder},
         reap,
         roster::Roster,
@@ -201,6 +201,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         boot_began,
         roster: RefCell::new(Roster::new(restored.records.iter())),
         configs: Configs::default(),
+        contracts: Contracts::default(),
         sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
         deleting: Semaphore::new(1),
     };

@@ -10,7 +10,6 @@
 //! that anybody else needs, and none is waited for longer than [`LIMIT`]. One that still hangs is told as such, and
 //! is not begun again before it has come back. What a check looks at is bounded by its budget.
 
-mod ask;
 mod configs;
 mod declared;
 mod files;
@@ -46,6 +45,9 @@ pub(crate) use scene::{Listening, Patient, Scene};
 
 /// How long a check is waited for. They take milliseconds where disks answer.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// A program that is asked for a line has this long.
+const ASK: Duration = Duration::from_secs(5);
 
 /// After this a check ends by itself, so that what it has found is told.
 const ENOUGH: Duration = Duration::from_secs(8);

@@ -193,6 +193,7 @@ impl Driver {
                 | Action::Probe { .. }
                 | Action::Inform { .. }
                 | Action::Restore { .. }
+                | Action::AskHandoff { .. }
                 | Action::Forget { .. } => self.performer.begin(action),
             }
         }

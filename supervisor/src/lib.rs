@@ -37,4 +37,5 @@ pub mod problem;
 pub mod registry;
 pub mod settings;
 pub mod spec;
+mod tool;
 pub mod yaml;

@@ -5,6 +5,7 @@
 //! for that is in the rooms beside it.
 
 pub mod config;
+pub mod contract;
 pub mod environment;
 mod file;
 pub mod incident;

@@ -81,6 +81,15 @@ pub enum Action {
         /// Its incidents; empty when all is well again.
         incidents: Vec<Incident>,
     },
+    /// Find out whether a gateway that ended well wants to be run again; answered with `Handoff`, within seconds.
+    AskHandoff {
+        /// Which instance.
+        name: Name,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Its main process.
+        pid: i32,
+    },
     /// Put an older configuration in place while nothing runs; answered with `Restored` or `RestoreFailed`.
     Restore {
         /// Which instance.

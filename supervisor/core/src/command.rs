@@ -11,7 +11,7 @@ use crate::{
     ids::{CommandId, ConfigId, Incarnation, Name},
     instance::{Goal, Instance, Phase, Then},
     journal::Kind,
-    ladder::Ladder,
+    ladder::Purpose,
     ports::Pool,
     record::{RESERVE, Record, Wish},
     registry::Draft,
@@ -216,7 +216,12 @@ impl Supervisor {
             instance.note(turn, Kind::WishedUp);
             turn.store_before_launch(name);
         }
+        let ladder = instance.record.ladder;
         instance.begin_anew(turn);
+        if instance.purpose == Purpose::Repair && instance.is_running() {
+            // The repair under way is that of the climb which begins now.
+            instance.record.ladder = ladder;
+        }
         if matches!(instance.phase, Phase::Backoff { .. } | Phase::Failed { .. }) {
             instance.enter(turn, Phase::Stopped);
         }
@@ -379,8 +384,9 @@ impl Supervisor {
 impl Instance {
     /// An operator starts it: what it has been through is forgotten.
     fn begin_anew(&mut self, turn: &mut Turn<'_>) {
-        let climbed = core::mem::take(&mut self.record.ladder) != Ladder::default();
-        if self.record.restarts.forget() || climbed {
+        let climbed = self.record.ladder.begin_anew();
+        let quarantined = self.record.quarantined.take().is_some();
+        if self.record.restarts.forget() || climbed || quarantined {
             turn.store(self.name());
         }
     }

@@ -38,6 +38,8 @@ pub enum Event {
     WorkerLost(Name, Incarnation),
     /// No process of the instance is alive: neither worker nor gateway nor what they started.
     Swept(Name, Incarnation),
+    /// Whether the incarnation, which ended well, wants to be run again.
+    Handoff(Name, Incarnation, Handoff),
     /// What its configuration is like: it changed, or a launch reads it.
     ConfigSeen(Name, Sighting),
     /// Its configuration holds this again.
@@ -282,6 +284,17 @@ pub enum LaunchFailure {
     /// The launch was not answered in time.
     #[error("the worker did not answer in time")]
     NoAnswer,
+}
+
+/// What a gateway that ended well left for who runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handoff {
+    /// It wants to be run again, for this reason.
+    Restart(String),
+    /// Nothing: somebody stopped it.
+    Nothing,
+    /// It cannot be learned, and why.
+    Unknown(String),
 }
 
 /// What an instance's configuration is like.

@@ -217,6 +217,7 @@ impl Supervisor {
         self.rescues_of(primary)
             .filter(|rescue| Some(rescue.name()) != except && Self::can_stand_in(rescue))
             .filter(|rescue| !matches!(rescue.phase, Phase::Failed { retry: None, .. }))
+            .filter(|rescue| rescue.record.quarantined.is_none())
             .min_by_key(|rescue| rank(rescue))
             .map(|rescue| rescue.name().clone())
     }

@@ -180,7 +180,9 @@ impl Instance {
         match &self.phase {
             Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy => {
                 self.health.unready();
-                self.rest(turn, Then::Recover(Cause::Exited(exit)));
+                if !self.asks_about(turn, &exit) {
+                    self.rest(turn, Then::Recover(Cause::Exited(exit)));
+                }
             }
             // Only the sweep proves that the worker itself is gone.
             Phase::Stopping { means: Means::Sweep, .. } => {}
@@ -371,14 +373,15 @@ impl Instance {
         // end that was ordered, it begins anew.
         let death = news.filter(|exit| !exit.ordered).or_else(|| self.record.gave_up.clone());
         let death = death.filter(|_| boot == Boot::Same && self.goal == Goal::Run);
-        let quarantined = self.record.quarantined.clone();
-        let quarantined = quarantined.filter(|_| boot == Boot::Same && self.goal == Goal::Run);
+        if boot == Boot::New && self.record.quarantined.take().is_some() {
+            turn.store(self.name());
+        }
+        let quarantined = self.record.quarantined.clone().filter(|_| self.goal == Goal::Run);
         self.recall_purpose();
         match (self.ending(), quarantined, death) {
             (Some((_, then)), ..) => self.rest(turn, then),
             (None, Some(cause), _) => {
-                self.death = Some(cause.clone());
-                self.enter(turn, Phase::Failed { failure: Failure::Quarantined(cause), retry: None });
+                self.stay_down(turn, cause);
             }
             (None, None, Some(exit)) => self.recover(turn, &Cause::Exited(exit)),
             (None, None, None) => {
@@ -425,8 +428,7 @@ impl Instance {
                 }
             }
             Phase::Stopping { .. } => self.on_overdue(turn),
-            // Due again: `settle` starts it, as it starts whatever should run and does not.
-            Phase::Backoff { until } if *until <= turn.now => self.again(turn),
+            Phase::Backoff { until } if *until <= turn.now => self.waited(turn),
             Phase::Failed { retry: Some(at), failure } if *at <= turn.now => {
                 if matches!(failure, Failure::BudgetSpent) {
                     self.again(turn);
@@ -482,7 +484,7 @@ impl Instance {
     }
 
     /// It changes nothing, and says so.
-    fn stale(&self, turn: &mut Turn<'_>, about: Incarnation) {
+    pub(crate) fn stale(&self, turn: &mut Turn<'_>, about: Incarnation) {
         turn.entries.push((Some(self.name().clone()), self.incarnation, Kind::StaleReport { about }));
     }
 }

@@ -152,6 +152,8 @@ pub struct Instance {
     /// How often in a row the primary lost its place again soon after a failback.
     pub(crate) flaps: u32,
     pub(crate) last_failback: Option<Moment>,
+    /// The exit that its runtime is asked about.
+    pub(crate) asked: Option<Exit>,
     /// What its configuration was when it was last looked at.
     pub(crate) seen: Option<Sighting>,
     /// What the current life is for.
@@ -209,6 +211,7 @@ impl Instance {
             changed: Revision(0),
             flaps: 0,
             last_failback: None,
+            asked: None,
             seen: None,
             purpose: Purpose::Serve,
             alone: false,
@@ -266,7 +269,10 @@ impl Instance {
 
     /// Starts a gateway.
     pub(crate) fn begin(&mut self, turn: &mut Turn<'_>) {
-        if self.record.gave_up.take().is_some() | self.record.quarantined.take().is_some() {
+        if let Some(cause) = self.record.quarantined.clone() {
+            return self.stay_down(turn, cause);
+        }
+        if self.record.gave_up.take().is_some() {
             turn.store(self.name());
         }
         self.avoid_relapse(turn);

@@ -73,6 +73,13 @@ impl Ladder {
         *self != Self::default()
     }
 
+    /// An operator starts it: it is at the foot again, and says whether it was not. A life that is a repair stays
+    /// known as one: it may still run.
+    pub(crate) fn begin_anew(&mut self) -> bool {
+        let foot = Self { repairing: self.repairing, ..Self::default() };
+        core::mem::replace(self, foot) != foot
+    }
+
     fn climb(&mut self, rung: Rung) {
         *self = Self { rung, ..Self::default() };
     }
@@ -213,8 +220,14 @@ impl Instance {
         self.record.quarantined = Some(cause.clone());
         turn.store(self.name());
         self.note(turn, Kind::Recovery(Recovery::Quarantined { cause: cause.clone() }));
-        self.enter(turn, Phase::Failed { failure: Failure::Quarantined(cause), retry: None });
+        self.stay_down(turn, cause);
         turn.act(Action::Release { name: self.name().clone() });
+    }
+
+    /// It is quarantined, until an operator starts it or the host is restarted.
+    pub(crate) fn stay_down(&mut self, turn: &mut Turn<'_>, cause: Cause) {
+        self.death = Some(cause.clone());
+        self.enter(turn, Phase::Failed { failure: Failure::Quarantined(cause), retry: None });
     }
 }
 

@@ -49,6 +49,7 @@ pub mod denied;
 mod ending;
 pub mod event;
 pub mod failover;
+mod handoff;
 mod happen;
 pub mod health;
 pub mod ids;
@@ -275,6 +276,9 @@ impl Supervisor {
             }
             Event::Swept(name, incarnation) => {
                 self.with(&name, |instance| instance.on_swept(turn, incarnation));
+            }
+            Event::Handoff(name, incarnation, handoff) => {
+                self.with(&name, |instance| instance.on_handoff(turn, incarnation, handoff));
             }
             Event::ConfigSeen(name, sighting) => {
                 self.with(&name, |instance| instance.on_config_seen(turn, &sighting));

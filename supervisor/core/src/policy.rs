@@ -109,6 +109,8 @@ pub struct RestartPolicy {
     pub reset_after: Duration,
     /// Exit statuses that another start cannot mend, e.g. 78 for a broken configuration.
     pub fatal_codes: Vec<i32>,
+    /// Whether status 0 may say "run me again", which the runtime can be asked.
+    pub handoff: bool,
 }
 
 /// After which exits a gateway is run again.
@@ -198,6 +200,7 @@ impl Default for Policy {
                 window: Duration::from_secs(600),
                 reset_after: Duration::from_secs(60),
                 fatal_codes: Vec::new(),
+                handoff: false,
             },
             health: HealthPolicy {
                 startup: Startup::Notify,

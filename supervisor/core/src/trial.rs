@@ -162,11 +162,12 @@ impl Trial {
 impl Instance {
     /// Its configuration has been looked at: because it changed, or because a launch reads it.
     pub(crate) fn on_config_seen(&mut self, turn: &mut Turn<'_>, sighting: &Sighting) {
-        let used =
-            sighting.used_by == Some(self.incarnation) && matches!(self.launching, Launching::Ordered(_));
+        // It may come after the life has begun: the first content of all is kept while the gateway starts.
+        let used = sighting.used_by == Some(self.incarnation) && self.launching != Launching::Held;
         if used && let Some(content) = sighting.content {
             self.record.trial.running = Some((self.incarnation, content));
             turn.store(self.name());
+            turn.touch(self.name());
         }
         let before = self.seen.replace(sighting.clone());
         if before.as_ref().is_some_and(|before| before.content == sighting.content) {

@@ -81,6 +81,7 @@ impl Fleet {
                 window: swarm.time(&[5, 60, 120]),
                 reset_after: swarm.time(&[0, 1, 10, 60]),
                 fatal_codes: if swarm.often(500) { vec![78] } else { Vec::new() },
+                handoff: false,
             },
             health: draw_health(swarm),
             stop_grace: swarm.time(&[0, 1, 10]),

@@ -207,6 +207,7 @@ impl Reference {
             | Action::Probe { .. }
             | Action::Inform { .. }
             | Action::Restore { .. }
+            | Action::AskHandoff { .. }
             | Action::Forget { .. } => Ok(()),
         }
     }
@@ -381,6 +382,7 @@ fn proof(event: &Event) -> Option<(&Name, Proof)> {
         | Event::Notified(..)
         | Event::Probed(..)
         | Event::WorkerLost(..)
+        | Event::Handoff(..)
         | Event::ConfigSeen(..)
         | Event::Restored(..)
         | Event::RestoreFailed(..) => None,

@@ -105,7 +105,7 @@ impl World {
                     self.order(&name, Order::Forget);
                 }
                 // No configuration is ever seen in these worlds, so none is good and none is put back.
-                Action::Restore { .. } => {}
+                Action::Restore { .. } | Action::AskHandoff { .. } => {}
                 Action::Probe { name, incarnation, kind, .. } => self.begin_probe(&name, incarnation, kind),
             }
         }

@@ -46,6 +46,7 @@ impl Source {
             | Event::StoreFailing(_)
             | Event::Tick
             | Event::Adopted(..)
+            | Event::Handoff(..)
             | Event::ConfigSeen(..)
             | Event::Restored(..)
             | Event::RestoreFailed(..) => return Self::World,
@@ -78,6 +79,7 @@ fn is_over(instance: &Instance, event: &Event, about: Incarnation) -> bool {
         | Event::Probed(..)
         | Event::WorkerLost(..)
         | Event::Swept(..)
+        | Event::Handoff(..)
         | Event::ConfigSeen(..)
         | Event::Restored(..)
         | Event::RestoreFailed(..) => true,
@@ -251,6 +253,7 @@ fn check_stale(core: &Supervisor, before: &Instance, actions: &[Action]) -> Resu
         | Action::Probe { .. }
         | Action::Inform { .. }
         | Action::Restore { .. }
+        | Action::AskHandoff { .. }
         | Action::Forget { .. } => false,
     };
     let after = core.instance(before.name());

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use supervisor_core::{
     action::{Action, Batch, ProbeKind, Write},
     event::{
-        Adoption, ApplyMode, Change, Command, Definition, Event, Found, Manner, Report, Sighting, Verdict,
+        Adoption, ApplyMode, Change, Command, Definition, Event, Found, Handoff, Manner, Report, Sighting,
+        Verdict,
     },
     failover::Incident,
     ids::Name,
@@ -35,10 +36,19 @@ pub(crate) fn event(event: &Event) -> String {
             format!("{name} {} {exit}{ordered}", exit.incarnation)
         }
         Event::WorkerLost(name, incarnation) => format!("{name} {incarnation} has lost its worker"),
+        Event::Handoff(name, incarnation, handoff) => format!("{name} {incarnation} {}", left(handoff)),
         Event::ConfigSeen(name, sighting) => format!("{name} has {}", configuration(sighting)),
         Event::Restored(name, content) => format!("{name} has {} again", content.short()),
         Event::RestoreFailed(name, why) => format!("{name} cannot have its configuration back: {why}"),
         Event::Swept(name, incarnation) => format!("nothing of {name} {incarnation} is alive"),
+    }
+}
+
+fn left(handoff: &Handoff) -> String {
+    match handoff {
+        Handoff::Restart(reason) => format!("ended to be run again: {reason}"),
+        Handoff::Nothing => "ended, and left nothing".into(),
+        Handoff::Unknown(why) => format!("ended, nobody knows why: {why}"),
     }
 }
 
@@ -165,6 +175,9 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::Inform { name, incidents } => {
             format!("tell {name} that it stands in for {}", whom(incidents))
+        }
+        Action::AskHandoff { name, incarnation, .. } => {
+            format!("ask why {name} {incarnation} has ended")
         }
         Action::Restore { name, to, why } => format!("put {} back for {name}: {why}", to.short()),
         Action::Forget { name, files } => format!("forget {name}, files: {files:?}"),

@@ -24,6 +24,7 @@ use super::convert_spec;
 use crate::{
     openclaw::{
         config::{Discovery, declared_discovery},
+        contract::Contract,
         environment::{Ingredients, environment, withheld},
         incident,
         layout::Directories,
@@ -173,6 +174,7 @@ impl Facts {
             discovery: declared_discovery(&directories.config).unwrap_or(Discovery::Quiet),
             incidents: &incidents,
             incident_file: &incident_file,
+            contract: Contract::None,
         });
         variables.remove(MARK);
         let withheld = withheld(&variables);

@@ -14,11 +14,11 @@ use nix::sys::{
 };
 
 use super::{
-    ask::ask,
+    ASK,
     finding::{Finding, Mend, Severity, word},
     scene::{Budget, Patient, Scene},
 };
-use crate::{registry, spec::Kind};
+use crate::{registry, spec::Kind, tool::Tool};
 
 /// 2026-01-01: this program is younger.
 const OLDEST: u64 = 1_767_225_600;
@@ -88,7 +88,8 @@ pub(super) fn clock(scene: &Scene, _: &Budget) -> Vec<Finding> {
         return vec![Finding::new("host.clock-back", Severity::Warning, what, why, mend)];
     }
     let managed = scene.at("/run/systemd/system").is_dir();
-    let synchronised = || ask(Path::new("timedatectl"), &["show", "--property=NTPSynchronized", "--value"]);
+    let synchronised =
+        || Tool::new(Path::new("timedatectl"), &["show", "--property=NTPSynchronized", "--value"]).ask(ASK);
     match managed && synchronised().as_deref() == Some("no") {
         true => vec![Finding::new("host.clock", Severity::Note, "the clock is not synchronised", why, mend)],
         false => Vec::new(),

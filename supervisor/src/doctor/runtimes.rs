@@ -9,13 +9,14 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 
 use super::{
-    ask::ask,
+    ASK,
     finding::{Finding, Mend, Severity},
     scene::{Budget, Scene, text},
 };
 use crate::{
     openclaw::runtime::{self, Resolved},
     spec::Kind,
+    tool::Tool,
 };
 
 /// OpenClaw's entry.
@@ -103,7 +104,7 @@ fn installed(resolved: &Resolved, search: &str) -> Option<Installed> {
 fn unfit(installed: &Installed) -> Option<Finding> {
     let package: Package = serde_json::from_str(&text(&installed.package)?).ok()?;
     let wanted = package.engines?.remove("node")?;
-    let version = ask(&installed.node, &["--version"])?;
+    let version = Tool::new(&installed.node, &["--version"]).ask(ASK)?;
     if satisfies(&version, &wanted)? {
         return None;
     }

@@ -17,6 +17,7 @@ use supervisor_core::{ids::Name, ports::Block};
 
 use super::{
     config::Discovery,
+    contract::Contract,
     incident::{Incident, MAX_TEXT, exit_text, shortened, since_text},
     layout::{Directories, Layout},
     runtime::Resolved,
@@ -46,10 +47,7 @@ const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How a gateway under this supervisor is to behave, for all versions of OpenClaw; each reads what it knows.
-const SUPERVISED: [(&str, &str); 4] = [
-    // Versions that put a launcher between the worker and the gateway do without; versions that restart for a
-    // configuration change do it within the process.
-    ("OPENCLAW_NO_RESPAWN", "1"),
+const SUPERVISED: [(&str, &str); 3] = [
     // Somebody else owns start and stop: no self-update, no systemd, no launchd.
     ("OPENCLAW_SUPERVISOR_MODE", "external"),
     // `openclaw doctor` repairs no service definitions.
@@ -82,6 +80,8 @@ pub struct Ingredients<'a> {
     pub incidents: &'a [Incident],
     /// Where the incidents are described in full.
     pub incident_file: &'a Path,
+    /// Whether the runtime hands its restarts over.
+    pub contract: Contract,
 }
 
 /// How the supervisor is reached.
@@ -119,6 +119,12 @@ pub fn environment(from: &Ingredients<'_>) -> BTreeMap<String, String> {
     for (name, value) in SUPERVISED {
         set(name, value.to_owned());
     }
+    match from.contract {
+        // A version that puts a launcher between the worker and the gateway does without. One that hands its
+        // restarts over would keep them to itself.
+        Contract::None => set("OPENCLAW_NO_RESPAWN", "1".to_owned()),
+        Contract::Handoff => None,
+    };
     match from.discovery {
         Discovery::Quiet => set("OPENCLAW_DISABLE_BONJOUR", "1".to_owned()),
         Discovery::AskedFor => None,
@@ -222,6 +228,7 @@ mod tests {
             discovery: Discovery::Quiet,
             incidents,
             incident_file: Path::new("/data/instances/rescue/incident.json"),
+            contract: Contract::None,
         })
     }
 

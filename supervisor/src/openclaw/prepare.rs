@@ -13,6 +13,7 @@ use supervisor_core::{ids::Name, ladder::Purpose, ports::Block};
 
 use super::{
     config::{self, ConfigError, Discovery, Token, Wanted},
+    contract::Contract,
     environment::{Control, Ingredients, environment},
     incident::{self, Incident},
     layout::{Directories, LayoutError, Neighbour, check_apart},
@@ -57,6 +58,8 @@ pub struct Request<'a> {
     pub neighbours: &'a [Neighbour],
     /// What the program is run for.
     pub purpose: Purpose,
+    /// Whether the runtime hands its restarts over.
+    pub contract: Contract,
 }
 
 /// What is to be started, and in what surroundings.
@@ -159,6 +162,7 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
         discovery: config.as_ref().map_or(Discovery::Quiet, |config| config.discovery),
         incidents: request.incidents,
         incident_file: &incident_file,
+        contract: request.contract,
     });
     Ok(Prepared {
         program: runtime.program.clone(),

@@ -107,9 +107,14 @@ impl Place {
         })
     }
 
+    /// Of which kind its runtime is.
+    pub(super) fn kind(&self) -> Kind {
+        registry::kind(&self.spec, &self.host.environment, &self.host.beside_daemon)
+    }
+
     /// Whether what runs there reads a configuration.
     pub(super) fn has_config(&self) -> bool {
-        match registry::kind(&self.spec, &self.host.environment, &self.host.beside_daemon) {
+        match self.kind() {
             Kind::Openclaw | Kind::Builtin => true,
             Kind::Command => false,
         }

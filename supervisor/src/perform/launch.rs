@@ -33,6 +33,7 @@ use super::{
 use crate::{
     openclaw::{
         config,
+        contract::Contract,
         incident::{self, IncidentError},
         layout::Directories,
         prepare::{self, Host, Refusal, Request},
@@ -74,13 +75,14 @@ pub(crate) struct Prepared {
 }
 
 /// Makes an instance's surroundings and checks its ports. File work, so it is done aside.
-pub(crate) async fn prepare(surroundings: &Surroundings, launch: Launch) -> Prepared {
+pub(crate) async fn prepare(surroundings: &Surroundings, launch: Launch, contract: Contract) -> Prepared {
     let failed = |failure| Prepared { restored: None, used: None, ready: Err(failure) };
     let Some(place) = place(surroundings, &launch) else {
         return failed(LaunchFailure::Refused("failed to read its spec".into()));
     };
     let job = Job {
         place,
+        contract,
         host: Arc::clone(&surroundings.host),
         mark: surroundings.mark(&launch.name),
         run_dir: surroundings.run_dir(&launch.name),
@@ -113,6 +115,7 @@ struct Job {
     epoch: u64,
     incidents: Vec<(Incident, Known)>,
     place: Place,
+    contract: Contract,
 }
 
 impl Job {
@@ -156,6 +159,7 @@ impl Job {
                 incidents: &described,
                 neighbours: &self.place.neighbours,
                 purpose: *purpose,
+                contract: self.contract,
             },
         )
         .map_err(|refusal| refused(&refusal))?;

@@ -4,6 +4,7 @@
 //! decides: what fails is reported, and core says what comes next.
 
 mod config;
+mod contract;
 mod launch;
 mod link;
 mod performer;
@@ -19,5 +20,6 @@ pub(crate) mod watch;
 mod worker;
 
 pub(crate) use config::Configs;
+pub(crate) use contract::Contracts;
 pub(crate) use performer::Performer;
 pub(crate) use surroundings::Surroundings;

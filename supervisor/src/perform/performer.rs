@@ -66,6 +66,9 @@ impl Performer {
             Action::Release { name } => self.order(&name, Order::Release),
             Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
             Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
+            Action::AskHandoff { name, incarnation, pid } => {
+                self.order(&name, Order::AskHandoff(incarnation, pid));
+            }
             Action::Restore { name, to, why } => self.order(&name, Order::Restore(to, why)),
             Action::Forget { name, files } => {
                 self.targets.remove(&name);
@@ -96,9 +99,12 @@ impl Performer {
         let needed = match &order {
             Order::Adopt | Order::Launch(_) | Order::Sweep(_) | Order::Forget(_) | Order::Restore(..) => true,
             // About what a task knows. Without one, it has been forgotten.
-            Order::Stop(..) | Order::Kill(_) | Order::Acknowledge(_) | Order::Release | Order::Inform(_) => {
-                false
-            }
+            Order::Stop(..)
+            | Order::Kill(_)
+            | Order::Acknowledge(_)
+            | Order::Release
+            | Order::Inform(_)
+            | Order::AskHandoff(..) => false,
         };
         if self.tasks.get(name).is_none_or(|(orders, _)| orders.is_closed()) {
             // Tasks end when their instances are deleted; this is where they are let go.

@@ -5,7 +5,7 @@ use std::{cell::RefCell, path::PathBuf, sync::Arc};
 use supervisor_core::{event::Event, ids::Name, time::Moment};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{config::Configs, roster::Roster, sweep::Sweeper};
+use super::{config::Configs, contract::Contracts, roster::Roster, sweep::Sweeper};
 use crate::openclaw::prepare::Host;
 
 /// Given to every effect.
@@ -27,6 +27,8 @@ pub(crate) struct Surroundings {
     pub(crate) roster: RefCell<Roster>,
     /// What is known of the instances' configurations.
     pub(crate) configs: Configs,
+    /// What runtimes can do.
+    pub(crate) contracts: Contracts,
     /// Kills what is left of instances.
     pub(crate) sweeper: Sweeper,
     /// Held by whoever deletes files.

@@ -23,12 +23,14 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Surroundings,
+    Contracts, Surroundings,
     config::{self, Place, Used},
+    contract,
     launch::{self, Prepared, Ready},
     link::{self, Link, LinkError},
     spawn::{self, SpawnError, Worker},
 };
+use crate::openclaw::contract::Contract;
 
 /// Orders that may wait for one instance's task. Core gives a few per life of an instance.
 const ORDERS: usize = 64;
@@ -59,6 +61,8 @@ pub(crate) enum Order {
     Sweep(Incarnation),
     /// Its incidents have changed.
     Inform(Vec<Incident>),
+    /// Find out whether a life that ended well wants to be run again.
+    AskHandoff(Incarnation, i32),
     /// Put an older configuration in place.
     Restore(ConfigId, String),
     /// It is deleted. The task ends, unless there are orders for the next instance of this name already.
@@ -84,6 +88,8 @@ pub(crate) fn start(name: Name, surroundings: Rc<Surroundings>) -> (mpsc::Sender
         leftovers: Leftovers::None,
         worker_pid: 0,
         incarnation: Incarnation(0),
+        // Of one that is adopted nothing is known, and asking does no harm.
+        contract: Contract::Handoff,
     };
     (orders, task::spawn_local(task.run(inbox)))
 }
@@ -98,6 +104,8 @@ struct Task {
     worker_pid: i32,
     /// The newest life that this task knows of.
     incarnation: Incarnation,
+    /// What its runtime can do.
+    contract: Contract,
 }
 
 impl Task {
@@ -145,6 +153,10 @@ impl Task {
             Order::Release => self.release().await,
             Order::Sweep(incarnation) => self.sweep(incarnation).await,
             Order::Inform(incidents) => self.inform(incidents).await,
+            Order::AskHandoff(incarnation, pid) => {
+                let (surroundings, name) = (Rc::clone(&self.surroundings), self.name.clone());
+                contract::ask_handoff(surroundings, name, incarnation, pid, self.contract);
+            }
             Order::Restore(to, why) => self.restore(to, why).await,
             Order::Forget(_) => {}
         }
@@ -224,7 +236,12 @@ impl Task {
         self.incarnation = incarnation;
         self.make_way().await;
         let place = launch::place(&self.surroundings, &launch);
-        let Prepared { restored, used, ready } = launch::prepare(&self.surroundings, launch).await;
+        if let Some(place) = &place {
+            let mark = self.surroundings.mark(&self.name);
+            self.contract = Contracts::of(&self.surroundings, place, &mark).await;
+        }
+        let Prepared { restored, used, ready } =
+            launch::prepare(&self.surroundings, launch, self.contract).await;
         if let Some(event) = restored {
             self.tell(event).await;
         }

@@ -24,6 +24,7 @@ fn defaults(kind: Kind) -> Policy {
                 multiplier_permille: 20_000,
                 max_delay: Duration::from_secs(330),
                 fatal_codes: vec![EX_CONFIG],
+                handoff: true,
                 ..common.restart
             },
             health: HealthPolicy {
@@ -39,7 +40,8 @@ fn defaults(kind: Kind) -> Policy {
             ..common
         },
         Kind::Builtin => {
-            Policy { restart: RestartPolicy { fatal_codes: vec![EX_CONFIG], ..common.restart }, ..common }
+            let restart = RestartPolicy { fatal_codes: vec![EX_CONFIG], handoff: true, ..common.restart };
+            Policy { restart, ..common }
         }
         Kind::Command => {
             Policy { restart: RestartPolicy { fatal_codes: Vec::new(), ..common.restart }, ..common }
@@ -113,6 +115,7 @@ impl InstanceSpec {
             window: or(asked.window, default.window),
             reset_after: or(asked.reset_after, default.reset_after),
             fatal_codes: default.fatal_codes,
+            handoff: default.handoff,
         }
     }
 

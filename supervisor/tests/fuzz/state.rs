@@ -9,7 +9,7 @@ use openclaw_supervisor::{
 use supervisor_core::{
     Origin, Supervisor,
     action::Action,
-    event::{Adoption, Event, Found},
+    event::{Adoption, Event, Found, Handoff},
     ids::Revision,
     instance::Boot,
     invariant,
@@ -91,6 +91,9 @@ fn live(records: Vec<Record>, host: &Host, boot: Boot) {
                         Event::Adopted(name, Adoption { found: Found::Nothing, exits: Vec::new() })
                     }
                     Action::Persist(batch) => Event::Stored(batch.revision),
+                    Action::AskHandoff { name, incarnation, .. } => {
+                        Event::Handoff(name, incarnation, Handoff::Nothing)
+                    }
                     Action::Restore { name, to, .. } => Event::Restored(name, to),
                     Action::Sweep { name, incarnation } => Event::Swept(name, incarnation),
                     Action::Launch(launch) => Event::WorkerLost(launch.name, launch.incarnation),

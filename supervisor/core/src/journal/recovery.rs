@@ -19,6 +19,8 @@ pub enum Recovery {
     Repairing,
     Repaired { outcome: String },
     Quarantined { cause: Cause },
+    RestartWanted { reason: String },
+    HandoffUnknown { why: String },
 }
 
 impl Recovery {
@@ -34,13 +36,19 @@ impl Recovery {
             Self::Repairing => "instance.repairing",
             Self::Repaired { .. } => "instance.repaired",
             Self::Quarantined { .. } => "instance.quarantined",
+            Self::RestartWanted { .. } => "instance.restart_wanted",
+            Self::HandoffUnknown { .. } => "instance.handoff_unknown",
         }
     }
 
     /// How much it matters.
     pub(super) fn severity(&self) -> Severity {
         match self {
-            Self::ConfigChanged { .. } | Self::ConfigGood { .. } | Self::Repaired { .. } => Severity::Info,
+            Self::ConfigChanged { .. }
+            | Self::ConfigGood { .. }
+            | Self::Repaired { .. }
+            | Self::RestartWanted { .. }
+            | Self::HandoffUnknown { .. } => Severity::Info,
             Self::ConfigBroken { .. }
             | Self::ConfigTakenBack { .. }
             | Self::ConfigRestored { .. }
@@ -83,6 +91,8 @@ impl fmt::Display for Recovery {
             }
             Self::Repairing => f.write_str("is repaired by its runtime's own means"),
             Self::Repaired { outcome } => write!(f, "the repair has ended: {outcome}"),
+            Self::RestartWanted { reason } => write!(f, "it ended to be started anew: {reason}"),
+            Self::HandoffUnknown { why } => write!(f, "whether it wants to be run again is not known: {why}"),
             Self::Quarantined { cause } => write!(f, "all has been tried, and it stays down: {cause}"),
         }
     }

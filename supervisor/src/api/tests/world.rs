@@ -10,7 +10,7 @@ use std::{
 use supervisor_core::{
     Origin, Supervisor,
     action::Action,
-    event::{Adoption, Event, Exit, ExitStatus, Found, LaunchFailure, Process, Report, Verdict},
+    event::{Adoption, Event, Exit, ExitStatus, Found, Handoff, LaunchFailure, Process, Report, Verdict},
     ids::{CommandId, Incarnation, Name, Revision},
     instance::Boot,
     ports::Pool,
@@ -212,6 +212,9 @@ impl Driver {
             Action::Stop { name, .. } => self.exit(&name, ExitStatus::Code(0), true),
             Action::Kill { name, .. } => {
                 self.exit(&name, ExitStatus::Signal { number: 9, core: false }, true);
+            }
+            Action::AskHandoff { name, incarnation, .. } => {
+                self.handle(Event::Handoff(name, incarnation, Handoff::Nothing));
             }
             Action::Restore { name, to, .. } => self.handle(Event::Restored(name, to)),
             Action::Sweep { name, incarnation } => self.handle(Event::Swept(name, incarnation)),

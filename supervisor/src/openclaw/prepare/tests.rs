@@ -60,6 +60,7 @@ impl World {
             &self.host,
             &Request {
                 purpose: Purpose::Serve,
+                contract: Contract::None,
                 name: &name(who),
                 spec,
                 block: Block::at(base).unwrap(),

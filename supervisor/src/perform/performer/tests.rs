@@ -17,6 +17,7 @@ use super::*;
 use crate::{
     openclaw::{environment::Control, prepare::Host},
     perform::{
+        Contracts,
         roster::Roster,
         store::{self, Retention},
         sweep::Sweeper,
@@ -50,6 +51,7 @@ impl Scene {
             epoch: 1,
             boot_began: 0,
             configs: Configs::default(),
+            contracts: Contracts::default(),
             roster: RefCell::new(Roster::default()),
             sweeper: Sweeper::start().unwrap(),
             deleting: Semaphore::new(1),

@@ -226,6 +226,7 @@ impl World {
                 | Action::Probe { .. }
                 | Action::Inform { .. }
                 | Action::Restore { .. }
+                | Action::AskHandoff { .. }
                 | Action::Forget { .. } => {}
             }
             self.actions.push(action);

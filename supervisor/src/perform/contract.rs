@@ -1,0 +1,112 @@
+//! Asks runtimes what they can do, and their gateways why they ended. Both take seconds, so nobody waits for them who
+//! has anything else to do.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use supervisor_core::{
+    event::{Event, Handoff},
+    ids::{Incarnation, Name},
+};
+use tokio::{sync::watch, task, time};
+
+use super::{Surroundings, config::Place};
+use crate::{
+    openclaw::contract::{CAPABILITIES, Contract, capable, consume, left, tool},
+    spec::Kind,
+    tool::Tool,
+};
+
+/// OpenClaw's commands take up to 20 s on a loaded host before they say anything.
+const CAPABLE: Duration = Duration::from_secs(120);
+
+/// A first start waits so long for what its runtime can do, and then goes on without. Core waits twice as long for a
+/// launch.
+const FIRST_START: Duration = Duration::from_secs(15);
+
+/// Whether a gateway wants to be run again is asked for this long. Until then its rescue is not called.
+const ASK: Duration = Duration::from_secs(5);
+
+/// A program as it is now.
+type Program = (PathBuf, Option<SystemTime>);
+
+/// What is known of programs; `None` while they are being asked.
+#[derive(Debug, Default)]
+pub(crate) struct Contracts {
+    known: RefCell<HashMap<Program, watch::Receiver<Option<Contract>>>>,
+}
+
+impl Contracts {
+    /// What the runtime at `place` can do. Asks it if nobody has.
+    pub(super) async fn of(surroundings: &Rc<Surroundings>, place: &Place, mark: &str) -> Contract {
+        match place.kind() {
+            Kind::Builtin => return Contract::Handoff,
+            Kind::Command => return Contract::None,
+            Kind::Openclaw => {}
+        }
+        let args = CAPABILITIES.map(str::to_owned).to_vec();
+        let Ok(tool) = tool(&place.host, (&place.name, place.block, mark), &place.spec, args) else {
+            return Contract::None;
+        };
+        let mut answer = Self::asked(surroundings, tool);
+        let known = time::timeout(FIRST_START, answer.wait_for(Option::is_some)).await;
+        known.ok().and_then(Result::ok).and_then(|known| *known).unwrap_or_default()
+    }
+
+    fn asked(surroundings: &Rc<Surroundings>, tool: Tool) -> watch::Receiver<Option<Contract>> {
+        let program = (tool.program.clone(), modified(&tool.program));
+        let mut known = surroundings.contracts.known.borrow_mut();
+        if let Some(answer) = known.get(&program) {
+            return answer.clone();
+        }
+        let (tell, answer) = watch::channel(None);
+        known.insert(program.clone(), answer.clone());
+        let surroundings = Rc::clone(surroundings);
+        task::spawn_local(async move {
+            match task::spawn_blocking(move || tool.ask(CAPABLE)).await {
+                Ok(Some(said)) => drop(tell.send_replace(Some(capable(&said)))),
+                // The next start asks again.
+                Ok(None) | Err(_) => drop(surroundings.contracts.known.borrow_mut().remove(&program)),
+            }
+        });
+        answer
+    }
+}
+
+fn modified(program: &Path) -> Option<SystemTime> {
+    fs::metadata(program).and_then(|found| found.modified()).ok()
+}
+
+/// Finds out whether a gateway that ended well wants to be run again, and tells core.
+pub(super) fn ask_handoff(
+    surroundings: Rc<Surroundings>,
+    name: Name,
+    incarnation: Incarnation,
+    pid: i32,
+    contract: Contract,
+) {
+    task::spawn_local(async move {
+        let handoff = match contract {
+            Contract::Handoff => handoff(&surroundings, &name, pid).await,
+            Contract::None => Handoff::Nothing,
+        };
+        let _ = surroundings.events.send(Event::Handoff(name, incarnation, handoff)).await;
+    });
+}
+
+async fn handoff(surroundings: &Surroundings, name: &Name, pid: i32) -> Handoff {
+    let Some(place) = Place::of(surroundings, name) else { return Handoff::Nothing };
+    let mark = surroundings.mark(name);
+    let asked = tool(&place.host, (name, place.block, &mark), &place.spec, consume(pid));
+    let Ok(tool) = asked else { return Handoff::Unknown("the runtime is not there any more".into()) };
+    match task::spawn_blocking(move || tool.ask(ASK)).await {
+        Ok(Some(answer)) => left(&answer),
+        Ok(None) | Err(_) => Handoff::Unknown(format!("no answer within {} s", ASK.as_secs())),
+    }
+}

@@ -1,0 +1,89 @@
+//! Runs a program for what it prints.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// No answer is longer.
+const MOST_BYTES: u64 = 256 << 10;
+
+/// A program and all that it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tool {
+    /// It.
+    pub(crate) program: PathBuf,
+    /// Without its own name.
+    pub(crate) args: Vec<String>,
+    /// All of its environment; `None`: the supervisor's own.
+    pub(crate) environment: Option<BTreeMap<String, String>>,
+    /// Where it is run; `None`: where the supervisor is.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+impl Tool {
+    /// A program in the supervisor's own surroundings.
+    pub(crate) fn new(program: &Path, args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self { program: program.to_owned(), args, environment: None, directory: None }
+    }
+
+    /// What it prints, without white space around it; `None` if that cannot be had within the limit. Blocks.
+    ///
+    /// It is ended by timeout(1), so that no signal has to be sent from here: the supervisor reaps all its children at
+    /// once, and their pids may be others' then.
+    pub(crate) fn ask(&self, limit: Duration) -> Option<String> {
+        let mut command = Command::new("timeout");
+        command.args(["-k", "1", &limit.as_secs().max(1).to_string()]).arg(&self.program).args(&self.args);
+        if let Some(environment) = &self.environment {
+            command.env_clear().envs(environment);
+        }
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        let mut text = String::new();
+        let read = child.stdout.take()?.take(MOST_BYTES).read_to_string(&mut text);
+        // It may have been reaped already.
+        let _ = child.wait();
+        read.ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_asked_for_what_it_prints() {
+        let ask =
+            |program: &str, args: &[&str]| Tool::new(Path::new(program), args).ask(Duration::from_secs(60));
+        assert_eq!(ask("echo", &["v24.21.0"]).as_deref(), Some("v24.21.0"));
+        assert_eq!(ask("/nowhere", &[]), None);
+        assert_eq!(ask("true", &[]), None);
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_not_waited_for() {
+        let asked = Tool::new(Path::new("sleep"), &["600"]).ask(Duration::from_secs(1));
+        assert_eq!(asked, None);
+    }
+
+    #[test]
+    fn it_has_the_environment_and_the_directory_it_is_given() {
+        let tool = Tool {
+            environment: Some(BTreeMap::from([
+                ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+                ("WHO".to_owned(), "main".to_owned()),
+            ])),
+            directory: Some("/".into()),
+            ..Tool::new(Path::new("sh"), &["-c", "echo $WHO $HOME $PWD"])
+        };
+        assert_eq!(tool.ask(Duration::from_secs(60)).as_deref(), Some("main /"));
+    }
+}
