@@ -225,10 +225,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         inputs: Inputs { commands, events: event_inbox, store: store_reports, shutdown: shutdown.clone() },
         pulse,
     };
-    let driver = thread::Builder::new()
-        .name("driver".into())
-        .spawn(move || driving.run(ready))
-        .map_err(|source| DaemonError::Start { part: "the driver's thread", source })?;
+    let driver = driving.start(ready)?;
     if restored.await.is_ok() {
         end_on_signal(&shutdown)?;
         tokio::spawn(keep_watchdog(beats));
@@ -272,6 +269,14 @@ struct Driving {
 }
 
 impl Driving {
+    /// On a thread of its own; `ready` is told once core is restored.
+    fn start(self, ready: oneshot::Sender<()>) -> Result<thread::JoinHandle<io::Result<()>>, DaemonError> {
+        thread::Builder::new()
+            .name("driver".into())
+            .spawn(move || self.run(ready))
+            .map_err(|source| DaemonError::Start { part: "the driver's thread", source })
+    }
+
     fn run(self, ready: oneshot::Sender<()>) -> io::Result<()> {
         // Without a driver the API would answer from a view that never changes again.
         let _ends_all = self.inputs.shutdown.clone().drop_guard();

@@ -125,7 +125,7 @@ impl Place {
         self.directories().config
     }
 
-    fn directories(&self) -> Directories {
+    pub(super) fn directories(&self) -> Directories {
         Directories::of(&self.host.control.data_dir, &self.name, self.spec.profile.as_ref())
     }
 

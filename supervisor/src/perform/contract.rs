@@ -28,7 +28,7 @@ const CAPABLE: Duration = Duration::from_secs(120);
 
 /// A first start waits so long for what its runtime can do, and then goes on without. Core waits twice as long for a
 /// launch.
-const FIRST_START: Duration = Duration::from_secs(15);
+pub(super) const FIRST_START: Duration = Duration::from_secs(15);
 
 /// Whether a gateway wants to be run again is asked for this long. Until then its rescue is not called.
 const ASK: Duration = Duration::from_secs(5);
@@ -43,8 +43,13 @@ pub(crate) struct Contracts {
 }
 
 impl Contracts {
-    /// What the runtime at `place` can do. Asks it if nobody has.
-    pub(super) async fn of(surroundings: &Rc<Surroundings>, place: &Place, mark: &str) -> Contract {
+    /// What the runtime at `place` can do, as far as it is known by then. Asks it if nobody has.
+    pub(super) async fn of(
+        surroundings: &Rc<Surroundings>,
+        place: &Place,
+        mark: &str,
+        patience: Duration,
+    ) -> Contract {
         match place.kind() {
             Kind::Builtin => return Contract::Handoff,
             Kind::Command => return Contract::None,
@@ -54,12 +59,12 @@ impl Contracts {
         let Ok(tool) = tool(&place.host, (&place.name, place.block, mark), &place.spec, args) else {
             return Contract::None;
         };
-        let mut answer = Self::asked(surroundings, tool);
-        let known = time::timeout(FIRST_START, answer.wait_for(Option::is_some)).await;
+        let mut answer = Self::asked(surroundings, place.clone(), tool);
+        let known = time::timeout(patience, answer.wait_for(Option::is_some)).await;
         known.ok().and_then(Result::ok).and_then(|known| *known).unwrap_or_default()
     }
 
-    fn asked(surroundings: &Rc<Surroundings>, tool: Tool) -> watch::Receiver<Option<Contract>> {
+    fn asked(surroundings: &Rc<Surroundings>, place: Place, tool: Tool) -> watch::Receiver<Option<Contract>> {
         let program = (tool.program.clone(), modified(&tool.program));
         let mut known = surroundings.contracts.known.borrow_mut();
         if let Some(answer) = known.get(&program) {
@@ -69,7 +74,12 @@ impl Contracts {
         known.insert(program.clone(), answer.clone());
         let surroundings = Rc::clone(surroundings);
         task::spawn_local(async move {
-            match task::spawn_blocking(move || tool.ask(CAPABLE)).await {
+            let ask = move || {
+                // It may be the first of all starts; what is wrong with the directories, that start will say.
+                let _ = place.directories().create(&place.host.control.data_dir);
+                tool.ask(CAPABLE)
+            };
+            match task::spawn_blocking(ask).await {
                 Ok(Some(said)) => drop(tell.send_replace(Some(capable(&said)))),
                 // The next start asks again.
                 Ok(None) | Err(_) => drop(surroundings.contracts.known.borrow_mut().remove(&program)),

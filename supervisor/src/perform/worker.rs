@@ -3,6 +3,8 @@
 //! A task is the only one that talks to its instance's worker, so a sweep never meets a launch. It never
 //! decides: what it cannot do, it reports, and core says what comes next.
 
+mod files;
+
 use std::{io, path::PathBuf, rc::Rc, time::Duration};
 
 use supervisor_core::{
@@ -23,7 +25,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Contracts, Surroundings,
+    Surroundings,
     config::{self, Place, Used},
     contract,
     launch::{self, Prepared, Ready},
@@ -90,6 +92,7 @@ pub(crate) fn start(name: Name, surroundings: Rc<Surroundings>) -> (mpsc::Sender
         incarnation: Incarnation(0),
         // Of one that is adopted nothing is known, and asking does no harm.
         contract: Contract::Handoff,
+        has_run: false,
     };
     (orders, task::spawn_local(task.run(inbox)))
 }
@@ -106,6 +109,8 @@ struct Task {
     incarnation: Incarnation,
     /// What its runtime can do.
     contract: Contract,
+    /// It has been started or adopted: from now on nothing may delay a start.
+    has_run: bool,
 }
 
 impl Task {
@@ -236,10 +241,9 @@ impl Task {
         self.incarnation = incarnation;
         self.make_way().await;
         let place = launch::place(&self.surroundings, &launch);
-        if let Some(place) = &place {
-            let mark = self.surroundings.mark(&self.name);
-            self.contract = Contracts::of(&self.surroundings, place, &mark).await;
-        }
+        let patience = if self.has_run { Duration::ZERO } else { contract::FIRST_START };
+        self.contract = self.contract(place.as_ref(), patience).await;
+        self.has_run = true;
         let Prepared { restored, used, ready } =
             launch::prepare(&self.surroundings, launch, self.contract).await;
         if let Some(event) = restored {
@@ -313,6 +317,10 @@ impl Task {
 
     async fn adopt(&mut self) {
         self.watch();
+        let place = Place::of(&self.surroundings, &self.name);
+        // Asked in time for the next start.
+        let _ = self.contract(place.as_ref(), Duration::ZERO).await;
+        self.has_run = true;
         let adoption = match self.find_worker().await {
             Some((link, state)) => {
                 self.link = Some(link);
@@ -326,13 +334,6 @@ impl Task {
             }
         };
         self.tell(Event::Adopted(self.name.clone(), adoption)).await;
-    }
-
-    /// Whoever edits its configuration is seen from now on.
-    fn watch(&self) {
-        if let Some(place) = Place::of(&self.surroundings, &self.name).filter(Place::has_config) {
-            self.surroundings.configs.follow(&self.name, place.config());
-        }
     }
 
     async fn find_worker(&self) -> Option<(Link, State)> {
@@ -447,19 +448,6 @@ impl Task {
 
     fn left_exits(&self) -> Vec<Exit> {
         link::left_exits(&self.run_dir).iter().map(|exit| self.exit(exit)).collect()
-    }
-
-    async fn inform(&self, incidents: Vec<Incident>) {
-        if let Err(error) = launch::inform(&self.surroundings, self.name.clone(), &incidents).await {
-            warn!(instance = %self.name, error = &error as &dyn std::error::Error, "failed to write its incident file");
-        }
-    }
-
-    async fn restore(&self, to: ConfigId, why: String) {
-        let Some(place) = Place::of(&self.surroundings, &self.name) else { return };
-        if let Ok(event) = task::spawn_blocking(move || place.restore(to, &why)).await {
-            self.tell(event).await;
-        }
     }
 
     async fn forget(&mut self, files: Files) {

@@ -1,0 +1,41 @@
+//! What an instance's task does with files and tools of the instance, beside its worker.
+
+use std::time::Duration;
+
+use supervisor_core::{failover::Incident, ids::ConfigId};
+use tokio::task;
+use tracing::warn;
+
+use super::{
+    super::{Contracts, config::Place, launch},
+    Task,
+};
+use crate::openclaw::contract::Contract;
+
+impl Task {
+    /// What its runtime can do, as far as that is known after this time.
+    pub(super) async fn contract(&self, place: Option<&Place>, patience: Duration) -> Contract {
+        let Some(place) = place else { return Contract::None };
+        Contracts::of(&self.surroundings, place, &self.surroundings.mark(&self.name), patience).await
+    }
+
+    /// Whoever edits its configuration is seen from now on.
+    pub(super) fn watch(&self) {
+        if let Some(place) = Place::of(&self.surroundings, &self.name).filter(Place::has_config) {
+            self.surroundings.configs.follow(&self.name, place.config());
+        }
+    }
+
+    pub(super) async fn inform(&self, incidents: Vec<Incident>) {
+        if let Err(error) = launch::inform(&self.surroundings, self.name.clone(), &incidents).await {
+            warn!(instance = %self.name, error = &error as &dyn std::error::Error, "failed to write its incident file");
+        }
+    }
+
+    pub(super) async fn restore(&self, to: ConfigId, why: String) {
+        let Some(place) = Place::of(&self.surroundings, &self.name) else { return };
+        if let Ok(event) = task::spawn_blocking(move || place.restore(to, &why)).await {
+            self.tell(event).await;
+        }
+    }
+}
