@@ -10,6 +10,8 @@ const CONTROL: &[&str] = &[
     "openclaw/supervisor/v1/log.proto",
     "openclaw/supervisor/v1/system.proto",
     "openclaw/supervisor/v1/doctor.proto",
+    "openclaw/supervisor/v1/config.proto",
+    "openclaw/supervisor/v1/incident.proto",
 ];
 const WORKER: &[&str] = &["openclaw/worker/v1/worker.proto"];
 

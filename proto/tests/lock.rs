@@ -7,10 +7,12 @@ use std::{collections::BTreeSet, env, fs, path::Path};
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor, ServiceDescriptor};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
+    "openclaw/supervisor/v1/config.proto",
     "openclaw/supervisor/v1/doctor.proto",
     "openclaw/supervisor/v1/event.proto",
     "openclaw/supervisor/v1/fleet.proto",
+    "openclaw/supervisor/v1/incident.proto",
     "openclaw/supervisor/v1/instance.proto",
     "openclaw/supervisor/v1/log.proto",
     "openclaw/supervisor/v1/reason.proto",

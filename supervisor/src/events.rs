@@ -43,6 +43,8 @@ pub struct Event {
 pub struct Query {
     /// Only later ones than this revision.
     pub after: u64,
+    /// Only up to this one.
+    pub until: Option<u64>,
     /// Only this instance's.
     pub instance: Option<String>,
     /// At most so many.
@@ -138,6 +140,19 @@ impl Journal {
         let file = Arc::clone(&self.file).lock_owned().await;
         task::spawn_blocking(move || Ok(read(file.connection()?, &query)?)).await?
     }
+
+    /// Reads the oldest `limit` events of some kinds that are later than `after`. Looks at all of them on the way,
+    /// so it is not for those who watch.
+    pub async fn of_kinds(
+        &self,
+        kinds: &[&str],
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, JournalError> {
+        let kinds = serde_json::Value::from(kinds).to_string();
+        let file = Arc::clone(&self.file).lock_owned().await;
+        task::spawn_blocking(move || Ok(of_kinds(file.connection()?, &kinds, after, limit)?)).await?
+    }
 }
 
 fn read(db: &Connection, query: &Query) -> rusqlite::Result<Page> {
@@ -150,9 +165,10 @@ fn read(db: &Connection, query: &Query) -> rusqlite::Result<Page> {
     let trimmed = trimmed.and_then(|text| text.parse().ok()).unwrap_or(0);
     let instance = query.instance.as_deref();
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let until = query.until.map_or(i64::MAX, signed);
     let mut statement = transaction.prepare_cached(sql(query))?;
     let mut events = statement
-        .query_map(params![signed(query.after), instance, limit], event)?
+        .query_map(params![signed(query.after), instance, limit, until], event)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     if query.which == Which::Newest {
         events.reverse();
@@ -160,15 +176,24 @@ fn read(db: &Connection, query: &Query) -> rusqlite::Result<Page> {
     Ok(Page { events, trimmed })
 }
 
+fn of_kinds(db: &Connection, kinds: &str, after: u64, limit: usize) -> rusqlite::Result<Vec<Event>> {
+    const OF_KINDS: &str = "SELECT * FROM events \
+        WHERE revision > ?1 AND type IN (SELECT value FROM json_each(?2)) ORDER BY revision LIMIT ?3";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = db.prepare_cached(OF_KINDS)?;
+    statement.query_map(params![signed(after), kinds, limit], event)?.collect()
+}
+
 /// One statement for each case, so that each is found by its index.
 fn sql(query: &Query) -> &'static str {
-    const OLDEST: &str = "SELECT * FROM events WHERE revision > ?1 AND ?2 IS NULL ORDER BY revision LIMIT ?3";
-    const NEWEST: &str =
-        "SELECT * FROM events WHERE revision > ?1 AND ?2 IS NULL ORDER BY revision DESC LIMIT ?3";
-    const OLDEST_OF: &str =
-        "SELECT * FROM events WHERE revision > ?1 AND instance = ?2 ORDER BY revision LIMIT ?3";
-    const NEWEST_OF: &str =
-        "SELECT * FROM events WHERE revision > ?1 AND instance = ?2 ORDER BY revision DESC LIMIT ?3";
+    const OLDEST: &str = "SELECT * FROM events \
+        WHERE revision > ?1 AND revision <= ?4 AND ?2 IS NULL ORDER BY revision LIMIT ?3";
+    const NEWEST: &str = "SELECT * FROM events \
+        WHERE revision > ?1 AND revision <= ?4 AND ?2 IS NULL ORDER BY revision DESC LIMIT ?3";
+    const OLDEST_OF: &str = "SELECT * FROM events \
+        WHERE revision > ?1 AND revision <= ?4 AND instance = ?2 ORDER BY revision LIMIT ?3";
+    const NEWEST_OF: &str = "SELECT * FROM events \
+        WHERE revision > ?1 AND revision <= ?4 AND instance = ?2 ORDER BY revision DESC LIMIT ?3";
     match (query.which, query.instance.is_some()) {
         (Which::Oldest, false) => OLDEST,
         (Which::Newest, false) => NEWEST,

@@ -29,6 +29,7 @@ pub mod events;
 mod figures;
 pub mod fleet;
 pub mod handle;
+mod incidents;
 pub mod lock;
 pub mod logs;
 pub mod openclaw;

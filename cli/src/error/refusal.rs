@@ -100,7 +100,7 @@ impl Refusal {
 
 fn kind_of_reason(reason: Reason) -> Kind {
     match reason {
-        Reason::UnknownInstance => Kind::NotFound,
+        Reason::UnknownInstance | Reason::UnknownSnapshot | Reason::UnknownIncident => Kind::NotFound,
         Reason::NotPermitted => Kind::NotPermitted,
         Reason::ShuttingDown => Kind::Unreachable,
         // This program makes request ids, page tokens and filters itself.
@@ -134,7 +134,11 @@ fn kind_of_reason(reason: Reason) -> Kind {
         | Reason::Storage
         | Reason::PathOverlap
         | Reason::InvalidCursor
-        | Reason::Overloaded => Kind::Refused,
+        | Reason::Overloaded
+        | Reason::AmbiguousSnapshot
+        | Reason::NoGoodConfig
+        | Reason::NoConfig
+        | Reason::BadConfig => Kind::Refused,
     }
 }
 
@@ -186,6 +190,11 @@ fn hint_for_reason(reason: Reason, name: &str) -> Option<String> {
         Reason::Storage => "openclawctl supervisor status".to_owned(),
         Reason::NotPermitted => ASK_OWNER.to_owned(),
         Reason::TooManyInstances => "openclawctl rm NAME, or a higher limit in the settings".to_owned(),
+        Reason::UnknownSnapshot | Reason::AmbiguousSnapshot | Reason::NoGoodConfig | Reason::BadConfig => {
+            format!("openclawctl config snapshots {name}")
+        }
+        Reason::NoConfig => format!("openclawctl up {name}"),
+        Reason::UnknownIncident => "openclawctl incidents".to_owned(),
         Reason::RequestIdReused | Reason::InvalidPageToken | Reason::InvalidFilter => REPORT.to_owned(),
         Reason::Unspecified | Reason::InvalidName | Reason::InvalidSpec => return None,
     };

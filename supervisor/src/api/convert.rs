@@ -171,7 +171,7 @@ pub(super) fn timestamp(moment: Moment) -> Timestamp {
     timestamp_ns(moment.0)
 }
 
-fn timestamp_ns(unix_ns: u64) -> Timestamp {
+pub(super) fn timestamp_ns(unix_ns: u64) -> Timestamp {
     const SECOND: u64 = 1_000_000_000;
     let nanos = i32::try_from(unix_ns % SECOND).unwrap_or(0);
     Timestamp { seconds: i64::try_from(unix_ns / SECOND).unwrap_or(i64::MAX), nanos }

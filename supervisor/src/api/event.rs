@@ -49,7 +49,7 @@ impl Events {
         // One more than the page has, to know whether there is another page.
         let limit = size.saturating_add(extra);
         let after = after.unwrap_or(request.after_revision);
-        let page = self.0.journal.read(Query { after, instance, limit, which }).await?;
+        let page = self.0.journal.read(Query { after, instance, limit, which, ..Query::default() }).await?;
         let more = page.events.len() > size;
         let events: Vec<_> = page.events.into_iter().take(size).map(convert::event).collect();
         let last = events.last().filter(|_| more);
@@ -106,7 +106,7 @@ impl Watcher {
     async fn tell(&mut self, readable: u64) -> Result<(), End> {
         while self.sent < readable {
             let instance = self.instance.clone();
-            let query = Query { after: self.sent, instance, limit: BATCH, which: Which::Oldest };
+            let query = Query { after: self.sent, instance, limit: BATCH, ..Query::default() };
             let page = self.api.journal.read(query).await.map_err(|error| End::Refused(error.into()))?;
             if self.sent < page.trimmed {
                 return Err(End::Refused(Refusal::Compacted { kept: page.trimmed }));

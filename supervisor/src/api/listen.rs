@@ -19,8 +19,9 @@ use std::{
 
 use futures_util::{Stream, stream};
 use supervisor_proto::v1::{
-    DESCRIPTORS, doctor_service_server::DoctorServiceServer, event_service_server::EventServiceServer,
-    fleet_service_server::FleetServiceServer, instance_service_server::InstanceServiceServer,
+    DESCRIPTORS, config_service_server::ConfigServiceServer, doctor_service_server::DoctorServiceServer,
+    event_service_server::EventServiceServer, fleet_service_server::FleetServiceServer,
+    incident_service_server::IncidentServiceServer, instance_service_server::InstanceServiceServer,
     log_service_server::LogServiceServer, system_service_server::SystemServiceServer,
 };
 use tokio::{
@@ -38,11 +39,13 @@ use tracing::{info, warn};
 
 use super::{
     access::Gate,
+    config::Configs,
     context::{Api, Context},
     doctor::Doctors,
     event::Events,
     fleet::Fleets,
     health::Healths,
+    incident::Incidents,
     instance::Instances,
     limits::{Limits, Most, Seat, Ticket},
     log::Logs,
@@ -143,6 +146,12 @@ pub(super) async fn serve_through(
         .add_service(LogServiceServer::new(Logs(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST))
         .add_service(
             SystemServiceServer::new(Systems(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(
+            ConfigServiceServer::new(Configs(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(
+            IncidentServiceServer::new(Incidents(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(
             DoctorServiceServer::new(Doctors::new(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),

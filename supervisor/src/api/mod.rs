@@ -4,6 +4,7 @@
 //! a view. What takes time is waited for by level, on views that only move forward.
 
 mod access;
+mod config;
 mod context;
 mod convert;
 mod convert_spec;
@@ -13,6 +14,7 @@ mod facts;
 mod filter;
 mod fleet;
 mod health;
+mod incident;
 mod instance;
 mod limits;
 mod listen;

@@ -1,5 +1,7 @@
 //! From refusals to gRPC statuses: a code, a reason by name, a sentence that says what to do next.
 
+mod unmet;
+
 use std::{collections::HashMap, time::Duration};
 
 use supervisor_core::{denied::Denied, ids::InvalidName};
@@ -7,6 +9,7 @@ use supervisor_proto::v1::{ERROR_DOMAIN, Reason};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
 
+pub(crate) use self::unmet::Unmet;
 use crate::{
     events::JournalError, handle::SubmitError, logs::LogError, openclaw::layout::Clash, problem::Problem,
     spec::Violation,
@@ -27,6 +30,9 @@ pub(crate) enum Refusal {
     /// Core refused it.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// About a configuration or an incident.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
     /// Not a name.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
@@ -168,6 +174,7 @@ impl Refusal {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Denied(denied) => reason(denied),
+            Self::Unmet(unmet) => unmet.reason(),
             Self::InvalidName(_) => Reason::InvalidName,
             Self::InvalidFields(_) => Reason::InvalidSpec,
             Self::InvalidFleet(_) => Reason::InvalidFleet,
@@ -191,6 +198,7 @@ impl Refusal {
     fn next(&self) -> String {
         match self {
             Self::Denied(denied) => next(denied),
+            Self::Unmet(unmet) => unmet.next(),
             Self::InvalidName(_) | Self::InvalidFields(_) | Self::InvalidFleet(_) => String::new(),
             Self::PathOverlap(clash) => clash.mend(),
             Self::RequestIdReused(_) => "take a fresh one for each request".into(),
@@ -213,6 +221,7 @@ impl Refusal {
     fn labels(&self) -> Vec<Label> {
         match self {
             Self::Denied(denied) => labels(denied),
+            Self::Unmet(unmet) => unmet.labels(),
             Self::InvalidName(invalid) => vec![("instance", invalid.0.clone())],
             Self::PathOverlap(clash) => {
                 let other = clash.other.iter().map(|other| ("other", other.to_string()));
@@ -264,6 +273,7 @@ impl Refusal {
                 details.set_retry_info(Some(UNAVAILABLE));
             }
             Self::Denied(_)
+            | Self::Unmet(_)
             | Self::InvalidName(_)
             | Self::PathOverlap(_)
             | Self::RequestIdReused(_)
@@ -303,7 +313,7 @@ impl From<Refusal> for Status {
 pub(crate) fn code(reason: Reason) -> Code {
     match reason {
         Reason::Unspecified => Code::Unknown,
-        Reason::UnknownInstance => Code::NotFound,
+        Reason::UnknownInstance | Reason::UnknownSnapshot | Reason::UnknownIncident => Code::NotFound,
         Reason::InstanceExists => Code::AlreadyExists,
         Reason::InvalidName
         | Reason::InvalidSpec
@@ -314,7 +324,8 @@ pub(crate) fn code(reason: Reason) -> Code {
         | Reason::RescueCycle
         | Reason::InvalidPageToken
         | Reason::InvalidFilter
-        | Reason::InvalidCursor => Code::InvalidArgument,
+        | Reason::InvalidCursor
+        | Reason::AmbiguousSnapshot => Code::InvalidArgument,
         Reason::EtagMismatch => Code::Aborted,
         Reason::PoolExhausted | Reason::ReaderTooSlow | Reason::TooManyInstances | Reason::Overloaded => {
             Code::ResourceExhausted
@@ -331,7 +342,10 @@ pub(crate) fn code(reason: Reason) -> Code {
         | Reason::InstanceDown
         | Reason::InstanceDeleting
         | Reason::OutcomeFailed
-        | Reason::PathOverlap => Code::FailedPrecondition,
+        | Reason::PathOverlap
+        | Reason::NoGoodConfig
+        | Reason::NoConfig
+        | Reason::BadConfig => Code::FailedPrecondition,
         Reason::RequestTooSlow => Code::DeadlineExceeded,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::ShuttingDown | Reason::Storage => Code::Unavailable,
@@ -461,7 +475,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 35);
+        assert_eq!(seen, 41);
     }
 
     #[test]

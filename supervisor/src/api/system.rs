@@ -29,6 +29,8 @@ use crate::{
 
 /// What this build can do, for clients that speak to several versions.
 const CAPABILITIES: &[&str] = &[
+    "config.rollback",
+    "config.snapshots",
     "doctor",
     "doctor.fix",
     "environment",
@@ -37,6 +39,7 @@ const CAPABILITIES: &[&str] = &[
     "failover.rescues-many",
     "fleet.apply",
     "fleet.prune",
+    "incidents",
     "instances.filter",
     "instances.watch",
     "logs.cursor",

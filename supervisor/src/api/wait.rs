@@ -7,8 +7,8 @@ use std::{fmt, future::pending, sync::Arc};
 use supervisor_core::{
     denied::Denied,
     failover::Standing,
-    ids::Name,
-    instance::{Instance, Phase},
+    ids::{ConfigId, Name},
+    instance::{Goal, Instance, Phase},
     record::Wish,
     view::View,
 };
@@ -28,6 +28,13 @@ pub(super) enum Awaited {
     FailedOver,
     /// It is in its own place.
     InPlace,
+    /// An older configuration is in place, and if it is to run, it serves with it.
+    RolledBack {
+        /// What was in place.
+        from: Option<ConfigId>,
+        /// What is to be.
+        to: ConfigId,
+    },
 }
 
 impl fmt::Display for Awaited {
@@ -37,6 +44,7 @@ impl fmt::Display for Awaited {
             Self::Down => "down",
             Self::FailedOver => "failed over",
             Self::InPlace => "back in its place",
+            Self::RolledBack { .. } => "rolled back",
         })
     }
 }
@@ -180,9 +188,23 @@ fn judge(view: &View, instance: &Instance, awaited: Awaited) -> Verdict {
                 ) => Verdict::NotYet,
             }
         }
+        (Awaited::RolledBack { from, to }, wish, _) => match (back(instance, from, to), wish) {
+            (Verdict::Reached, Wish::Up) if instance.goal() == Goal::Run => up(instance),
+            (back, Wish::Up | Wish::Down) => back,
+        },
         (Awaited::InPlace, _, Standing::Promoting(by) | Standing::Away(by)) => {
             Verdict::Never(format!("`{}` stands in for it again", by.rescue))
         }
+    }
+}
+
+/// Whether the configuration is back. The gateway may have written into it since.
+fn back(instance: &Instance, from: Option<ConfigId>, to: ConfigId) -> Verdict {
+    let content = instance.seen().and_then(|seen| seen.content);
+    match instance.record().trial.restoring() {
+        Some(restoring) if restoring.to == to => Verdict::NotYet,
+        Some(_) | None if content == Some(to) || content != from => Verdict::Reached,
+        Some(_) | None => Verdict::Never("its configuration could not be put back".into()),
     }
 }
 

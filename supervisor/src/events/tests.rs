@@ -122,3 +122,18 @@ async fn trimming_is_noted_and_gaps_are_not_mistaken_for_it() {
     assert_eq!(page.events[0].revision, page.trimmed + 1);
     assert_eq!(page.trimmed, 10_000 + 1 + 2_000 - KEPT);
 }
+
+#[tokio::test]
+async fn a_part_of_the_history_is_read_between_two_revisions_and_by_kind() {
+    let mut both = Both::new();
+    both.write(["a", "b", "a", "b", "a"]).await;
+    let between = |which| Query { until: Some(4), instance: Some("a".into()), which, ..query(1, 9) };
+    assert_eq!(both.revisions(between(Which::Oldest)).await, [3]);
+    assert_eq!(both.revisions(Query { until: Some(4), which: Which::Newest, ..query(0, 2) }).await, [3, 4]);
+    let of_kinds = async |kinds: &[&str], after| {
+        let events = both.journal.of_kinds(kinds, after, 2).await.unwrap();
+        events.iter().map(|event| event.revision).collect::<Vec<_>>()
+    };
+    assert_eq!(of_kinds(&["instance.stop_overdue", "instance.ready"], 1).await, [2, 3]);
+    assert_eq!(of_kinds(&["instance.ready"], 0).await, [0; 0]);
+}

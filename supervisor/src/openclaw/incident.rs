@@ -145,8 +145,20 @@ impl<'a> From<&'a Incident> for Described<'a> {
             port: incident.port,
             log: incident.log[skipped..].iter().map(|line| shortened(line, MAX_LOG_LINE)).collect(),
             commands: vec![
+                command(
+                    format!("openclawctl incident {}", incident.number),
+                    "read all that is known of this",
+                ),
                 command(format!("openclawctl status {primary}"), "see its state and why"),
                 command(format!("openclawctl logs {primary} -n 200"), "read the end of its log"),
+                command(
+                    format!("openclawctl config diff {primary}"),
+                    "see how its configuration differs from the last good one",
+                ),
+                command(
+                    format!("openclawctl config rollback {primary} --yes"),
+                    "put the last good configuration back, and start it with that",
+                ),
                 command(
                     format!("openclawctl run {primary} -- openclaw doctor --fix --yes --non-interactive"),
                     "let OpenClaw repair its configuration and state",
@@ -196,7 +208,12 @@ pub(crate) mod tests {
         assert_eq!(log.len(), MAX_LOG_LINES);
         assert!(log[199].as_str().unwrap().starts_with("line 299 ä"), "the newest lines are kept");
         assert!(log.iter().all(|line| line.as_str().unwrap().len() <= MAX_LOG_LINE));
-        assert_eq!(first["commands"][3]["run"], "openclawctl restart main");
+        let commands = first["commands"].as_array().unwrap();
+        let run: Vec<&str> = commands.iter().map(|command| command["run"].as_str().unwrap()).collect();
+        assert_eq!(run[0], "openclawctl incident 7");
+        for wanted in ["config diff main", "config rollback main --yes", "restart main"] {
+            assert!(run.contains(&format!("openclawctl {wanted}").as_str()), "{run:?}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use supervisor_core::ids::ConfigId;
 
 use self::place::Place;
-pub use self::restore::{RestoreError, Restored, restore};
+pub use self::restore::{RestoreError, Restored, kept_beside, kept_in, restore};
 use super::{
     config::MAX_BYTES,
     file::Durability,

@@ -2,9 +2,11 @@
 //! process does at once what it is told.
 
 mod client;
+mod configs;
 mod edges;
 mod events;
 mod fleets;
+mod incidents;
 mod instances;
 mod loads;
 mod logs;

@@ -77,8 +77,9 @@ pub fn check(wanted: &Wanted<'_>, content: &[u8]) -> Result<(), ConfigError> {
     pin::examine(wanted, &text).map(|_| ())
 }
 
-/// One sentence for an event.
-fn told(error: &ConfigError) -> String {
+/// What is wrong and what to do, in one sentence.
+#[must_use]
+pub fn told(error: &ConfigError) -> String {
     let mend = error.mend();
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}; {mend}"),
@@ -87,7 +88,7 @@ fn told(error: &ConfigError) -> String {
 }
 
 /// The file as it is; `None` if there is none.
-fn read_plainly(path: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
+pub fn read_plainly(path: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
     match read_bounded(path, MAX_BYTES) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

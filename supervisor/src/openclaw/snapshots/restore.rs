@@ -17,7 +17,7 @@ use std::{
 
 use supervisor_core::ids::ConfigId;
 
-use super::{PRIVATE, SnapshotError, Snapshots, Why, place::Place};
+use super::{PRIVATE, SnapshotError, Snapshots, Why, content_id, place::Place};
 use crate::openclaw::{
     config::MAX_BYTES,
     file::Durability,
@@ -129,6 +129,28 @@ pub fn restore(
     Ok(Restored::Replaced { rejected: Some(rejected), aside: file.with_file_name(aside) })
 }
 
+/// How the files begin that replaced configurations are kept in; the time follows.
+#[must_use]
+pub fn kept_in(directories: &Directories) -> PathBuf {
+    let mut path = directories.config.clone().into_os_string();
+    path.push(ASIDE);
+    path.into()
+}
+
+/// The newest file beside the configuration that keeps this content, if one does. Blocks on the disk.
+#[must_use]
+pub fn kept_beside(directories: &Directories, content: ConfigId) -> Option<PathBuf> {
+    let (place, file) = open(directories).ok()?;
+    let name = file.file_name()?.to_str()?;
+    let mut all = asides(&place, name).ok()?;
+    all.reverse();
+    let holds = |aside: &String| {
+        let found = place.read(aside, MAX_BYTES).ok().flatten();
+        found.is_some_and(|found| content_id(&found.content) == content)
+    };
+    all.into_iter().find(holds).map(|aside| file.with_file_name(aside))
+}
+
 /// The configuration's directory and file. In an instance's own directories no link is followed; those of a
 /// profile are its owner's, who may have put the file elsewhere.
 fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
@@ -157,12 +179,18 @@ fn free_name(place: &Place, name: &str, at: SystemTime) -> io::Result<String> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::AlreadyExists, "rolled back too often within a second"))
 }
 
-/// Removes the oldest of what was rolled back. The times sort as they are written.
-fn forget_old(place: &Place, name: &str) -> io::Result<()> {
+/// What was rolled back, the oldest first: the times sort as they are written.
+fn asides(place: &Place, name: &str) -> io::Result<Vec<String>> {
     let prefix = format!("{name}{ASIDE}");
     let mut all = place.names()?;
     all.retain(|found| found.starts_with(&prefix) && !found.ends_with(WHY));
     all.sort();
+    Ok(all)
+}
+
+/// Removes the oldest of what was rolled back.
+fn forget_old(place: &Place, name: &str) -> io::Result<()> {
+    let all = asides(place, name)?;
     let old = all.len().saturating_sub(MAX_ASIDE);
     all[..old].iter().try_for_each(|old| {
         place.remove(&format!("{old}{WHY}"))?;
@@ -180,7 +208,8 @@ fn explanation(root: &Path, rejected: Option<ConfigId>, to: ConfigId, why: &str,
         Some(rejected) => format!(
             "It is kept as snapshot {rejected}; snapshot {to} is in its place.\n\n\
              What differs:  openclawctl config diff {name} {to} {rejected}\n\
-             Put it back:   openclawctl config rollback {name} {rejected}\n"
+             Put it back:   openclawctl config rollback {name} {rejected}\n\
+             All of them:   openclawctl config snapshots {name}\n"
         ),
         None => format!("It is too large for a snapshot; snapshot {to} is in its place.\n"),
     };

@@ -1,0 +1,84 @@
+//! Refusals about configurations and incidents.
+
+use supervisor_core::ids::Name;
+use supervisor_proto::v1::Reason;
+
+/// Why a call about a configuration or an incident is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unmet {
+    /// There is no such snapshot.
+    #[error("no snapshot of `{instance}` is called `{asked}`")]
+    UnknownSnapshot {
+        /// Of which instance.
+        instance: Name,
+        /// What was asked for.
+        asked: String,
+    },
+    /// There are several.
+    #[error("{count} snapshots of `{instance}` begin with `{asked}`")]
+    AmbiguousSnapshot {
+        /// Of which instance.
+        instance: Name,
+        /// What was asked for.
+        asked: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// There is nothing to go back to.
+    #[error("no other configuration of `{0}` is known to be good")]
+    NoGoodConfig(Name),
+    /// There is no file.
+    #[error("`{0}` has no configuration file")]
+    NoConfig(Name),
+    /// It is broken.
+    #[error("no gateway of `{instance}` could start with it: {problem}")]
+    BadConfig {
+        /// Of which instance.
+        instance: Name,
+        /// Why.
+        problem: String,
+    },
+    /// Nobody remembers it.
+    #[error("no incident has the number {0}")]
+    UnknownIncident(u64),
+}
+
+impl Unmet {
+    /// Its name in the contract.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::UnknownSnapshot { .. } => Reason::UnknownSnapshot,
+            Self::AmbiguousSnapshot { .. } => Reason::AmbiguousSnapshot,
+            Self::NoGoodConfig(_) => Reason::NoGoodConfig,
+            Self::NoConfig(_) => Reason::NoConfig,
+            Self::BadConfig { .. } => Reason::BadConfig,
+            Self::UnknownIncident(_) => Reason::UnknownIncident,
+        }
+    }
+
+    /// What to do next.
+    pub(super) fn next(&self) -> String {
+        match self {
+            Self::UnknownSnapshot { instance, .. } | Self::NoGoodConfig(instance) => {
+                format!("`openclawctl config snapshots {instance}` lists all")
+            }
+            Self::AmbiguousSnapshot { .. } => "give more digits".into(),
+            Self::NoConfig(_) => "its first start makes one".into(),
+            // The problem says it.
+            Self::BadConfig { .. } => String::new(),
+            Self::UnknownIncident(_) => "`openclawctl incidents` lists those that are remembered".into(),
+        }
+    }
+
+    pub(super) fn labels(&self) -> Vec<super::Label> {
+        match self {
+            Self::UnknownSnapshot { instance, asked } | Self::AmbiguousSnapshot { instance, asked, .. } => {
+                vec![("instance", instance.to_string()), ("snapshot", asked.clone())]
+            }
+            Self::NoGoodConfig(instance) | Self::NoConfig(instance) | Self::BadConfig { instance, .. } => {
+                vec![("instance", instance.to_string())]
+            }
+            Self::UnknownIncident(number) => vec![("number", number.to_string())],
+        }
+    }
+}
