@@ -3,13 +3,16 @@
 use std::{env, ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap_complete::CompletionCandidate;
-use supervisor_proto::v1::{Instance, ListInstancesRequest};
+use supervisor_proto::v1::{Instance, ListInstancesRequest, ListSnapshotsRequest};
 use tokio::{runtime::Builder, time::timeout};
 
 use crate::{
     app::{Global, Output},
     connect::{Place, Supervisor},
-    render::style::{Color, phase_word},
+    render::{
+        config,
+        style::{Color, phase_word},
+    },
     view,
 };
 
@@ -33,15 +36,43 @@ pub(crate) fn instances(current: &OsStr) -> Vec<CompletionCandidate> {
         .collect()
 }
 
+/// The snapshots, of the instance that is named before, whose names begin with `current`.
+pub(crate) fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else { return Vec::new() };
+    let Some(name) = named_before() else { return Vec::new() };
+    let request = ListSnapshotsRequest { name, ..Default::default() };
+    let answer = asked(async |supervisor| supervisor.configs().list_snapshots(request).await.ok());
+    let snapshots = answer.map(|answer| answer.into_inner().snapshots).unwrap_or_default();
+    snapshots
+        .into_iter()
+        .filter(|snapshot| snapshot.id.starts_with(current))
+        .map(|snapshot| {
+            let (state, _) = config::state(&snapshot);
+            CompletionCandidate::new(config::short(&snapshot.id)).help(Some(state.into()))
+        })
+        .collect()
+}
+
+/// The instance in `config VERB NAME …`.
+fn named_before() -> Option<String> {
+    let words: Vec<String> = env::args_os().filter_map(|word| word.into_string().ok()).collect();
+    let verb = words.iter().rposition(|word| word == "config")? + 1;
+    words.into_iter().skip(verb + 1).find(|word| !word.starts_with('-'))
+}
+
 fn known() -> Option<Vec<Instance>> {
+    let answer = asked(async |supervisor| {
+        supervisor.instances().list_instances(ListInstancesRequest::default()).await.ok()
+    });
+    Some(answer?.into_inner().instances)
+}
+
+/// What the supervisor answers, if it does so in time.
+fn asked<T>(question: impl AsyncFnOnce(Supervisor) -> Option<T>) -> Option<T> {
     let runtime = Builder::new_current_thread().enable_all().build().ok()?;
     let place = Place::resolve(&global()).ok()?;
     runtime.block_on(async {
-        let ask = async {
-            let supervisor = Supervisor::connect(&place).await.ok()?;
-            let answer = supervisor.instances().list_instances(ListInstancesRequest::default()).await.ok()?;
-            Some(answer.into_inner().instances)
-        };
+        let ask = async { question(Supervisor::connect(&place).await.ok()?).await };
         timeout(DEADLINE, ask).await.ok().flatten()
     })
 }

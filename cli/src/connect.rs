@@ -11,8 +11,9 @@ use std::{
 use futures_util::future::Either;
 use hyper_util::rt::TokioIo;
 use supervisor_proto::v1::{
-    Instance, ListInstancesRequest, Reason, doctor_service_client::DoctorServiceClient,
-    event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
+    Instance, ListInstancesRequest, Reason, config_service_client::ConfigServiceClient,
+    doctor_service_client::DoctorServiceClient, event_service_client::EventServiceClient,
+    fleet_service_client::FleetServiceClient, incident_service_client::IncidentServiceClient,
     instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
     system_service_client::SystemServiceClient,
 };
@@ -181,6 +182,14 @@ impl Supervisor {
 
     pub(crate) fn logs(&self) -> LogServiceClient<Channel> {
         LogServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn configs(&self) -> ConfigServiceClient<Channel> {
+        ConfigServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn incidents(&self) -> IncidentServiceClient<Channel> {
+        IncidentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(crate) fn doctor(&self) -> DoctorServiceClient<Channel> {

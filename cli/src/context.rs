@@ -126,7 +126,8 @@ impl Consent {
         }
         let ask = || -> io::Result<bool> {
             let mut err = anstream::stderr().lock();
-            write!(err, "This will {what}. Go on? [y/N] ")?;
+            let question = format!("This will {what}. Go on? [y/N]");
+            write!(err, "{} ", style::wrapped(&question, style::stderr_width(), 0))?;
             err.flush()?;
             let mut answer = String::new();
             io::stdin().read_line(&mut answer)?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod env;
@@ -9,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod failback;
 pub(crate) mod failover;
+pub(crate) mod incidents;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod ports;

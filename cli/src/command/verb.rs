@@ -1,5 +1,7 @@
 //! What all verbs share: ask for every name, wait for all together, show what came of it.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream};
 use supervisor_proto::v1::Instance;
 
@@ -17,6 +19,9 @@ use crate::{
 
 /// Wishes under way at once. Each costs the supervisor one durable write, which several share.
 const AT_ONCE: usize = 64;
+
+/// What an answer may take to travel, on the busiest of hosts.
+pub(crate) const TRAVEL: Duration = Duration::from_secs(10);
 
 /// Names shown in a question or an error.
 const FEW: usize = 8;

@@ -3,7 +3,7 @@
 use supervisor_proto::v1::{Event, Exit, Instance, PortBlock, Role, Runtime, exit::How};
 
 use super::{
-    notes,
+    config, notes,
     sheet::Sheet,
     status::{bytes, uptime},
     style::{self, Marks, clause, paint, phase_look, phase_word, printable},
@@ -68,6 +68,12 @@ fn why(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
         supervisor_proto::v1::Wish::Up => "up",
         supervisor_proto::v1::Wish::Down => "down",
     };
+    sheet.line("degraded", &config::degraded(instance));
+    let problem = status.config.as_ref().map(|config| clause(&config.problem)).unwrap_or_default();
+    if !problem.is_empty() {
+        sheet.line("broken", &format!("{}: {problem}", config::BROKEN));
+    }
+    sheet.line("ladder", &config::ladder(instance));
     sheet.line("wish", wish);
     sheet.line("role", &role(instance));
     for line in notes::failovers(std::slice::from_ref(instance)) {
@@ -178,6 +184,9 @@ fn places(instance: &Instance, sheet: &mut Sheet<'_>) {
         ("logs", &places.logs),
     ] {
         sheet.line(label, &printable(place));
+        if label == "config" {
+            config::story(instance).iter().for_each(|line| sheet.line("", line));
+        }
     }
 }
 

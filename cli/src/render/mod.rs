@@ -1,8 +1,10 @@
 //! From answers to text: tables for people, proto JSON and YAML for programs.
 
+pub(crate) mod config;
 pub(crate) mod detail;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod incident;
 pub(crate) mod info;
 pub(crate) mod json;
 pub(crate) mod notes;

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use supervisor_proto::v1::{Instance, Phase, Role};
 
 use super::{
+    config,
     style::{self, clause, paint, phase_told, phase_word},
     time::{Clock, ago, until},
 };
 use crate::view;
 
 /// The order in which phases are counted: what is well first, what is broken last.
-const COUNTED: [Phase; 10] = [
+const COUNTED: [Phase; 11] = [
     Phase::Ready,
     Phase::Starting,
     Phase::Spawning,
@@ -20,6 +21,7 @@ const COUNTED: [Phase; 10] = [
     Phase::Stopped,
     Phase::Unhealthy,
     Phase::Backoff,
+    Phase::Repairing,
     Phase::Failed,
     Phase::Unspecified,
 ];
@@ -83,6 +85,9 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
     let phase = status.phase();
     let hint = style::printable(status.hint.trim());
     let unwell = view::is_unwell(phase);
+    if !unwell && let Some(told) = config::attention(instance) {
+        return Some(told);
+    }
     if !unwell && view::runs_old_spec(instance) {
         let what = format!("{name} runs an older spec than was asked for");
         return Some((what, format!("openclawctl restart {name}")));

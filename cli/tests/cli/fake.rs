@@ -1,5 +1,7 @@
 //! A supervisor that does what the test says: the v1 services over a Unix socket, and a world to arrange.
 
+mod recovery;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     path::{Path, PathBuf},
@@ -13,9 +15,11 @@ use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use supervisor_proto::v1::{
     self as v1,
+    config_service_server::ConfigServiceServer,
     doctor_service_server::{DoctorService, DoctorServiceServer},
     event_service_server::{EventService, EventServiceServer},
     fleet_service_server::{FleetService, FleetServiceServer},
+    incident_service_server::IncidentServiceServer,
     instance_service_server::{InstanceService, InstanceServiceServer},
     log_service_server::{LogService, LogServiceServer},
     system_service_server::{SystemService, SystemServiceServer},
@@ -26,6 +30,8 @@ use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt};
+
+pub(crate) use self::recovery::Recovery;
 
 /// What a start, stop or restart leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,7 @@ pub(crate) struct World {
     pub(crate) ports: Vec<InstancePorts>,
     pub(crate) examined: ExamineResponse,
     pub(crate) examinations: Vec<ExamineRequest>,
+    pub(crate) recovery: Recovery,
     pub(crate) environment: GetInstanceEnvironmentResponse,
     pub(crate) plan: Vec<FleetChange>,
     pub(crate) applied: Vec<ApplyFleetRequest>,
@@ -208,6 +215,7 @@ impl Fake {
             ports: Vec::new(),
             examined: ExamineResponse::default(),
             examinations: Vec::new(),
+            recovery: Recovery::default(),
             environment: GetInstanceEnvironmentResponse::default(),
             plan: Vec::new(),
             applied: Vec::new(),
@@ -280,6 +288,8 @@ async fn serve(service: Service, socket: PathBuf, ready: impl FnOnce()) {
         .add_service(EventServiceServer::new(service.clone()))
         .add_service(LogServiceServer::new(service.clone()))
         .add_service(DoctorServiceServer::new(service.clone()))
+        .add_service(ConfigServiceServer::new(service.clone()))
+        .add_service(IncidentServiceServer::new(service.clone()))
         .add_service(SystemServiceServer::new(service))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::select! {
@@ -290,6 +300,10 @@ async fn serve(service: Service, socket: PathBuf, ready: impl FnOnce()) {
 }
 
 type Answer<T> = Result<Response<T>, Status>;
+
+fn respond<T>(answer: T) -> Answer<T> {
+    Ok(Response::new(answer))
+}
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod apply;
+mod config;
 mod ctl;
 mod daemon;
 mod doctor;
 mod errors;
 mod fake;
+mod incidents;
 mod misc;
 mod status;
 mod streams;
