@@ -292,7 +292,11 @@ impl Supervisor {
                 if !known.policy.rescues.contains(primary) {
                     return Err(Denied::NotARescue { rescue, primary: primary.clone() });
                 }
-                Some(rescue).filter(|_| Self::can_stand_in(known))
+                let able = Self::can_stand_in(known);
+                if able && known.record.quarantined.take().is_some() {
+                    turn.store(&rescue);
+                }
+                Some(rescue).filter(|_| able)
             }
             None if self.rescues_of(primary).next().is_none() => {
                 return Err(Denied::NoRescue(primary.clone()));

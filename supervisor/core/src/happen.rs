@@ -341,6 +341,14 @@ impl Instance {
     fn adopt(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process) {
         self.incarnation = incarnation;
         self.recall_purpose();
+        if self.purpose == Purpose::Repair {
+            // It died before: its rescue must not wait for the repair.
+            self.death = Some(Cause::StartupFailed("it was being repaired".into()));
+        }
+        if self.record.quarantined.take().is_some() {
+            // Somebody started it, and that was not stored in time.
+            turn.store(self.name());
+        }
         self.used = Incarnation(0);
         self.process = Some(process);
         self.record_lost_exit(turn, incarnation);

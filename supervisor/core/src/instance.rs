@@ -279,7 +279,7 @@ impl Instance {
         self.begin_life(turn, Purpose::Serve);
     }
 
-    /// Starts a new life. Its launch is told whom it stands in for when it leaves.
+    /// Starts a new life. Its launch is told whom it stands in for, and what is to be put back, when it leaves.
     pub(crate) fn begin_life(&mut self, turn: &mut Turn<'_>, purpose: Purpose) {
         self.incarnation = self.incarnation.max(self.record.launched).max(self.used).next();
         self.observed = self.record.generation;
@@ -297,7 +297,7 @@ impl Instance {
             spec: Arc::clone(&self.record.spec),
             incidents: Vec::new(),
             purpose,
-            restore: self.record.trial.restoring().cloned(),
+            restore: None,
         });
     }
 

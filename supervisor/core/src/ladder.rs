@@ -112,10 +112,10 @@ impl Instance {
         ladder.deaths = ladder.deaths.saturating_add(1);
         turn.store(&self.record.name);
         let patience = match ladder.rung {
-            Rung::Restart => policy.deaths,
+            // What was rolled back may have been changed again.
+            Rung::Restart | Rung::RollBack => policy.deaths,
             // What was repaired has one try.
             Rung::Repair => 1,
-            Rung::RollBack => u32::MAX,
         };
         if death == Death::Mendable && ladder.deaths < patience {
             return false;
@@ -124,7 +124,7 @@ impl Instance {
             self.begin_repair(turn);
             return true;
         }
-        if ladder.rung == Rung::RollBack && death != Death::BadConfig || !policy.roll_back {
+        if !policy.roll_back {
             return false;
         }
         let failed = match death {
@@ -178,6 +178,8 @@ impl Instance {
     /// The repair has ended, however it did: the gateway is tried once more.
     pub(crate) fn repaired(&mut self, turn: &mut Turn<'_>, cause: &Cause) {
         self.purpose = Purpose::Serve;
+        // Where an earlier supervisor knew why it died, this one knows that it is dead.
+        self.death.get_or_insert_with(|| cause.clone());
         self.record.ladder.repairing = None;
         turn.store(self.name());
         self.note(turn, Kind::Recovery(Recovery::Repaired { outcome: cause.to_string() }));

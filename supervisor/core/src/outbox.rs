@@ -77,10 +77,12 @@ impl Supervisor {
         }
     }
 
-    /// A launch leaves, with what its instance stands in for by now.
+    /// A launch leaves, with what its instance stands in for and what is to be put back by now.
     fn let_go(&mut self, now: Moment, launch: &mut Launch) {
-        let incidents = self.instances.get(&launch.name).map(|instance| self.incidents_of(instance));
-        launch.incidents = incidents.unwrap_or_default();
+        if let Some(instance) = self.instances.get(&launch.name) {
+            launch.incidents = self.incidents_of(instance);
+            launch.restore = instance.record.trial.restoring().cloned();
+        }
         self.with(&launch.name, |instance| instance.launching = Launching::Ordered(now));
     }
 

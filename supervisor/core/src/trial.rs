@@ -134,6 +134,8 @@ impl Trial {
             self.good.remove(0);
         }
         self.rejected.retain(|rejection| rejection.content != content);
+        // Nothing is put in the place of what is good without somebody asking for it.
+        self.restoring.take_if(|restoring| restoring.unasked);
         self.degraded = false;
         true
     }
@@ -274,9 +276,16 @@ impl Instance {
 
     /// An operator says that a content is good.
     pub(crate) fn mark_good(&mut self, turn: &mut Turn<'_>, content: ConfigId) {
+        let restoring = self.record.trial.restoring().cloned().filter(|restoring| restoring.unasked);
         let degraded = core::mem::take(&mut self.record.trial.degraded);
         if self.record.trial.prove(content) || degraded {
             self.note(turn, Kind::Recovery(Recovery::ConfigGood { content }));
+        }
+        // What was on its way back is not the last good one any more.
+        if let Some(Restoring { why, .. }) = restoring
+            && self.seen.as_ref().and_then(|seen| seen.content) != Some(content)
+        {
+            self.restore(turn, Restoring { to: content, why, unasked: true });
         }
         turn.store(self.name());
     }

@@ -10,7 +10,7 @@ use supervisor_core::{
     policy::Policy,
 };
 
-use crate::support::world::{World, config, name, plain, seconds, with};
+use crate::support::world::{Disk, World, cold, config, name, plain, seconds, with};
 
 const EX_CONFIG: i32 = 78;
 
@@ -263,4 +263,92 @@ fn a_rescue_does_not_wait_for_the_ladder() {
     world.launched("main");
     world.exits("main", 1);
     assert_eq!(world.standing("main"), "promoting rescue", "the end of a repair is no other death");
+}
+
+#[test]
+fn a_repair_that_runs_while_an_operator_starts_the_instance_is_still_known_as_one() {
+    let mut world = proven(openclaw());
+    world.exits("main", EX_CONFIG);
+    world.launched("main");
+    world.start("main").expect("it is wished up");
+    assert_eq!(rung(&world), Rung::Repair, "it is the repair of the climb that begins now");
+    world.crash(Boot::Same);
+    world.adopted_alive("main");
+    assert_eq!(world.one("main").purpose(), Purpose::Repair);
+    world.restart("main").expect("it can be ended");
+    assert_eq!(rung(&world), Rung::Restart);
+    world.crash(Boot::Same);
+    world.adopted_alive("main");
+    assert_eq!(world.one("main").purpose(), Purpose::Repair, "whatever is asked of it");
+}
+
+#[test]
+fn what_was_rolled_back_and_is_broken_again_is_rolled_back_again() {
+    let mut world = proven(with(openclaw(), |policy| {
+        policy.ladder.repair = None;
+        policy.restart.budget = 100;
+    }));
+    for bad in [2, 3] {
+        world.edited("main", bad);
+        world.exits("main", 1);
+        comes_again(&mut world, bad);
+        dies(&mut world, 3, 1, bad);
+        assert_eq!(rung(&world), Rung::RollBack);
+        comes_again(&mut world, 1);
+        let rejected = world.one("main").record().trial.rejected().last().map(|it| it.content);
+        assert_eq!(rejected, Some(config(bad)));
+    }
+}
+
+#[test]
+fn a_quarantined_rescue_is_not_called_again_before_an_operator_starts_it() {
+    let rescue = with(cold(&["main"]), |policy| {
+        policy.restart.budget = 0;
+        policy.ladder.quarantine = true;
+    });
+    let mut world =
+        World::of(&[("main", with(plain(), |policy| policy.restart.budget = 100)), ("rescue", rescue)]);
+    world.up("main");
+    world.exits("main", 1);
+    world.launch_fails("rescue", LaunchFailure::Spawn("no such file".into()));
+    assert_eq!(world.phase("rescue"), "failed (quarantined)");
+    world.after(seconds(1));
+    world.up("main");
+    assert_eq!((world.standing("main").as_str(), world.phase("rescue").as_str()), ("own", "stopped"));
+    world.orders("rescue");
+    world.exits("main", 1);
+    assert_eq!(world.standing("main"), "own");
+    world.fail_over("main", Some("rescue")).expect("an operator may");
+    assert!(world.launch("rescue").is_some());
+}
+
+#[test]
+fn what_an_operator_started_is_not_quarantined_though_that_was_not_stored() {
+    let mut world = proven(with(openclaw(), |policy| {
+        policy.restart.budget = 0;
+        policy.ladder.repair = None;
+    }));
+    world.exits("main", 1);
+    assert_eq!(world.phase("main"), "failed (quarantined)");
+    world.disk(Disk::Stuck);
+    world.submit(Command::Start { name: name("main"), otherwise: None });
+    world.up("main");
+    world.crash(Boot::Same);
+    world.adopted_alive("main");
+    assert!(world.one("main").record().quarantined.is_none());
+}
+
+#[test]
+fn a_rescue_is_called_for_what_an_earlier_supervisor_began_to_repair() {
+    let mut world = World::of(&[("main", openclaw()), ("rescue", cold(&["main"]))]);
+    world.up_with("main", 1);
+    world.stop("rescue").expect("it is known");
+    world.exits("main", EX_CONFIG);
+    world.launched("main");
+    world.crash(Boot::Same);
+    world.adopted_gone("rescue");
+    world.adopted_alive("main");
+    assert_eq!(world.one("main").purpose(), Purpose::Repair);
+    world.start("rescue").expect("it is known");
+    assert_eq!(world.standing("main"), "promoting rescue");
 }

@@ -195,3 +195,53 @@ fn an_edit_brings_back_what_had_been_given_up() {
     world.edited("main", 2);
     assert_eq!(world.phase("main"), "backoff");
 }
+
+#[test]
+fn the_first_configuration_of_all_proves_good_though_it_is_kept_while_the_gateway_starts() {
+    let mut world = World::of(&[("main", policy())]);
+    let launch = world.launch("main").cloned().expect("it is launched");
+    world.up("main");
+    assert_eq!(world.phase("main"), "ready");
+    let used_by = Some(launch.incarnation);
+    let sighting = Sighting { content: Some(config(1)), used_by, ..Sighting::default() };
+    world.tell(Event::ConfigSeen(name("main"), sighting));
+    world.after(seconds(60));
+    assert_eq!(good(&world), Some(1));
+}
+
+#[test]
+fn what_is_said_to_be_good_is_put_back_instead_of_what_was_on_its_way() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    falls_for(&mut world, 2);
+    assert_eq!(world.phase("main"), "backoff");
+    world.ask(Command::MarkGood { name: name("main"), content: config(3) }).expect("it is known");
+    world.after(seconds(1));
+    assert!(world.ordered("main", "launch #3 with 03"));
+}
+
+#[test]
+fn nothing_is_put_in_the_place_of_what_is_there_once_somebody_says_that_it_is_good() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    falls_for(&mut world, 2);
+    world.ask(Command::MarkGood { name: name("main"), content: config(2) }).expect("it is known");
+    world.after(seconds(1));
+    assert!(world.ordered("main", "launch #3"));
+}
+
+#[test]
+fn what_proves_good_is_not_replaced_though_nobody_heard_that_the_restore_failed() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    falls_for(&mut world, 2);
+    world.after(seconds(1));
+    let launch = world.launch("main").cloned().expect("it is launched");
+    let used_by = Some(launch.incarnation);
+    let sighting = Sighting { content: Some(config(2)), used_by, ..Sighting::default() };
+    world.tell(Event::ConfigSeen(name("main"), sighting));
+    world.up("main");
+    world.after(seconds(60));
+    assert_eq!(good(&world), Some(2));
+    assert!(world.one("main").record().trial.restoring().is_none());
+}
