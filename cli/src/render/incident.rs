@@ -41,8 +41,7 @@ pub(crate) fn list(incidents: &[Incident]) -> String {
     }
     let mut out = String::new();
     table.render(&mut out);
-    let open = incidents.iter().filter(|each| each.outcome() == Outcome::Open);
-    for each in open {
+    for each in incidents.iter().filter(|each| is_open(each)) {
         out.push_str(&format!("\n{} openclawctl incident {}", paint(style::HINT, "hint:"), each.number));
     }
     if !out.ends_with('\n') {
@@ -67,7 +66,7 @@ fn lasted(incident: &Incident) -> Option<String> {
     let begun = incident.start_time.as_ref()?;
     match (&incident.end_time, incident.outcome()) {
         (Some(end), _) => Some(humane(between(begun, end))),
-        (None, Outcome::Open) => Some(humane(between(begun, &now()))),
+        (None, Outcome::Open | Outcome::GivenUp) => Some(humane(between(begun, &now()))),
         (
             None,
             Outcome::Unspecified
@@ -82,7 +81,7 @@ fn lasted(incident: &Incident) -> Option<String> {
 
 fn outcome(incident: &Incident) -> (&'static str, Style) {
     match incident.outcome() {
-        Outcome::Open if incident.quarantined => ("given up", style::BAD),
+        Outcome::GivenUp => ("given up", style::BAD),
         Outcome::Open => ("open", style::WARNING),
         Outcome::FailedBack => ("failed back", style::GOOD),
         Outcome::Cancelled => ("recovered", style::GOOD),
@@ -90,6 +89,10 @@ fn outcome(incident: &Incident) -> (&'static str, Style) {
         Outcome::Deleted => ("deleted", style::FAINT),
         Outcome::Unrecorded | Outcome::Unspecified => ("over", style::FAINT),
     }
+}
+
+fn is_open(incident: &Incident) -> bool {
+    matches!(incident.outcome(), Outcome::Open | Outcome::GivenUp)
 }
 
 /// At most `most` columns of `text`.
@@ -138,6 +141,7 @@ fn heading(incident: &Incident, clock: &Clock, out: &mut String) {
     let number = paint(style::STRONG, &format!("incident {}", incident.number));
     let lasted = lasted(incident).map(|lasted| match incident.outcome() {
         Outcome::Open => format!(" for {lasted}"),
+        Outcome::GivenUp => format!(", open for {lasted}"),
         Outcome::Unspecified
         | Outcome::FailedBack
         | Outcome::Cancelled
@@ -157,7 +161,7 @@ fn heading(incident: &Incident, clock: &Clock, out: &mut String) {
     if incident.quarantined {
         sheet.line("", "all was tried, and it was given up");
     }
-    if incident.outcome() == Outcome::Open {
+    if is_open(incident) {
         sheet.line("to do", &format!("openclawctl status {name}"));
     }
 }

@@ -8,7 +8,8 @@ use supervisor_proto::v1::{
 use crate::fake::{Fake, seconds_ago};
 
 fn incident(number: u64, outcome: Outcome) -> Incident {
-    let end_time = if outcome == Outcome::Open { None } else { seconds_ago(60) };
+    let open = matches!(outcome, Outcome::Open | Outcome::GivenUp);
+    let end_time = if open { None } else { seconds_ago(60) };
     Incident {
         number,
         instance: "main".into(),
@@ -25,7 +26,7 @@ fn incident(number: u64, outcome: Outcome) -> Incident {
 fn the_table_marks_the_open_ones_and_fits_80_columns() {
     let fake = Fake::start();
     let long = Incident { cause: "x".repeat(200), ..incident(12_345, Outcome::FailedBack) };
-    let given_up = Incident { quarantined: true, ..incident(99, Outcome::Open) };
+    let given_up = Incident { quarantined: true, ..incident(99, Outcome::GivenUp) };
     fake.world().recovery.incidents = vec![incident(23_456, Outcome::Open), long, given_up];
     let text = fake.ctl(&["incidents", "-n", "3", "--instance", "main"]).done();
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -108,7 +108,7 @@ impl Incidents {
         let (timeline, timeline_cut) = self.timeline(&incident).await?;
         let rollbacks = self.rollbacks(&incident, &timeline).await?;
         let log = match told.outcome() {
-            Shown::Open => self.log(&view, &incident.instance).await?,
+            Shown::Open | Shown::GivenUp => self.log(&view, &incident.instance).await?,
             Shown::Unspecified
             | Shown::FailedBack
             | Shown::Cancelled
@@ -218,6 +218,7 @@ fn shown(view: &View, incident: &Incident) -> v1::Incident {
         Some(Outcome::Cancelled) => Shown::Cancelled,
         Some(Outcome::Ready) => Shown::Ready,
         Some(Outcome::Deleted) => Shown::Deleted,
+        None if is_given_up(view, &incident.instance) => Shown::GivenUp,
         None if goes_on(view, &incident.instance) => Shown::Open,
         None => Shown::Unrecorded,
     };
@@ -233,12 +234,16 @@ fn shown(view: &View, incident: &Incident) -> v1::Incident {
     }
 }
 
+fn is_given_up(view: &View, name: &str) -> bool {
+    view.instances.get(name).is_some_and(|instance| instance.record().quarantined.is_some())
+}
+
 /// Whether an incident of this instance can be open.
 fn goes_on(view: &View, name: &str) -> bool {
     view.instances.get(name).is_some_and(|instance| {
         let record = instance.record();
         let well = *instance.phase() == Phase::Ready || record.wish == Wish::Down;
-        record.standing != Standing::Own || record.quarantined.is_some() || !well
+        record.standing != Standing::Own || !well
     })
 }
 

@@ -204,7 +204,20 @@ fn back(instance: &Instance, from: Option<ConfigId>, to: ConfigId) -> Verdict {
     match instance.record().trial.restoring() {
         Some(restoring) if restoring.to == to => Verdict::NotYet,
         Some(_) | None if content == Some(to) || content != from => Verdict::Reached,
-        Some(_) | None => Verdict::Never("its configuration could not be put back".into()),
+        Some(_) | None => Verdict::Never(not_back(instance, to)),
+    }
+}
+
+/// Why the configuration is what it was before.
+fn not_back(instance: &Instance, to: ConfigId) -> String {
+    let rejected = instance.record().trial.rejected();
+    match rejected.iter().find(|rejection| rejection.content == to) {
+        Some(rejection) => format!(
+            "its configuration is what it was before, for {} was taken back: {}",
+            to.short(),
+            rejection.why
+        ),
+        None => "its configuration could not be put back".into(),
     }
 }
 

@@ -141,7 +141,7 @@ impl Shelf {
         self.keep(&held, &why)?;
         let snapshot = self.list()?.into_iter().find(|snapshot| snapshot.current);
         // Others may have written meanwhile, and so much that it is not kept any more.
-        Ok(snapshot.ok_or_else(|| Refusal::storage(&SnapshotError::Missing { id: held.id }))?)
+        snapshot.ok_or_else(|| Refusal::storage(&SnapshotError::Missing { id: held.id }))
     }
 
     fn keep(&self, held: &Held, why: &Why) -> Result<(), Refusal> {

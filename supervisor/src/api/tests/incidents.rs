@@ -104,7 +104,7 @@ async fn a_quarantine_is_an_incident_until_an_operator_has_started_it_again() {
     server.world.conduct("main", Conduct::Exits(1));
     let request = supervisor_proto::v1::StartInstanceRequest { name: "main".into(), ..Default::default() };
     within(server.instances().start_instance(request)).await.unwrap();
-    let [open] = until(&server, 1, Outcome::Open).await.try_into().unwrap();
+    let [open] = until(&server, 1, Outcome::GivenUp).await.try_into().unwrap();
     assert_eq!((open.quarantined, open.cause.as_str()), (true, "exited with status 1"));
     server.world.conduct("main", Conduct::Ready);
     server.up("main").await;
