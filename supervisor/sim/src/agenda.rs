@@ -2,7 +2,11 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-use supervisor_core::{event::Event, ids::Incarnation, time::Moment};
+use supervisor_core::{
+    event::Event,
+    ids::{ConfigId, Incarnation},
+    time::Moment,
+};
 
 use crate::host::{Serial, Turn};
 
@@ -24,6 +28,12 @@ pub(crate) enum Next {
     Gateway(usize, Serial, Turn),
     /// A worker dies.
     WorkerDies(usize, Serial),
+    /// Somebody edits a configuration.
+    Edits,
+    /// It is noticed that a configuration may have changed.
+    Noticed(Epoch, usize),
+    /// What a life was started with is kept, while it runs already.
+    Kept(Epoch, usize, ConfigId, Incarnation),
     /// A caller asks for something.
     Caller,
     /// The supervisor dies.

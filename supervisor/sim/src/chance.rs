@@ -110,6 +110,23 @@ lots! {
     Clear = "clear",
     /// What a supervisor begins with.
     Begin = "begin",
+    // Of configurations and the ladder. A lot's number is part of its draws, so new ones come last.
+    /// Somebody edits a configuration.
+    Edited = "config-edited",
+    /// A change of a configuration is not noticed, or what a life is started with cannot be kept.
+    Unnoticed = "config-unnoticed",
+    /// A change is noticed late.
+    NoticedLate = "config-noticed-late",
+    /// A configuration cannot be put back.
+    RestoreFails = "restore-fails",
+    /// A repair hangs.
+    RepairHangs = "repair-hangs",
+    /// A caller goes back to a configuration, or says that one is good.
+    ConfigCommand = "config-command",
+    /// What a configuration is like, and how soon it is looked at.
+    Config = "config",
+    /// What a repair does.
+    Repair = "repair",
 }
 
 const LOTS: usize = Lot::ALL.len();

@@ -12,7 +12,7 @@ use supervisor_core::{
     time::Moment,
 };
 
-use crate::world::World;
+use crate::{trial::Misstep, world::World};
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,6 +179,9 @@ pub enum Violation {
     /// Core and the reference model do not agree.
     #[error("reference: {0}")]
     Reference(#[from] Disagreement),
+    /// A rule of configurations or of the ladder.
+    #[error("{0}")]
+    Misstep(#[from] Misstep),
     /// Long after the faults have ended, something is not as it should be.
     #[error("not settled long after the faults have ended: {0}")]
     NotSettled(String),
@@ -315,6 +318,7 @@ fn one_settled(world: &World, core: &Supervisor, instance: &Instance) -> Result<
         ) => return Err("neither ready, nor at rest, nor failed for good"),
     }
     standing_settled(core, instance)?;
+    world.config_settled(who, instance)?;
     let informed = &world.host.machines[who].informed;
     let called: Vec<_> =
         core.instances().filter(|primary| stands_in(primary, name)).map(Instance::name).collect();

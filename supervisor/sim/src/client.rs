@@ -53,6 +53,12 @@ impl World {
             self.submit(command)?;
             asks = self.strikes(Lot::Crowd, NOBODY);
         }
+        if self.core.is_some()
+            && let Some(mut swarm) = self.strikes(Lot::ConfigCommand, NOBODY)
+            && let Some(command) = self.draw_config_command(&mut swarm)
+        {
+            self.submit(command)?;
+        }
         Ok(())
     }
 
@@ -61,10 +67,14 @@ impl World {
         let id = CommandId(self.clients.last);
         let wishes = self.wishes_of(&command);
         let halts = command == Command::Halt;
+        self.ask_watched(&command);
         self.clients.waiting.insert(id, Waiting { needs: Revision(0), halts });
         let mut actions = Vec::new();
         self.handle(Event::Command(id, command), &mut actions)?;
-        if !actions.iter().any(|action| matches!(action, Action::Reply(to, Err(_)) if *to == id)) {
+        let refused = |action: &Action| matches!(action, Action::Reply(to, Err(_)) if *to == id);
+        let allowed = !actions.iter().any(refused);
+        self.answer_watched(allowed);
+        if allowed {
             wishes.into_iter().for_each(|(who, wish)| self.reference.wished(who, wish, id));
             let needs = actions.iter().filter_map(|action| {
                 if let Action::Persist(batch) = action { Some(batch.revision) } else { None }

@@ -9,6 +9,7 @@ use crate::{
     chance::{Lot, NOBODY},
     check::Violation,
     tasks::Task,
+    trial::Watched,
     watch::Source,
     world::World,
 };
@@ -43,6 +44,7 @@ impl World {
         self.tear()?;
         self.hang_up()?;
         self.reference.lose();
+        self.stop_watching();
         if self.strikes(Lot::Reboot, NOBODY).is_some() {
             self.reboot();
         }
@@ -56,6 +58,7 @@ impl World {
         self.narrate(|| "the host is restarted".into());
         self.boot = Boot::New;
         self.lose_processes();
+        self.watched.iter_mut().for_each(Watched::reboot);
         if let Some(mut swarm) = self.strikes(Lot::ClockBack, NOBODY) {
             let back = swarm.span(BACK);
             self.behind += back;

@@ -46,6 +46,21 @@ const EVERY: &[(Lot, &[u64])] = &[
     (Lot::HostSleeps, &[20, 100]),
 ];
 
+/// The same, of configurations and the ladder.
+const OFTEN_CONFIGURED: &[(Lot, &[Permille])] = &[
+    (Lot::Unnoticed, &[50, 500]),
+    (Lot::NoticedLate, &[50, 500]),
+    (Lot::RestoreFails, &[50, 500]),
+    (Lot::RepairHangs, &[200, 800]),
+    (Lot::ConfigCommand, &[20, 200]),
+];
+
+/// The mean time, in seconds, between two edits.
+const EDITED: &[u64] = &[2, 10, 60];
+
+/// Worlds whose instances have configurations. The others run what reads none.
+const CONFIGURED: Permille = 750;
+
 /// The faults of one world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +79,9 @@ pub struct Faults {
     pub late_ticks_ms: u64,
     /// Mean time between two commands, in milliseconds.
     pub commands_ms: u64,
+    /// Whether the gateways read configurations.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub configured: bool,
 }
 
 impl Serialize for Lot {
@@ -91,13 +109,27 @@ impl Faults {
         for (lot, choices) in EVERY {
             every_s.extend(swarm.maybe(choices).map(|seconds| (*lot, seconds)));
         }
-        Self {
+        let mut faults = Self {
             span_s,
             permille,
             every_s,
             write_ms: swarm.one_of(&[1, 1, 50, 5_000]),
             late_ticks_ms: swarm.one_of(&[0, 0, 5, 500]),
             commands_ms: swarm.one_of(&[300, 3_000, 30_000]),
+            configured: false,
+        };
+        // Last, so that whatever is drawn before it stays what it was.
+        faults.draw_configured(swarm);
+        faults
+    }
+
+    fn draw_configured(&mut self, swarm: &mut Swarm) {
+        self.configured = swarm.often(CONFIGURED);
+        for (lot, choices) in OFTEN_CONFIGURED.iter().filter(|_| self.configured) {
+            self.permille.extend(swarm.maybe(choices).map(|often| (*lot, often)));
+        }
+        if self.configured {
+            self.every_s.extend(swarm.maybe(EDITED).map(|seconds| (Lot::Edited, seconds)));
         }
     }
 
@@ -118,6 +150,9 @@ impl fmt::Display for Faults {
         }
         for (lot, seconds) in &self.every_s {
             write!(f, "; {} every {seconds} s", lot.word())?;
+        }
+        if self.configured {
+            write!(f, "; with configurations")?;
         }
         Ok(())
     }

@@ -6,9 +6,10 @@ use supervisor_core::{
     event::{Dangling, Definition},
     ids::Name,
     policy::{
-        Condition, Failback, HealthPolicy, OnPrimaryDeath, Policy, RescuePolicy, RestartPolicy, Standby,
-        Startup, Watch,
+        Condition, Failback, HealthPolicy, LadderPolicy, OnPrimaryDeath, Policy, RescuePolicy, RestartPolicy,
+        Standby, Startup, TrialPolicy, Watch,
     },
+    rng::Rng,
 };
 
 use crate::chance::Swarm;
@@ -20,14 +21,16 @@ pub(crate) const NAMES: [&str; 6] = ["main", "rescue", "second", "third", "other
 #[derive(Debug)]
 pub(crate) struct Fleet {
     pub(crate) names: Vec<Name>,
+    /// Whether they have configurations.
+    pub(crate) configured: bool,
     /// A spec is the number of its policy.
     policies: Vec<Policy>,
 }
 
 impl Fleet {
-    pub(crate) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize, configured: bool) -> Self {
         let names = NAMES.iter().take(count).filter_map(|name| Name::new(name).ok()).collect();
-        Self { names, policies: Vec::new() }
+        Self { names, configured, policies: Vec::new() }
     }
 
     /// Which of the names this is.
@@ -43,7 +46,12 @@ impl Fleet {
 
     /// A new definition of one of the names.
     pub(crate) fn define(&mut self, swarm: &mut Swarm, who: usize) -> Definition {
-        let policy = self.draw_policy(swarm, who);
+        // Aside, so that whatever is drawn after it stays what it was.
+        let mut aside = Swarm(Rng::new(swarm.0.clone().draw()));
+        let mut policy = self.draw_policy(swarm, who);
+        if self.configured {
+            (policy.ladder, policy.trial) = draw_ladder(&mut aside);
+        }
         let spec: Arc<str> = self.policies.len().to_string().into();
         self.policies.push(policy.clone());
         let dangling = if swarm.often(900) { Dangling::Accepted } else { Dangling::Refused };
@@ -97,6 +105,18 @@ impl Fleet {
         let chosen = self.names.iter().zip(drawn).take(before).filter(|(_, rescued)| *rescued);
         chosen.map(|(name, _)| name.clone()).collect()
     }
+}
+
+fn draw_ladder(swarm: &mut Swarm) -> (LadderPolicy, TrialPolicy) {
+    let limit = swarm.time(&[1, 10, 60]);
+    let ladder = LadderPolicy {
+        deaths: swarm.one_of(&[1, 2, 3]),
+        repair: swarm.often(500).then_some(limit),
+        roll_back: swarm.often(850),
+        quarantine: swarm.often(500),
+        held: swarm.often(100),
+    };
+    (ladder, TrialPolicy { good_after: swarm.time(&[0, 1, 20]) })
 }
 
 fn draw_health(swarm: &mut Swarm) -> HealthPolicy {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use supervisor_core::{
+    action::Launch,
     event::{Event, Exit, ExitStatus, Process, Report, Verdict},
     ids::{Incarnation, Name},
+    ladder::Purpose,
     ports::Block,
     time::Moment,
 };
@@ -57,6 +59,8 @@ pub(crate) struct Life {
     pub(crate) process: Process,
     pub(crate) block: Block,
     pub(crate) mood: Mood,
+    /// How it will end, if that follows from what it is for or from its configuration.
+    pub(crate) doom: Option<Doom>,
     /// It has been ready.
     pub(crate) notified: bool,
     /// An end has been ordered.
@@ -79,6 +83,17 @@ pub(crate) enum Mood {
     Hung,
 }
 
+/// How a life ends that cannot serve, whatever else goes well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// By itself, with this status.
+    Ends(ExitStatus),
+    /// It does not: it hangs.
+    Hangs,
+    /// It is a repair.
+    Repairs,
+}
+
 /// What a gateway does next by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -94,6 +109,8 @@ pub(crate) enum Turn {
     Flaps(Duration),
     /// The grace is over, and its worker kills it.
     GraceOver,
+    /// It is a repair, and mends the configuration.
+    Mends,
 }
 
 /// All of the host.
@@ -116,12 +133,8 @@ impl Host {
 
 impl World {
     /// A program is run: by the worker there is, or by a new one.
-    pub(crate) fn spawn(
-        &mut self,
-        who: usize,
-        incarnation: Incarnation,
-        block: Block,
-    ) -> Result<Process, Violation> {
+    pub(crate) fn spawn(&mut self, who: usize, launch: &Launch) -> Result<Process, Violation> {
+        let Launch { incarnation, block, purpose, .. } = *launch;
         let name = &self.fleet.names[who];
         let machine = &self.host.machines[who];
         if let Some(life) = &machine.life {
@@ -151,19 +164,27 @@ impl World {
         let process = Process { pid, worker_pid: 1, started: self.clock() };
         let heeds_term = self.strikes(Lot::IgnoresTerm, who).is_none();
         let hard_to_kill = self.strikes(Lot::HardToKill, who).is_some();
+        let doom = match purpose {
+            Purpose::Serve => self.configs[who].doom(),
+            Purpose::Repair => Some(Doom::Repairs),
+        };
         self.host.machines[who].life = Some(Life {
             serial,
             incarnation,
             process,
             block,
-            mood: Mood::Starting,
+            mood: if doom == Some(Doom::Hangs) { Mood::Hung } else { Mood::Starting },
+            doom,
             notified: false,
             ordered: false,
             heeds_term,
             hard_to_kill,
             progress: 0,
         });
-        self.draw_fate(who, serial);
+        match doom {
+            Some(doom) => self.draw_doom(who, serial, doom),
+            None => self.draw_fate(who, serial),
+        }
         Ok(process)
     }
 
@@ -233,6 +254,7 @@ impl World {
             Turn::Turns(mood) if life.notified => life.mood = mood,
             Turn::Turns(_) => {}
             Turn::GraceOver => self.kill(who),
+            Turn::Mends => self.mend_one(who),
         }
     }
 
@@ -322,7 +344,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         let mut starting = Vec::new();
         for (who, machine) in self.host.machines.iter_mut().enumerate() {
-            let Some(life) = &mut machine.life else { continue };
+            let Some(life) = machine.life.as_mut().filter(|life| life.doom.is_none()) else { continue };
             match life.mood {
                 Mood::Starting => starting.push((who, life.serial)),
                 Mood::Well | Mood::Unable | Mood::Hung => life.mood = Mood::Well,

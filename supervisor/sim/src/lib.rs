@@ -11,9 +11,10 @@
 //!   what happens next ──► Supervisor::handle ──► actions             (agenda, world, daemon)
 //!        ▲                                          │
 //!        │        workers, gateways, probes (host)  │
+//!        │        configurations, repairs (config)  │
 //!        └─────── the disk (store), callers (client)◄┘               (tasks)
 //!
-//!   after every event: what must never be                            (watch, check, reference)
+//!   after every event: what must never be                            (watch, check, trial, reference)
 //!   once the faults stop: what must come about                       (check)
 //!
 //!   written down, run again, made smaller                            (trace, words, shrink, command)
@@ -27,6 +28,7 @@ mod chance;
 pub mod check;
 mod client;
 pub mod command;
+mod config;
 mod daemon;
 mod fault;
 mod fleet;
@@ -37,6 +39,7 @@ mod shrink;
 mod store;
 mod tasks;
 mod trace;
+mod trial;
 mod watch;
 mod words;
 mod world;
@@ -46,4 +49,5 @@ pub use check::{Disagreement, Violation};
 pub use fault::{Faults, Setup};
 pub use shrink::{Show, kind_of, shrink};
 pub use trace::{Error, Header, Line, Scribe, Trace, What};
+pub use trial::Misstep;
 pub use world::{Outcome, Tally, run};

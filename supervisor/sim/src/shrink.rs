@@ -48,7 +48,7 @@ pub fn kind_of(outcome: &Outcome) -> Option<String> {
     let sentence = violation.to_string();
     let rule = match variant.as_str() {
         "Invariant" | "NotSettled" => sentence.split(": ").nth(2).unwrap_or_default().to_owned(),
-        "Reference" => debug.split(['(', '{', ' ']).nth(1).unwrap_or_default().to_owned(),
+        "Reference" | "Misstep" => debug.split(['(', '{', ' ']).nth(1).unwrap_or_default().to_owned(),
         _ => String::new(),
     };
     Some(format!("{variant} {rule}"))
@@ -104,6 +104,7 @@ impl Smaller<'_> {
         while self.best.faults.span_s > 1 && self.attempt_faults(|faults| faults.span_s /= 2) {}
         self.attempt_faults(|faults| faults.write_ms = 1);
         self.attempt_faults(|faults| faults.late_ticks_ms = 0);
+        self.attempt_faults(|faults| faults.configured = false);
         for lot in Lot::ALL {
             if let Some(faults) = self.best.faults.without(*lot) {
                 self.attempt(Setup { faults, ..self.best.clone() });

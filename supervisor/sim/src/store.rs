@@ -8,7 +8,7 @@ use std::{
 use supervisor_core::{
     action::{Batch, Write},
     event::Event,
-    ids::{Incarnation, Name, Revision},
+    ids::{ConfigId, Incarnation, Name, Revision},
     journal::Kind,
     ports::Pool,
     record::Record,
@@ -54,6 +54,16 @@ impl Store {
     pub(crate) fn forget(&mut self, name: &Name) -> bool {
         let removed = &mut self.durable.removed;
         removed.iter().position(|one| one == name).map(|place| removed.swap_remove(place)).is_some()
+    }
+
+    /// The configurations of `name` that must stay readable, whichever of its records is the last to become durable.
+    pub(crate) fn needs(&self, name: &Name) -> Vec<ConfigId> {
+        let coming = self.queue.iter().flat_map(|batch| &batch.writes).filter_map(|write| match write {
+            Write::Put(record) => Some(record),
+            Write::Remove(_) | Write::Pool(_) => None,
+        });
+        let records = self.durable.records.values().chain(coming).filter(|record| record.name == *name);
+        records.flat_map(|record| record.trial.needed()).collect()
     }
 
     /// Nothing waits for it.
@@ -137,7 +147,13 @@ impl World {
         }
         for write in batch.writes {
             match write {
-                Write::Put(record) => drop(durable.records.insert(record.name.clone(), record)),
+                Write::Put(record) => {
+                    let who = self.fleet.index(&record.name);
+                    if let Some(who) = who {
+                        self.watched[who].check_stored(durable.records.get(&record.name), &record)?;
+                    }
+                    durable.records.insert(record.name.clone(), record);
+                }
                 Write::Remove(name) => {
                     durable.records.remove(&name);
                     durable.exits.retain(|(of, _)| *of != name);

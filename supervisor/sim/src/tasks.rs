@@ -5,9 +5,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use supervisor_core::{
     action::{Action, Launch, ProbeKind},
-    event::{Adoption, Event, Found, LaunchFailure},
+    event::{Adoption, Event, Files, Found, LaunchFailure},
     failover::Incident,
-    ids::{Incarnation, Name},
+    ids::{ConfigId, Incarnation, Name},
+    ladder::Purpose,
     ports::Block,
     record::Wish,
     time::Moment,
@@ -56,7 +57,8 @@ pub(crate) enum Order {
     Release,
     Sweep(Incarnation),
     Inform(Vec<Incident>),
-    Forget,
+    Restore(ConfigId),
+    Forget(Files),
 }
 
 impl Order {
@@ -64,7 +66,9 @@ impl Order {
     fn is_repeated(&self) -> bool {
         match self {
             Self::Adopt | Self::Launch(_) | Self::Stop(..) | Self::Kill(_) | Self::Sweep(_) => true,
-            Self::Acknowledge(_) | Self::Release | Self::Inform(_) | Self::Forget => false,
+            Self::Acknowledge(_) | Self::Release | Self::Inform(_) | Self::Restore(_) | Self::Forget(_) => {
+                false
+            }
         }
     }
 }
@@ -98,14 +102,18 @@ impl World {
                 Action::Release { name } => self.order(&name, Order::Release),
                 Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
                 Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
-                Action::Forget { name, .. } => {
+                Action::Forget { name, files } => {
                     if !self.store.forget(&name) {
                         return Err(Violation::ForgottenEarly(name));
                     }
-                    self.order(&name, Order::Forget);
+                    self.order(&name, Order::Forget(files));
                 }
-                // No configuration is ever seen in these worlds, so none is good and none is put back.
-                Action::Restore { .. } | Action::AskHandoff { .. } => {}
+                // No gateway here ends in order to be run again.
+                Action::AskHandoff { .. } => {}
+                Action::Restore { name, to, .. } => {
+                    self.check_restore(&name, to, false)?;
+                    self.order(&name, Order::Restore(to));
+                }
                 Action::Probe { name, incarnation, kind, .. } => self.begin_probe(&name, incarnation, kind),
             }
         }
@@ -114,7 +122,7 @@ impl World {
 
     fn check_launch(&mut self, launch: &Launch) -> Result<(), Violation> {
         self.tally.launches += 1;
-        let Launch { name, incarnation, block, .. } = launch;
+        let Launch { name, incarnation, block, purpose, restore, .. } = launch;
         let name = name.clone();
         let (incarnation, block) = (*incarnation, *block);
         let missing = match self.store.durable.records.get(&name) {
@@ -123,6 +131,12 @@ impl World {
             Some(record) if record.wish != Wish::Up => Some("its wish"),
             Some(record) if record.deleting.is_some() => Some("its life"),
             Some(record) if record.block != block => Some("its block"),
+            Some(record) if *purpose == Purpose::Repair && !record.ladder.is_repair(incarnation) => {
+                Some("that it is a repair")
+            }
+            Some(record) if restore.is_some() && record.trial.restoring().is_none() => {
+                Some("what it puts back")
+            }
             Some(_) => None,
         };
         if let Some(what) = missing {
@@ -138,7 +152,7 @@ impl World {
             return Err(Violation::NumberUsed { name, incarnation, highest });
         }
         self.host.machines[who].highest = incarnation;
-        Ok(())
+        self.check_climb(who, launch)
     }
 
     fn order(&mut self, name: &Name, order: Order) {
@@ -164,7 +178,7 @@ impl World {
         let linked = self.tasks[who].linked;
         match order {
             Order::Adopt => self.adopt(who),
-            Order::Launch(launch) => return self.launch(who, *launch),
+            Order::Launch(launch) => return self.launch(who, &launch),
             Order::Stop(incarnation, grace) if linked && alive == Some(incarnation) => self.stop(who, grace),
             Order::Kill(incarnation) if linked && alive == Some(incarnation) => self.kill(who),
             Order::Stop(..) | Order::Kill(_) => {}
@@ -189,19 +203,21 @@ impl World {
                 self.tell(Some(who), Event::Swept(name, incarnation));
             }
             Order::Inform(incidents) => machine.informed = primaries(&incidents),
-            Order::Forget if alive.is_some() => return Err(Violation::ForgottenEarly(name)),
-            Order::Forget => {
+            Order::Restore(to) => self.put_back(who, to),
+            Order::Forget(_) if alive.is_some() => return Err(Violation::ForgottenEarly(name)),
+            Order::Forget(files) => {
                 machine.worker = None;
                 machine.exits.clear();
                 machine.informed.clear();
                 self.tasks[who].linked = false;
+                self.configs[who].forget(files);
             }
         }
         Ok(())
     }
 
-    fn launch(&mut self, who: usize, launch: Launch) -> Result<(), Violation> {
-        let (name, incarnation) = (launch.name, launch.incarnation);
+    fn launch(&mut self, who: usize, launch: &Launch) -> Result<(), Violation> {
+        let (name, incarnation) = (launch.name.clone(), launch.incarnation);
         self.tasks[who].incarnation = incarnation;
         self.host.machines[who].informed = primaries(&launch.incidents);
         let unanswered = self.strikes(Lot::Unanswered, who);
@@ -209,11 +225,21 @@ impl World {
         if let Some((true, _)) = late {
             return Ok(());
         }
-        if let Some(failure) = self.launch_failure(who, &launch.block) {
+        if let Some(restoring) = &launch.restore {
+            self.put_back(who, restoring.to);
+        }
+        let failure = match launch.purpose {
+            Purpose::Serve => self.bad_config(who, incarnation),
+            Purpose::Repair => None,
+        };
+        if let Some(failure) = failure.or_else(|| self.launch_failure(who, &launch.block)) {
             self.tell(Some(who), Event::LaunchFailed(name, incarnation, failure));
             return Ok(());
         }
-        let process = self.spawn(who, incarnation, launch.block)?;
+        if launch.purpose == Purpose::Serve {
+            self.read_config(who, incarnation);
+        }
+        let process = self.spawn(who, launch)?;
         self.tasks[who].linked = true;
         let event = Event::Launched(name, incarnation, process);
         match late {
@@ -239,6 +265,7 @@ impl World {
     }
 
     fn adopt(&mut self, who: usize) {
+        self.look_at_config(who);
         let reachable = self.strikes(Lot::Unreachable, who).is_none();
         if !reachable || self.host.machines[who].worker.is_none() {
             self.clear(who);

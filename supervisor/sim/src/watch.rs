@@ -13,6 +13,7 @@ use supervisor_core::{
     instance::{Failure, Goal, Instance, Phase, Then},
     invariant,
     journal::Kind,
+    ladder::Purpose,
     policy::Failback,
     time::Moment,
 };
@@ -126,6 +127,7 @@ impl World {
         }
         self.reference.look();
         self.note(actions)?;
+        self.check_entries(actions)?;
         self.examine_changes(actions, source)
     }
 
@@ -149,6 +151,7 @@ impl World {
                 continue;
             }
             let before = std::mem::replace(&mut self.seen[who], now.clone());
+            self.check_trial(who, before.as_deref(), now.as_deref())?;
             let (Some(before), Some(now)) = (before, now) else { continue };
             self.check_place(&before, &now, source)?;
             let promoting = *promoted.get_or_insert_with(promoting);
@@ -224,7 +227,7 @@ impl World {
     }
 }
 
-/// A new life follows upon a death.
+/// A new life follows upon a death. A repair is none: it is owed to the ladder, once.
 fn is_restart(before: &Instance, now: &Instance) -> bool {
     let after_death = match before.phase() {
         Phase::Spawning | Phase::Starting | Phase::Ready | Phase::Unhealthy | Phase::Backoff { .. } => true,
@@ -232,7 +235,7 @@ fn is_restart(before: &Instance, now: &Instance) -> bool {
         Phase::Stopping { then, .. } => matches!(then, Then::Recover(_)),
         Phase::Stopped | Phase::Adopting => false,
     };
-    after_death && now.incarnation() > before.incarnation()
+    after_death && now.purpose() == Purpose::Serve && now.incarnation() > before.incarnation()
 }
 
 /// What comes too late changes nothing, and is at most noted.

@@ -16,6 +16,7 @@ use crate::{
     chance::{Chance, Injection, Lot, NOBODY, Permille, Swarm},
     check::{self, Violation},
     client::Clients,
+    config::Config,
     fault::{Rates, Setup},
     fleet::Fleet,
     host::Host,
@@ -23,6 +24,7 @@ use crate::{
     store::Store,
     tasks::Task,
     trace::{Line, Scribe},
+    trial::{Watched, watch_sighting},
     watch::{Counted, Source},
 };
 
@@ -100,6 +102,7 @@ pub(crate) struct World {
     pub(crate) core: Option<Supervisor>,
     pub(crate) fleet: Fleet,
     pub(crate) host: Host,
+    pub(crate) configs: Vec<Config>,
     pub(crate) tasks: Vec<Task>,
     /// When each source's last report arrives; the disk's is the last.
     pub(crate) told: Vec<Moment>,
@@ -117,6 +120,8 @@ pub(crate) struct World {
     pub(crate) seen: Vec<Option<Arc<Instance>>>,
     pub(crate) boot: Boot,
     pub(crate) counted: Vec<Counted>,
+    /// What is known from outside of trials and climbs.
+    pub(crate) watched: Vec<Watched>,
     /// When the faults ended.
     calmed: Moment,
     /// Since when all is well, and how often had been launched then.
@@ -136,7 +141,7 @@ pub fn run(setup: &Setup, scribe: Scribe) -> Outcome {
 
 impl World {
     fn new(setup: &Setup, scribe: Scribe) -> Self {
-        let fleet = Fleet::new(setup.instances);
+        let fleet = Fleet::new(setup.instances, setup.faults.configured);
         let names = fleet.names.len();
         let mut world = Self {
             now: BEGINNING,
@@ -147,6 +152,7 @@ impl World {
             epoch: 0,
             core: None,
             host: Host::new(names),
+            configs: vec![Config::default(); names],
             tasks: vec![Task::default(); names],
             told: vec![BEGINNING; NOBODY + 1],
             store: Store::default(),
@@ -160,6 +166,7 @@ impl World {
             seen: vec![None; names],
             boot: Boot::New,
             counted: vec![Counted::default(); names],
+            watched: vec![Watched::default(); names],
             calmed: BEGINNING,
             well: None,
             scribe,
@@ -170,6 +177,7 @@ impl World {
         world.after(Duration::from_secs(setup.faults.span_s), Next::Calm);
         world.draw_next(Lot::SupervisorDies, Next::Dies);
         world.draw_next(Lot::HostSleeps, Next::Sleeps);
+        world.draw_next(Lot::Edited, Next::Edits);
         world
     }
 
@@ -265,13 +273,21 @@ impl World {
             Next::Order(epoch, who) if epoch == self.epoch => self.on_order(who)?,
             Next::Probed(epoch, who, incarnation) if epoch == self.epoch => self.on_probed(who, incarnation),
             Next::Written(epoch) if epoch == self.epoch => self.on_written()?,
-            Next::Tell(..) | Next::Order(..) | Next::Probed(..) | Next::Written(_) => {}
+            Next::Noticed(epoch, who) if epoch == self.epoch => self.on_noticed(who),
+            Next::Kept(epoch, who, content, life) if epoch == self.epoch => self.on_kept(who, content, life),
+            Next::Tell(..)
+            | Next::Order(..)
+            | Next::Probed(..)
+            | Next::Written(_)
+            | Next::Noticed(..)
+            | Next::Kept(..) => {}
             Next::Gateway(who, serial, turn) => self.on_gateway(who, serial, turn),
             Next::WorkerDies(who, serial) => self.on_worker_dies(who, serial),
-            Next::Caller | Next::Dies | Next::Sleeps if self.calm => {}
+            Next::Caller | Next::Dies | Next::Sleeps | Next::Edits if self.calm => {}
             Next::Caller => self.on_caller()?,
             Next::Dies => self.on_death_drawn()?,
             Next::Sleeps => self.on_sleep(),
+            Next::Edits => self.on_edit(),
             Next::Ends(epoch) if epoch == self.epoch => self.on_supervisor_dies()?,
             Next::Ends(_) => {}
             Next::Begins => self.on_supervisor_begins()?,
@@ -281,6 +297,7 @@ impl World {
                 self.calmed = self.now;
                 self.rates = Rates::none();
                 self.heal();
+                self.mend();
                 self.after(LOOK, Next::Look);
             }
             Next::Look => return self.on_look(),
@@ -306,6 +323,7 @@ impl World {
         self.tally.events += 1;
         self.reference.hear(&self.fleet, &event);
         let source = Source::of(&event, core, now);
+        watch_sighting(core, &self.fleet, &mut self.watched, &event);
         core.handle(now, event, actions);
         self.examine(actions, &source)
     }
@@ -323,6 +341,7 @@ impl World {
             }
             (Err(_), _) => self.well = None,
         }
+        self.mend();
         self.after(LOOK, Next::Look);
         Ok(Life::GoesOn)
     }
