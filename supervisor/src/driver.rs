@@ -194,6 +194,7 @@ impl Driver {
                 | Action::Inform { .. }
                 | Action::Restore { .. }
                 | Action::AskHandoff { .. }
+                | Action::Examine { .. }
                 | Action::Forget { .. } => self.performer.begin(action),
             }
         }

@@ -7,7 +7,7 @@
 pub mod config;
 pub mod contract;
 pub mod environment;
-mod file;
+pub(crate) mod file;
 pub mod incident;
 pub mod layout;
 pub mod prepare;

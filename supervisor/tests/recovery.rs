@@ -230,3 +230,25 @@ async fn in_maintenance_nothing_is_repaired_or_rolled_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_a_gateway_was_doing_when_it_hung_is_written_down_before_it_is_killed() {
+    let host = Host::start().await;
+    let watched = Probe { interval: millis(100), timeout: millis(500), ..Default::default() };
+    let probes = Some(Probes { liveness: Some(watched), ..Default::default() });
+    let hangs = host.directory.path().join("hang");
+    let how = format!("hang,while-file={}", hangs.display());
+    host.create("main", InstanceSpec { probes, ..misbehaving(&how) }).await;
+    let before = host.up("main").await;
+    fs::write(&hangs, "").unwrap();
+    let event = host.wait_event("the evidence", |event| event.r#type == "instance.examined").await;
+    fs::remove_file(&hangs).unwrap();
+    let path = event.message.split(" in ").last().unwrap();
+    let evidence = fs::read_to_string(path).unwrap();
+    for part in
+        [format!("Process {}", before.pid), "Thread".into(), "listening".into(), "End of its log".into()]
+    {
+        assert!(evidence.contains(&part), "{part} is missing in:\n{evidence}");
+    }
+    host.wait("main", "back", |status| status.phase() == Phase::Ready && status.pid != before.pid).await;
+}

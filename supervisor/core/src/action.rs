@@ -81,6 +81,16 @@ pub enum Action {
         /// Its incidents; empty when all is well again.
         incidents: Vec<Incident>,
     },
+    /// Write down what its processes are doing before they are killed; answered with `Examined`. The order to kill
+    /// follows.
+    Examine {
+        /// Which instance.
+        name: Name,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Why it is killed.
+        why: String,
+    },
     /// Find out whether a gateway that ended well wants to be run again; answered with `Handoff`, within seconds.
     AskHandoff {
         /// Which instance.

@@ -1,10 +1,14 @@
 //! How a life is ended: from mild to harsh, and what follows once nothing of it is alive.
 
+use alloc::string::{String, ToString};
+
 use crate::{
     action::Action,
     event::Manner,
+    failover::Cause,
+    ids::Incarnation,
     instance::{ANSWER_LIMIT, Goal, Instance, Launching, Means, Phase, STOP_SLACK, Then},
-    journal::Kind,
+    journal::{Kind, Recovery},
     time::Moment,
     turn::Turn,
 };
@@ -68,6 +72,16 @@ impl Instance {
         self.health.unready();
         self.enter(turn, Phase::Stopping { then, means });
         self.order(turn);
+    }
+
+    /// What is about to be killed because it hangs is looked at first.
+    pub(crate) fn examine(&self, turn: &mut Turn<'_>, cause: &Cause) {
+        let (name, incarnation) = (self.name().clone(), self.incarnation);
+        turn.act(Action::Examine { name, incarnation, why: cause.to_string() });
+    }
+
+    pub(crate) fn on_examined(&self, turn: &mut Turn<'_>, incarnation: Incarnation, evidence: String) {
+        turn.note(self.name(), incarnation, Kind::Recovery(Recovery::Examined { evidence }));
     }
 
     /// Gives the order that fits the means, and sets the time by which it should have worked.

@@ -38,6 +38,8 @@ pub enum Event {
     WorkerLost(Name, Incarnation),
     /// No process of the instance is alive: neither worker nor gateway nor what they started.
     Swept(Name, Incarnation),
+    /// What the incarnation was doing is written down there.
+    Examined(Name, Incarnation, String),
     /// Whether the incarnation, which ended well, wants to be run again.
     Handoff(Name, Incarnation, Handoff),
     /// What its configuration is like: it changed, or a launch reads it.

@@ -149,6 +149,7 @@ impl Instance {
     /// It is as good as dead: it is killed, and its death counts from now.
     fn die(&mut self, turn: &mut Turn<'_>, cause: Cause) {
         self.mourn(cause.clone());
+        self.examine(turn, &cause);
         self.order_end(turn, Means::Kill, Then::Recover(cause));
     }
 

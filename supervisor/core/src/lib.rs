@@ -277,6 +277,9 @@ impl Supervisor {
             Event::Swept(name, incarnation) => {
                 self.with(&name, |instance| instance.on_swept(turn, incarnation));
             }
+            Event::Examined(name, incarnation, evidence) => {
+                self.with(&name, |instance| instance.on_examined(turn, incarnation, evidence));
+            }
             Event::Handoff(name, incarnation, handoff) => {
                 self.with(&name, |instance| instance.on_handoff(turn, incarnation, handoff));
             }

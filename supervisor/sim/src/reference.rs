@@ -208,6 +208,7 @@ impl Reference {
             | Action::Inform { .. }
             | Action::Restore { .. }
             | Action::AskHandoff { .. }
+            | Action::Examine { .. }
             | Action::Forget { .. } => Ok(()),
         }
     }
@@ -383,6 +384,7 @@ fn proof(event: &Event) -> Option<(&Name, Proof)> {
         | Event::Probed(..)
         | Event::WorkerLost(..)
         | Event::Handoff(..)
+        | Event::Examined(..)
         | Event::ConfigSeen(..)
         | Event::Restored(..)
         | Event::RestoreFailed(..) => None,

@@ -108,8 +108,8 @@ impl World {
                     }
                     self.order(&name, Order::Forget(files));
                 }
-                // No gateway here ends in order to be run again.
-                Action::AskHandoff { .. } => {}
+                // No gateway here ends in order to be run again, and nobody reads what a hung one was doing.
+                Action::AskHandoff { .. } | Action::Examine { .. } => {}
                 Action::Restore { name, to, .. } => {
                     self.check_restore(&name, to, false)?;
                     self.order(&name, Order::Restore(to));

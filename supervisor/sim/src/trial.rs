@@ -205,6 +205,7 @@ pub(crate) fn watch_sighting(core: &Supervisor, fleet: &Fleet, watched: &mut [Wa
         | Event::WorkerLost(..)
         | Event::Swept(..)
         | Event::Handoff(..)
+        | Event::Examined(..)
         | Event::RestoreFailed(..) => return,
     };
     if let Some(watched) = fleet.index(name).and_then(|who| watched.get_mut(who)) {
@@ -293,6 +294,7 @@ impl World {
             | Recovery::RestoreFailed { .. }
             | Recovery::Repaired { .. }
             | Recovery::RestartWanted { .. }
+            | Recovery::Examined { .. }
             | Recovery::HandoffUnknown { .. } => return Ok(()),
         };
         if allowed && !ladder.held {

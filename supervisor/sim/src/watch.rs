@@ -48,6 +48,7 @@ impl Source {
             | Event::Tick
             | Event::Adopted(..)
             | Event::Handoff(..)
+            | Event::Examined(..)
             | Event::ConfigSeen(..)
             | Event::Restored(..)
             | Event::RestoreFailed(..) => return Self::World,
@@ -81,6 +82,7 @@ fn is_over(instance: &Instance, event: &Event, about: Incarnation) -> bool {
         | Event::WorkerLost(..)
         | Event::Swept(..)
         | Event::Handoff(..)
+        | Event::Examined(..)
         | Event::ConfigSeen(..)
         | Event::Restored(..)
         | Event::RestoreFailed(..) => true,
@@ -257,6 +259,7 @@ fn check_stale(core: &Supervisor, before: &Instance, actions: &[Action]) -> Resu
         | Action::Inform { .. }
         | Action::Restore { .. }
         | Action::AskHandoff { .. }
+        | Action::Examine { .. }
         | Action::Forget { .. } => false,
     };
     let after = core.instance(before.name());

@@ -37,6 +37,9 @@ pub(crate) fn event(event: &Event) -> String {
         }
         Event::WorkerLost(name, incarnation) => format!("{name} {incarnation} has lost its worker"),
         Event::Handoff(name, incarnation, handoff) => format!("{name} {incarnation} {}", left(handoff)),
+        Event::Examined(name, incarnation, evidence) => {
+            format!("what {name} {incarnation} was doing is in {evidence}")
+        }
         Event::ConfigSeen(name, sighting) => format!("{name} has {}", configuration(sighting)),
         Event::Restored(name, content) => format!("{name} has {} again", content.short()),
         Event::RestoreFailed(name, why) => format!("{name} cannot have its configuration back: {why}"),
@@ -175,6 +178,9 @@ pub(crate) fn action(action: &Action) -> String {
         }
         Action::Inform { name, incidents } => {
             format!("tell {name} that it stands in for {}", whom(incidents))
+        }
+        Action::Examine { name, incarnation, .. } => {
+            format!("write down what {name} {incarnation} is doing")
         }
         Action::AskHandoff { name, incarnation, .. } => {
             format!("ask why {name} {incarnation} has ended")

@@ -30,8 +30,9 @@ const CAPABLE: Duration = Duration::from_secs(120);
 /// launch.
 pub(super) const FIRST_START: Duration = Duration::from_secs(15);
 
-/// Whether a gateway wants to be run again is asked for this long. Until then its rescue is not called.
-const ASK: Duration = Duration::from_secs(5);
+/// Whether a gateway wants to be run again is asked for this long: less than core waits for it. Until then it is not
+/// run, and its rescue is not called.
+const ASK: Duration = Duration::from_secs(8);
 
 /// A program as it is now.
 type Program = (PathBuf, Option<SystemTime>);

@@ -244,7 +244,7 @@ fn describe(host: &Host, incident: &Incident, primary: &Known) -> incident::Inci
 }
 
 /// The last lines of a log.
-fn log_tail(logs: &Path) -> io::Result<Vec<String>> {
+pub(super) fn log_tail(logs: &Path) -> io::Result<Vec<String>> {
     let mut file = File::open(logs.join("gateway.log"))?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;

@@ -5,6 +5,7 @@
 
 mod config;
 mod contract;
+mod evidence;
 mod launch;
 mod link;
 mod performer;

@@ -66,6 +66,9 @@ impl Performer {
             Action::Release { name } => self.order(&name, Order::Release),
             Action::Sweep { name, incarnation } => self.order(&name, Order::Sweep(incarnation)),
             Action::Inform { name, incidents } => self.order(&name, Order::Inform(incidents)),
+            Action::Examine { name, incarnation, why } => {
+                self.order(&name, Order::Examine(incarnation, why));
+            }
             Action::AskHandoff { name, incarnation, pid } => {
                 self.order(&name, Order::AskHandoff(incarnation, pid));
             }
@@ -104,7 +107,8 @@ impl Performer {
             | Order::Acknowledge(_)
             | Order::Release
             | Order::Inform(_)
-            | Order::AskHandoff(..) => false,
+            | Order::AskHandoff(..)
+            | Order::Examine(..) => false,
         };
         if self.tasks.get(name).is_none_or(|(orders, _)| orders.is_closed()) {
             // Tasks end when their instances are deleted; this is where they are let go.

@@ -63,6 +63,8 @@ pub(crate) enum Order {
     Sweep(Incarnation),
     /// Its incidents have changed.
     Inform(Vec<Incident>),
+    /// Write down what it is doing.
+    Examine(Incarnation, String),
     /// Find out whether a life that ended well wants to be run again.
     AskHandoff(Incarnation, i32),
     /// Put an older configuration in place.
@@ -158,6 +160,7 @@ impl Task {
             Order::Release => self.release().await,
             Order::Sweep(incarnation) => self.sweep(incarnation).await,
             Order::Inform(incidents) => self.inform(incidents).await,
+            Order::Examine(incarnation, why) => self.examine(incarnation, why).await,
             Order::AskHandoff(incarnation, pid) => {
                 let (surroundings, name) = (Rc::clone(&self.surroundings), self.name.clone());
                 contract::ask_handoff(surroundings, name, incarnation, pid, self.contract);

@@ -104,6 +104,7 @@ fn live(records: Vec<Record>, host: &Host, boot: Boot) {
                     | Action::Acknowledge { .. }
                     | Action::Release { .. }
                     | Action::Inform { .. }
+                    | Action::Examine { .. }
                     | Action::Forget { .. } => continue,
                 };
                 core.handle(now, event, &mut actions);

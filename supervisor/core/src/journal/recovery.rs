@@ -19,6 +19,7 @@ pub enum Recovery {
     Repairing,
     Repaired { outcome: String },
     Quarantined { cause: Cause },
+    Examined { evidence: String },
     RestartWanted { reason: String },
     HandoffUnknown { why: String },
 }
@@ -36,6 +37,7 @@ impl Recovery {
             Self::Repairing => "instance.repairing",
             Self::Repaired { .. } => "instance.repaired",
             Self::Quarantined { .. } => "instance.quarantined",
+            Self::Examined { .. } => "instance.examined",
             Self::RestartWanted { .. } => "instance.restart_wanted",
             Self::HandoffUnknown { .. } => "instance.handoff_unknown",
         }
@@ -47,6 +49,7 @@ impl Recovery {
             Self::ConfigChanged { .. }
             | Self::ConfigGood { .. }
             | Self::Repaired { .. }
+            | Self::Examined { .. }
             | Self::RestartWanted { .. }
             | Self::HandoffUnknown { .. } => Severity::Info,
             Self::ConfigBroken { .. }
@@ -91,6 +94,7 @@ impl fmt::Display for Recovery {
             }
             Self::Repairing => f.write_str("is repaired by its runtime's own means"),
             Self::Repaired { outcome } => write!(f, "the repair has ended: {outcome}"),
+            Self::Examined { evidence } => write!(f, "what it was doing is written down in {evidence}"),
             Self::RestartWanted { reason } => write!(f, "it ended to be started anew: {reason}"),
             Self::HandoffUnknown { why } => write!(f, "whether it wants to be run again is not known: {why}"),
             Self::Quarantined { cause } => write!(f, "all has been tried, and it stays down: {cause}"),

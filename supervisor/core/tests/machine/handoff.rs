@@ -57,13 +57,25 @@ fn one_that_ended_for_another_reason_has_died_and_its_rescue_is_called() {
 }
 
 #[test]
-fn it_is_run_again_meanwhile() {
+fn one_that_nobody_can_tell_about_has_died() {
     let mut world = pair();
     world.exits("main", 0);
+    world.after(seconds(9));
+    assert_eq!((world.phase("main").as_str(), world.standing("main").as_str()), ("backoff", "own"));
     world.after(seconds(1));
-    world.up("main");
+    assert_eq!(world.standing("main"), "promoting rescue");
+    answer(&mut world, 1, wanted());
+    assert_eq!(world.noted("main", |kind| matches!(kind, Kind::StaleReport { .. })), 1, "too late");
+}
+
+#[test]
+fn an_operator_need_not_wait_for_the_answer() {
+    let mut world = pair();
+    world.exits("main", 0);
+    world.start("main").expect("an operator may");
+    assert!(world.ordered("main", "launch #2"));
     answer(&mut world, 1, Handoff::Nothing);
-    assert_eq!((world.phase("main").as_str(), world.standing("main").as_str()), ("ready", "own"));
+    assert_eq!((world.phase("main").as_str(), world.standing("main").as_str()), ("spawning", "own"));
 }
 
 #[test]
@@ -89,7 +101,7 @@ fn one_that_is_left_down_after_a_clean_exit_waits_for_the_answer() {
 fn an_answer_about_an_earlier_life_changes_nothing() {
     let mut world = pair();
     world.exits("main", 0);
-    world.after(seconds(1));
+    world.start("main").expect("an operator may");
     world.up("main");
     world.exits("main", 0);
     answer(&mut world, 1, Handoff::Nothing);

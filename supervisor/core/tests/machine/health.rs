@@ -77,7 +77,7 @@ fn a_gateway_that_does_not_answer_is_hung_killed_and_run_again() {
         assert_eq!(world.phase("main"), "ready");
         ask(&mut world, Report { ready: Verdict::Pass, ..silent() });
     }
-    assert_eq!(world.orders("main"), ["kill #1"]);
+    assert_eq!(world.orders("main"), ["examine #1", "kill #1"]);
     world.exits("main", 0);
     assert_eq!(world.phase("main"), "backoff");
 }

@@ -225,6 +225,7 @@ impl Driver {
             Action::Acknowledge { .. }
             | Action::Release { .. }
             | Action::Inform { .. }
+            | Action::Examine { .. }
             | Action::Forget { .. } => {}
         }
     }

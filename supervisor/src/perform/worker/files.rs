@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
-use supervisor_core::{failover::Incident, ids::ConfigId};
-use tokio::task;
+use supervisor_core::{
+    event::Event,
+    failover::Incident,
+    ids::{ConfigId, Incarnation},
+};
+use tokio::{task, time};
 use tracing::warn;
 
 use super::{
-    super::{Contracts, config::Place, launch},
+    super::{
+        Contracts,
+        config::Place,
+        evidence::{self, Hung},
+        launch,
+    },
     Task,
 };
 use crate::openclaw::contract::Contract;
@@ -17,6 +26,27 @@ impl Task {
     pub(super) async fn contract(&self, place: Option<&Place>, patience: Duration) -> Contract {
         let Some(place) = place else { return Contract::None };
         Contracts::of(&self.surroundings, place, &self.surroundings.mark(&self.name), patience).await
+    }
+
+    /// Writes down what a life is doing that is about to be killed.
+    pub(super) async fn examine(&self, incarnation: Incarnation, why: String) {
+        let Some(place) = Place::of(&self.surroundings, &self.name) else { return };
+        let (worker, name) = (self.worker_pid, self.name.clone());
+        let examined = task::spawn_blocking(move || {
+            evidence::keep(&place.directories(), &Hung { name: &name, incarnation, worker, why: &why })
+        });
+        match time::timeout(evidence::LIMIT, examined).await {
+            Ok(Ok(Ok(path))) => {
+                let path = path.to_string_lossy().into_owned();
+                self.tell(Event::Examined(self.name.clone(), incarnation, path)).await;
+            }
+            Ok(Ok(Err(error))) => {
+                warn!(instance = %self.name, %error, "failed to write down what it was doing");
+            }
+            Ok(Err(_)) | Err(_) => {
+                warn!(instance = %self.name, "what it was doing could not be learned in time");
+            }
+        }
     }
 
     /// Whoever edits its configuration is seen from now on.

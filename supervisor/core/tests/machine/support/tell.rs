@@ -71,6 +71,7 @@ pub(crate) fn action(action: &Action) -> String {
                 format!("inform of {}", whom.join(" and "))
             }
         }
+        Action::Examine { incarnation, .. } => format!("examine {incarnation}"),
         Action::AskHandoff { incarnation, .. } => format!("ask about {incarnation}"),
         Action::Restore { to, .. } => format!("restore {}", &to.short()[..2]),
         Action::Forget { files, .. } => format!("forget {files:?}").to_lowercase(),
@@ -103,6 +104,7 @@ pub(crate) fn about(action: &Action) -> Option<&str> {
         | Action::Inform { name, .. }
         | Action::Restore { name, .. }
         | Action::AskHandoff { name, .. }
+        | Action::Examine { name, .. }
         | Action::Forget { name, .. } => Some(name),
     }
 }

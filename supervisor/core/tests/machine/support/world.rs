@@ -227,6 +227,7 @@ impl World {
                 | Action::Inform { .. }
                 | Action::Restore { .. }
                 | Action::AskHandoff { .. }
+                | Action::Examine { .. }
                 | Action::Forget { .. } => {}
             }
             self.actions.push(action);

@@ -1,0 +1,208 @@
+//! What a gateway was doing when it hung, written down before it is killed: afterwards nobody can find out.
+//!
+//! One text file for each: why, its processes and threads with what they wait for, the processor time they used
+//! meanwhile, their descriptors and sockets, and the end of the log. As proc(5) has it, for people and agents to read.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use supervisor_core::ids::{Incarnation, Name};
+
+use super::launch::log_tail;
+use crate::openclaw::{
+    file::{Durability, replace},
+    layout::Directories,
+};
+
+/// The kill waits so long for it. A disk that hangs must not keep a gateway hanging.
+pub(super) const LIMIT: Duration = Duration::from_secs(3);
+
+/// Between two looks at the processor time: a loop shows, and nobody waits for long.
+const BETWEEN: Duration = Duration::from_millis(200);
+
+/// Files kept of one instance.
+const KEPT: usize = 5;
+
+/// Processes, and threads of one process, that are written down. OpenClaw has three and fifteen.
+const MOST: usize = 64;
+
+/// In the instance's directory.
+const DIRECTORY: &str = "evidence";
+
+/// For the owner alone: a log may hold anything.
+const PRIVATE: u32 = 0o600;
+
+/// What hangs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hung<'a> {
+    pub(super) name: &'a Name,
+    pub(super) incarnation: Incarnation,
+    /// Its processes are this one's descendants.
+    pub(super) worker: i32,
+    /// How it was found out.
+    pub(super) why: &'a str,
+}
+
+/// Writes it down, and says where. Blocks.
+pub(super) fn keep(directories: &Directories, hung: &Hung<'_>) -> io::Result<PathBuf> {
+    let directory = directories.root.join(DIRECTORY);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    let at = SystemTime::now();
+    let stamp = humantime::format_rfc3339_seconds(at).to_string().replace(['-', ':'], "");
+    let path = directory.join(format!("{stamp}-{}.txt", hung.incarnation.0));
+    replace(&path, describe(directories, hung, at).as_bytes(), PRIVATE, Durability::Quick)?;
+    forget_old(&directory)?;
+    Ok(path)
+}
+
+fn describe(directories: &Directories, hung: &Hung<'_>, at: SystemTime) -> String {
+    let Hung { name, incarnation, worker, why } = hung;
+    let when = humantime::format_rfc3339_millis(at);
+    let mut text = format!("{when}: {name} {incarnation} is about to be killed: {why}\n");
+    let pids = descendants(*worker);
+    let before: BTreeMap<i32, u64> = pids.iter().filter_map(|pid| Some((*pid, ticks(*pid)?))).collect();
+    thread::park_timeout(BETWEEN);
+    for pid in pids {
+        process(&mut text, pid, before.get(&pid).copied());
+    }
+    text.push_str("\nEnd of its log\n");
+    for line in log_tail(&directories.logs).unwrap_or_default() {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+fn process(text: &mut String, pid: i32, before: Option<u64>) {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let name = line(&proc.join("comm"));
+    let _ = writeln!(text, "\nProcess {pid} ({name})");
+    let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+    for field in ["State:", "PPid:", "Threads:", "VmRSS:", "VmSwap:"] {
+        if let Some(found) = status.lines().find(|line| line.starts_with(field)) {
+            let _ = writeln!(text, "  {}", found.replace('\t', " "));
+        }
+    }
+    if let (Some(before), Some(now)) = (before, ticks(pid)) {
+        let _ =
+            writeln!(text, "  Processor: {} ticks in {} ms", now.saturating_sub(before), BETWEEN.as_millis());
+    }
+    descriptors(text, &proc);
+    for thread in numbers(&proc.join("task")).into_iter().take(MOST) {
+        let task = proc.join("task").join(thread.to_string());
+        let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+        let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or("gone").trim();
+        let _ = writeln!(
+            text,
+            "  Thread {thread} ({}): {state}, in {}",
+            line(&task.join("comm")),
+            line(&task.join("wchan"))
+        );
+    }
+}
+
+/// How many descriptors it has of each kind, and its TCP sockets.
+fn descriptors(text: &mut String, proc: &Path) {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let mut inodes = Vec::new();
+    for entry in fs::read_dir(proc.join("fd")).into_iter().flatten().flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let kind = target.split_once(":[").map_or("file", |(kind, _)| kind).to_owned();
+        *kinds.entry(kind).or_default() += 1;
+        if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
+            inodes.push(inode.to_owned());
+        }
+    }
+    let counts: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let _ = writeln!(text, "  Descriptors: {}", counts.join(", "));
+    for table in ["net/tcp", "net/tcp6"] {
+        let table = fs::read_to_string(proc.join(table)).unwrap_or_default();
+        for row in table.lines().skip(1) {
+            let fields: Vec<&str> = row.split_whitespace().collect();
+            let (Some(local), Some(remote), Some(state), Some(queues), Some(inode)) =
+                (fields.get(1), fields.get(2), fields.get(3), fields.get(4), fields.get(9))
+            else {
+                continue;
+            };
+            if inodes.iter().any(|own| own == inode) {
+                let (port, peer) = (port(local), port(remote));
+                let _ = writeln!(
+                    text,
+                    "  Socket: port {port}, peer's port {peer}, state {} (send:receive queue {queues})",
+                    tcp_state(state)
+                );
+            }
+        }
+    }
+}
+
+/// The states of a TCP socket that matter (`include/net/tcp_states.h`).
+fn tcp_state(number: &str) -> &str {
+    match number {
+        "01" => "established",
+        "08" => "close-wait",
+        "0A" => "listening",
+        other => other,
+    }
+}
+
+fn port(address: &str) -> u16 {
+    address.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok()).unwrap_or(0)
+}
+
+/// User and system time so far.
+fn ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// All that descends from the worker, without it.
+fn descendants(worker: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    let mut next = vec![worker];
+    while let Some(pid) = next.pop() {
+        for thread in numbers(Path::new(&format!("/proc/{pid}/task"))) {
+            let children = format!("/proc/{pid}/task/{thread}/children");
+            let children = fs::read_to_string(children).unwrap_or_default();
+            next.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
+        }
+        if pid != worker {
+            found.push(pid);
+        }
+        if found.len() >= MOST {
+            break;
+        }
+    }
+    found
+}
+
+/// The entries of a directory of `/proc` that are numbers.
+fn numbers(directory: &Path) -> Vec<i32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    found.sort_unstable();
+    found
+}
+
+fn line(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = text.trim();
+    if text.is_empty() || text == "0" { "-".to_owned() } else { text.to_owned() }
+}
+
+/// The names begin with the time, so the oldest come first.
+fn forget_old(directory: &Path) -> io::Result<()> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(directory)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    files.sort();
+    let surplus = files.len().saturating_sub(KEPT);
+    files.iter().take(surplus).try_for_each(fs::remove_file)
+}
