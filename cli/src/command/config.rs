@@ -21,8 +21,9 @@ use crate::{
 };
 
 const EXAMPLES: &str = "\
-The supervisor keeps each content of openclaw.json that it sees, and puts the last
-good one back when a start fails on another. SNAPSHOT is 4 or more of its digits.
+The supervisor keeps each content of openclaw.json that it sees, and puts the
+last good one back when a start fails on another. A snapshot is called by 4 or
+more of its digits.
 
 Examples:
   openclawctl config snapshots main        what is kept, and which of it is good

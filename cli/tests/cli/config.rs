@@ -7,7 +7,10 @@ use supervisor_proto::v1::{
 };
 use tonic::Code;
 
-use crate::fake::{Fake, instance, refusal, seconds_ago, status};
+use crate::{
+    ctl::finish,
+    fake::{Fake, instance, refusal, seconds_ago, status},
+};
 
 const GOOD: &str = "9e3cd8812b0a00000000000000000000";
 const BAD: &str = "5f1d08a2c9e300000000000000000000";
@@ -141,6 +144,30 @@ fn a_rollback_asks_first_and_what_is_agreed_to_is_what_is_done() {
     assert_eq!((asked.len(), asked[1].validate_only, asked[1].wait), (2, false, true));
     assert_eq!(asked[1].to, GOOD);
     assert!(!asked[1].request_id.is_empty());
+}
+
+#[test]
+fn who_goes_back_to_what_was_taken_back_is_told_so_before() {
+    let fake = fake();
+    fake.world().recovery.rollback = RollBackResponse {
+        to: BAD.into(),
+        from: GOOD.into(),
+        rejection: Some(rejection("exited with status 78")),
+        ..Default::default()
+    };
+    let ran = fake.ctl(&["config", "rollback", "main", "5f1d"]);
+    let told = "and restart it, though 5f1d08a2c9e3 was taken back before: exited with status 78, and nobody";
+    assert!(ran.err.contains(told), "{ran:?}");
+}
+
+#[test]
+fn snapshots_complete_from_the_instance_that_is_named_before() {
+    let fake = fake();
+    fake.world().recovery.snapshots.snapshots =
+        vec![snapshot(GOOD, Standing::Good), snapshot(BAD, Standing::Rejected)];
+    let mut command = fake.command(&["--", "openclawctl", "config", "rollback", "main", "5f"]);
+    command.env("OPENCLAWCTL_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "4").env("_CLAP_IFS", "\n");
+    assert_eq!(finish(command).done(), "5f1d08a2c9e3");
 }
 
 #[test]

@@ -83,7 +83,11 @@ impl Configs {
         let name = Name::new(&request.name)?;
         let shelf = Shelf::of(&self.0, &request.name)?;
         let kept_in = snapshots::kept_in(&shelf.directories);
-        let (to, from) = aside(move || shelf.way_back(&request.to)).await?;
+        let way_back = move || {
+            let (to, from) = shelf.way_back(&request.to)?;
+            Ok((to, from, shelf.rejection(to)))
+        };
+        let (to, from, rejection) = aside(way_back).await?;
         let mut revision = self.0.handle.view().revision.0;
         if !request.validate_only {
             revision = self.0.submit(Command::RollBack { name: name.clone(), to }).await?.revision.0;
@@ -94,6 +98,7 @@ impl Configs {
             to: to.into(),
             from: from.map(String::from).unwrap_or_default(),
             kept_in: from.filter(|from| *from != to).map(|_| text(&kept_in)).unwrap_or_default(),
+            rejection,
         })
     }
 

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Operation},
     render::{
         config::short,
-        style::{INDENT, printable, stderr_width, talk, wrapped},
+        style::{INDENT, clause, printable, stderr_width, talk, wrapped},
     },
     view,
     wait::{Effort, Patience, WaitArgs},
@@ -24,7 +24,7 @@ What was there is kept beside it and as a snapshot. A running gateway is stopped
 first and started anew.
 
 Examples:
-  openclawctl config rollback main          to the newest good one that is not in place
+  openclawctl config rollback main          to the newest good one not in place
   openclawctl config rollback main 5f1d     to this one
   openclawctl config rollback main --yes    without a question, for scripts";
 
@@ -105,13 +105,19 @@ fn intent(name: &str, plan: &RollBackResponse) -> String {
     let wished_up = plan.instance.as_ref().is_some_and(|instance| view::status(instance).wish() == Wish::Up);
     let restart = if wished_up { ", and restart it" } else { "" };
     let to = short(&plan.to);
-    match plan.from.as_str() {
+    let what = match plan.from.as_str() {
         from if from == plan.to => format!("leave {to} in place as the configuration of {name}{restart}"),
         "" => format!("make {to} the configuration of {name}{restart}"),
         from => {
             let from = short(from);
             format!("put {to} in place of {from} as the configuration of {name}{kept}{restart}")
         }
+    };
+    match &plan.rejection {
+        Some(rejection) => {
+            format!("{what}, though {to} was taken back before: {}", clause(&rejection.reason))
+        }
+        None => what,
     }
 }
 

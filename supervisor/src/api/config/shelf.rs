@@ -105,18 +105,13 @@ impl Shelf {
 
     fn shown(&self, snapshot: Snapshot, current: Option<ConfigId>) -> v1::Snapshot {
         let Snapshot { id, at, bytes, started, note, rejected } = snapshot;
-        let rejection = self.trial.rejected().iter().find(|rejection| rejection.content == id);
-        let standing = match (rejection, self.trial.good() == Some(id)) {
+        let rejection = self.rejection(id);
+        let standing = match (&rejection, self.trial.good() == Some(id)) {
             (_, true) => Standing::Good,
             (Some(_), false) => Standing::Rejected,
             (None, false) if self.trial.goods().any(|good| good == id) => Standing::GoodBefore,
             (None, false) => Standing::Unproven,
         };
-        let rejection = rejection.map(|rejection| v1::ConfigRejection {
-            content: id.into(),
-            time: Some(convert::timestamp(rejection.at)),
-            reason: rejection.why.clone(),
-        });
         let long_ago = || {
             let reason = rejected.filter(|_| standing != Standing::Good && current != Some(id))?;
             Some(v1::ConfigRejection { content: id.into(), time: None, reason })
@@ -132,6 +127,16 @@ impl Shelf {
             running: self.running == Some(id),
             rejection: rejection.or_else(long_ago),
         }
+    }
+
+    /// When and why it was taken back, if it was.
+    pub(super) fn rejection(&self, id: ConfigId) -> Option<v1::ConfigRejection> {
+        let rejection = self.trial.rejected().iter().find(|rejection| rejection.content == id)?;
+        Some(v1::ConfigRejection {
+            content: id.into(),
+            time: Some(convert::timestamp(rejection.at)),
+            reason: rejection.why.clone(),
+        })
     }
 
     /// Keeps what the file holds.
