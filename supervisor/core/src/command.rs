@@ -264,6 +264,7 @@ impl Supervisor {
     /// the start.
     fn roll_back_by_hand(&mut self, turn: &mut Turn<'_>, name: &Name, to: ConfigId) -> Result<(), Denied> {
         let instance = self.known(name)?;
+        instance.record.trial.pardon(to);
         instance.restore(turn, Restoring { to, why: "an operator wished it".into(), unasked: false });
         let means = instance.means(Manner::Graceful);
         if instance.is_running() {

@@ -104,6 +104,25 @@ impl Instance {
         }
     }
 
+    /// It takes longer than it should: something harsher is done.
+    pub(crate) fn on_overdue(&mut self, turn: &mut Turn<'_>) {
+        if self.overdue > turn.now {
+            return;
+        }
+        let Phase::Stopping { then, means } = &self.phase else { return };
+        let then = then.clone();
+        let means = match (means, self.process.is_some()) {
+            (Means::Grace(_), true) => {
+                self.note(turn, Kind::StopOverdue);
+                Means::Kill
+            }
+            (Means::Grace(_), false) | (Means::Kill | Means::Sweep, _) => Means::Sweep,
+        };
+        self.phase = Phase::Stopping { then, means };
+        self.order(turn);
+        turn.touch(self.name());
+    }
+
     /// The worker is of no use; everything is killed.
     pub(crate) fn sweep(&mut self, turn: &mut Turn<'_>, then: Then) {
         self.order_end(turn, Means::Sweep, then);
@@ -127,6 +146,7 @@ impl Instance {
                 self.note(turn, Kind::Stopped);
                 self.enter(turn, Phase::Stopped);
                 turn.act(Action::Release { name: self.name().clone() });
+                self.restore_now(turn);
             }
         }
     }

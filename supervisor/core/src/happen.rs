@@ -1,6 +1,7 @@
 //! What can happen to an instance: one function for each event, one arm for each phase.
 
 use alloc::sync::Arc;
+use core::time::Duration;
 
 use crate::{
     action::{Action, ProbeKind},
@@ -12,8 +13,12 @@ use crate::{
     journal::Kind,
     ladder::{Ladder, Purpose},
     policy::Startup,
+    time::Moment,
     turn::Turn,
 };
+
+/// Clocks of two processes of one host are taken for the same within this.
+const CLOCKS: Duration = Duration::from_secs(1);
 
 impl Instance {
     pub(crate) fn on_launched(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process) {
@@ -165,7 +170,7 @@ impl Instance {
         let Exit { incarnation, .. } = exit;
         let unborn = incarnation == self.incarnation && self.launching == Launching::Held;
         let possible = incarnation <= self.incarnation.max(self.used) || self.awaits_adoption();
-        if unborn || !possible || self.is_of_another_life(&exit) {
+        if unborn || !possible || self.is_of_another_life(turn.now, &exit) {
             return self.stale(turn, incarnation);
         }
         turn.act_durably(Action::Acknowledge { name: self.name().clone(), incarnation });
@@ -195,19 +200,19 @@ impl Instance {
         }
     }
 
-    /// It happened before this instance was created, or has this life's number and happened before its start: an
-    /// instance of the same name, since deleted, left it behind in the directory that the new worker took over.
-    fn is_of_another_life(&self, exit: &Exit) -> bool {
-        let began = if exit.incarnation != self.incarnation {
-            self.record.created
-        } else if let Some(process) = self.process {
-            process.started
-        } else if self.phase == Phase::Spawning {
-            self.since
-        } else {
-            self.record.created
+    /// An instance of the same name, since deleted, left it behind in the directory that the new worker took over: it
+    /// happened before this instance was created, or has this life's number and happened before its start or is still
+    /// to happen, because the host was restarted since and its clock has fallen back.
+    fn is_of_another_life(&self, now: Moment, exit: &Exit) -> bool {
+        if exit.incarnation != self.incarnation {
+            return exit.at < self.record.created;
+        }
+        let began = match (self.process, &self.phase) {
+            (Some(process), _) => process.started,
+            (None, Phase::Spawning) => self.since,
+            (None, _) => self.record.created,
         };
-        exit.at < began
+        exit.at < began || exit.at > now + CLOCKS && !self.awaits_adoption()
     }
 
     fn record_exit(&mut self, turn: &mut Turn<'_>, exit: &Exit) {
@@ -459,24 +464,6 @@ impl Instance {
     pub(crate) fn count_restart(&mut self, turn: &mut Turn<'_>) {
         self.record.restarts.count(turn.now, &self.policy.restart);
         turn.store(self.name());
-    }
-
-    fn on_overdue(&mut self, turn: &mut Turn<'_>) {
-        if self.overdue > turn.now {
-            return;
-        }
-        let Phase::Stopping { then, means } = &self.phase else { return };
-        let then = then.clone();
-        let means = match (means, self.process.is_some()) {
-            (Means::Grace(_), true) => {
-                self.note(turn, Kind::StopOverdue);
-                Means::Kill
-            }
-            (Means::Grace(_), false) | (Means::Kill | Means::Sweep, _) => Means::Sweep,
-        };
-        self.phase = Phase::Stopping { then, means };
-        self.order(turn);
-        turn.touch(self.name());
     }
 
     fn probe(&mut self, turn: &mut Turn<'_>, kind: ProbeKind) {

@@ -52,6 +52,9 @@ pub struct Trial {
     restoring: Option<Restoring>,
     /// The instance runs on an older configuration than somebody wanted.
     degraded: bool,
+    /// The life that has proven what it was started with. It does so once: what somebody says to be good since then is
+    /// the last good one.
+    proven: Option<Incarnation>,
 }
 
 /// A configuration that was taken back.
@@ -133,7 +136,7 @@ impl Trial {
         if self.good.len() > GOODS {
             self.good.remove(0);
         }
-        self.rejected.retain(|rejection| rejection.content != content);
+        self.pardon(content);
         // Nothing is put in the place of what is good without somebody asking for it.
         self.restoring.take_if(|restoring| restoring.unasked);
         self.degraded = false;
@@ -151,6 +154,11 @@ impl Trial {
     /// What to go back to from `failed`: the last good one, unless that is what failed.
     pub(crate) fn refuge(&self, failed: ConfigId) -> Option<ConfigId> {
         self.good().filter(|good| *good != failed)
+    }
+
+    /// Somebody wants it all the same.
+    pub(crate) fn pardon(&mut self, content: ConfigId) {
+        self.rejected.retain(|rejection| rejection.content != content);
     }
 
     /// Lets nothing in it be later than `now`.
@@ -278,6 +286,10 @@ impl Instance {
     pub(crate) fn mark_good(&mut self, turn: &mut Turn<'_>, content: ConfigId) {
         let restoring = self.record.trial.restoring().cloned().filter(|restoring| restoring.unasked);
         let degraded = core::mem::take(&mut self.record.trial.degraded);
+        let running = self.record.trial.running(self.incarnation);
+        if running.is_some_and(|running| self.record.trial.good.contains(&running)) {
+            self.record.trial.proven = Some(self.incarnation);
+        }
         if self.record.trial.prove(content) || degraded {
             self.note(turn, Kind::Recovery(Recovery::ConfigGood { content }));
         }
@@ -294,7 +306,8 @@ impl Instance {
     pub(crate) fn proven_at(&self) -> Option<Deadline> {
         let since = self.health.ready_since().filter(|_| self.phase == Phase::Ready)?;
         let running = self.record.trial.running(self.incarnation)?;
-        let on_trial = self.record.trial.good() != Some(running);
+        let trial = &self.record.trial;
+        let on_trial = trial.proven != Some(self.incarnation) && trial.good() != Some(running);
         on_trial.then(|| Deadline { at: since + self.policy.trial.good_after, why: Why::Trial })
     }
 
@@ -305,6 +318,7 @@ impl Instance {
             && let Some(content) = self.record.trial.running(self.incarnation)
             && self.record.trial.prove(content)
         {
+            self.record.trial.proven = Some(self.incarnation);
             self.note(turn, Kind::Recovery(Recovery::ConfigGood { content }));
             turn.store(self.name());
         }

@@ -11,7 +11,7 @@
 //!
 //! After every event core has to agree: [`World::compare`].
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use supervisor_core::{
     action::{Action, Batch, Launch},
@@ -32,6 +32,9 @@ use crate::{
     news::News,
     world::World,
 };
+
+/// An exit is not in the future by more than this.
+const CLOCKS: Duration = Duration::from_secs(1);
 
 /// What may be alive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -147,7 +150,7 @@ impl Reference {
     }
 
     /// Core is told something: is it a proof?
-    pub(crate) fn hear(&mut self, fleet: &Fleet, event: &Event) {
+    pub(crate) fn hear(&mut self, fleet: &Fleet, now: Moment, event: &Event) {
         let Some((name, proof)) = proof(event) else { return };
         self.compared = false;
         let Some(model) = fleet.index(name).and_then(|who| self.models.get_mut(who)) else { return };
@@ -168,7 +171,10 @@ impl Reference {
             }
             (_, Proof::Swept(swept)) if model.sweep == Some(swept) => Alive::Nothing,
             (Alive::Perhaps(life, ..), Proof::Failed(failed)) if life == failed => Alive::Nothing,
-            (Alive::Perhaps(life, _, since), Proof::Exited(exited, at)) if life == exited && since <= at => {
+            // Neither before it began nor in times to come.
+            (Alive::Perhaps(life, _, since), Proof::Exited(exited, at))
+                if life == exited && since <= at && at.since(now) <= CLOCKS =>
+            {
                 Alive::Nothing
             }
             (alive, Proof::Found(_) | Proof::Swept(_) | Proof::Failed(_) | Proof::Exited(..)) => alive,

@@ -9,7 +9,7 @@ use supervisor_core::{
     action::Action,
     event::Event,
     failover::{Cause, Standing},
-    ids::{CommandId, Incarnation},
+    ids::{CommandId, Incarnation, Name},
     instance::{Failure, Goal, Instance, Phase, Then},
     invariant,
     journal::Kind,
@@ -155,7 +155,7 @@ impl World {
             let before = std::mem::replace(&mut self.seen[who], now.clone());
             self.check_trial(who, before.as_deref(), now.as_deref())?;
             let (Some(before), Some(now)) = (before, now) else { continue };
-            self.check_place(&before, &now, source)?;
+            self.check_place(&before, &now, became_ready(actions, now.name()), source)?;
             let promoting = *promoted.get_or_insert_with(promoting);
             let restarted = !source.is_caller() && !promoting && is_restart(&before, &now);
             self.check_budget(who, &now, restarted)?;
@@ -173,7 +173,13 @@ impl World {
     }
 
     /// Who comes to stand in is ready. Who stands in well goes when its policy says so.
-    fn check_place(&self, before: &Instance, now: &Instance, source: &Source) -> Result<(), Violation> {
+    fn check_place(
+        &self,
+        before: &Instance,
+        now: &Instance,
+        became_ready: bool,
+        source: &Source,
+    ) -> Result<(), Violation> {
         let Some(core) = &self.core else { return Ok(()) };
         let (old, new) = (&before.record().standing, &now.record().standing);
         let primary = now.name().clone();
@@ -196,8 +202,9 @@ impl World {
         {
             let policy = rescue.policy().rescue;
             let by_itself = by.incident.cause != Cause::ByHand && policy.failback == Failback::Auto;
-            // It may have been ready until this very event, or from it on.
+            // It may have been ready until this very event, or from it on, or within it.
             let since = before.health().ready_since().or(now.health().ready_since());
+            let since = since.or(became_ready.then(|| self.clock()));
             let ready = since.is_some_and(|since| self.clock() >= since + policy.failback_after);
             if !(by_itself && ready) {
                 return Err(Violation::GivenBack { primary, rescue: by.rescue.clone() });
@@ -238,6 +245,15 @@ fn is_restart(before: &Instance, now: &Instance) -> bool {
         Phase::Stopped | Phase::Adopting => false,
     };
     after_death && now.purpose() == Purpose::Serve && now.incarnation() > before.incarnation()
+}
+
+/// Whether it is written down that it has become ready.
+fn became_ready(actions: &[Action], name: &Name) -> bool {
+    actions.iter().any(|action| {
+        let Action::Persist(batch) = action else { return false };
+        let mut of = batch.entries.iter().filter(|entry| entry.instance.as_ref() == Some(name));
+        of.any(|entry| matches!(entry.kind, Kind::Ready { .. }))
+    })
 }
 
 /// What comes too late changes nothing, and is at most noted.

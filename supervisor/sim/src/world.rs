@@ -321,7 +321,7 @@ impl World {
         let Some(core) = &mut self.core else { return Ok(()) };
         self.scribe.event(self.now.since(BEGINNING), &event, self.calm);
         self.tally.events += 1;
-        self.reference.hear(&self.fleet, &event);
+        self.reference.hear(&self.fleet, now, &event);
         let source = Source::of(&event, core, now);
         watch_sighting(core, &self.fleet, &mut self.watched, &event);
         core.handle(now, event, actions);

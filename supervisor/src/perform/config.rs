@@ -223,9 +223,14 @@ pub(super) fn keep_then_tell(
     });
 }
 
-/// Tells core what a configuration is like.
+/// Tells core what a configuration is like that is kept.
 pub(super) async fn tell(surroundings: &Surroundings, name: Name, sighting: Sighting) {
     surroundings.configs.sighted.borrow_mut().insert(name.clone(), sighting.clone());
+    tell_unkept(surroundings, name, sighting).await;
+}
+
+/// The same for one that is not: the next start has to keep it.
+async fn tell_unkept(surroundings: &Surroundings, name: Name, sighting: Sighting) {
     let _ = surroundings.events.send(Event::ConfigSeen(name, sighting)).await;
 }
 
@@ -237,13 +242,13 @@ pub(super) async fn follow(surroundings: Rc<Surroundings>, mut changed: mpsc::Re
         let seen = task::spawn_blocking(move || {
             let Look { sighting, content, .. } = place.look();
             let changed = known.is_none_or(|known| Sighting { used_by: None, ..known } != sighting);
-            if let Some(content) = content.filter(|_| changed) {
-                place.keep(&content, &Why::Seen);
-            }
-            changed.then_some(sighting)
+            let kept = !changed || content.is_none_or(|content| place.keep(&content, &Why::Seen));
+            changed.then_some((sighting, kept))
         });
-        if let Ok(Some(sighting)) = seen.await {
-            tell(&surroundings, name, sighting).await;
+        match seen.await {
+            Ok(Some((sighting, true))) => tell(&surroundings, name, sighting).await,
+            Ok(Some((sighting, false))) => tell_unkept(&surroundings, name, sighting).await,
+            Ok(None) | Err(_) => {}
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The host is restarted, and its clock is behind what is stored.
 
 use supervisor_core::{
-    event::{Exit, ExitStatus, Found},
+    event::{Event, Exit, ExitStatus, Found},
     ids::Incarnation,
     instance::Boot,
     journal::Kind,
     time::Moment,
 };
 
-use crate::support::world::{World, plain, seconds, with};
+use crate::support::world::{World, name, plain, seconds, with};
 
 #[test]
 fn a_spent_budget_does_not_wait_for_the_clock_to_catch_up() {
@@ -68,4 +68,25 @@ fn an_exit_from_before_the_creation_is_not_recorded_where_nothing_is_found() {
     world.adopted("main", Found::Nothing, vec![exit]);
     let of_seven = |kind: &Kind| matches!(kind, Kind::Exited(exit) if exit.incarnation.0 == 7);
     assert_eq!(world.noted("main", of_seven), 0);
+}
+
+#[test]
+fn an_exit_that_is_still_to_happen_is_a_deleted_namesakes() {
+    let left_behind = |world: &World| Exit {
+        incarnation: world.one("main").incarnation(),
+        status: ExitStatus::Code(1),
+        at: Moment(world.now.0 + 7_200_000_000_000),
+        stragglers: 0,
+        ordered: true,
+    };
+    let mut world = World::ready(plain());
+    let exit = left_behind(&world);
+    world.tell(Event::Exited(name("main"), exit));
+    assert_eq!(world.phase("main"), "ready");
+
+    let mut world = World::of(&[("main", plain())]);
+    world.stop("main").expect("its launch has left");
+    let exit = left_behind(&world);
+    world.tell(Event::Exited(name("main"), exit));
+    assert_eq!(world.phase("main"), "stopping", "what is launched may be alive");
 }

@@ -245,3 +245,39 @@ fn what_proves_good_is_not_replaced_though_nobody_heard_that_the_restore_failed(
     assert_eq!(good(&world), Some(2));
     assert!(world.one("main").record().trial.restoring().is_none());
 }
+
+#[test]
+fn what_is_said_to_be_good_stays_the_last_good_one_though_something_else_runs() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    world.ask(Command::MarkGood { name: name("main"), content: config(2) }).expect("it is known");
+    world.after(seconds(1_000));
+    assert_eq!(good(&world), Some(2));
+    world.crash(Boot::Same);
+    world.adopted_alive("main");
+    world.after(seconds(1_000));
+    assert_eq!(good(&world), Some(2), "for the next supervisor, too");
+}
+
+#[test]
+fn an_operator_who_goes_back_to_what_was_taken_back_is_believed() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    falls_for(&mut world, 2);
+    world.stop("main").expect("it may be stopped");
+    world.ask(Command::RollBack { name: name("main"), to: config(2) }).expect("it is known");
+    world.tell(Event::Restored(name("main"), config(2)));
+    world.orders("main");
+    world.start("main").expect("it may be started");
+    assert!(world.launch("main").is_some_and(|launch| launch.restore.is_none()), "it has its try");
+}
+
+#[test]
+fn an_operator_goes_back_while_it_is_stopping_and_it_is_done_when_it_has_stopped() {
+    let mut world = ready_with(1);
+    world.stop("main").expect("it runs");
+    world.ask(Command::RollBack { name: name("main"), to: config(7) }).expect("it is known");
+    world.orders("main");
+    world.exits("main", 0);
+    assert!(world.ordered("main", "restore 07"));
+}
