@@ -289,6 +289,8 @@ impl Instance {
         let running = self.record.trial.running(self.incarnation);
         if running.is_some_and(|running| self.record.trial.good.contains(&running)) {
             self.record.trial.proven = Some(self.incarnation);
+            // What runs is not waited for any more.
+            turn.rearm(self.name());
         }
         if self.record.trial.prove(content) || degraded {
             self.note(turn, Kind::Recovery(Recovery::ConfigGood { content }));

@@ -260,6 +260,19 @@ fn what_is_said_to_be_good_stays_the_last_good_one_though_something_else_runs() 
 }
 
 #[test]
+fn what_is_good_already_may_be_said_to_be_while_something_else_is_on_trial() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    proves(&mut world, 2);
+    world.restart("main").expect("it runs");
+    world.exits("main", 0);
+    world.up_with("main", 1);
+    world.ask(Command::MarkGood { name: name("main"), content: config(2) }).expect("it is known");
+    world.after(seconds(1_000));
+    assert_eq!(good(&world), Some(2));
+}
+
+#[test]
 fn an_operator_who_goes_back_to_what_was_taken_back_is_believed() {
     let mut world = ready_with(1);
     world.after(seconds(60));
