@@ -320,9 +320,6 @@ impl Task {
 
     async fn adopt(&mut self) {
         self.watch();
-        let place = Place::of(&self.surroundings, &self.name);
-        // Asked in time for the next start.
-        let _ = self.contract(place.as_ref(), Duration::ZERO).await;
         self.has_run = true;
         let adoption = match self.find_worker().await {
             Some((link, state)) => {
