@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Surroundings,
-    config::{self, Place, Used},
+    config::{self, Used},
     contract,
     launch::{self, Prepared, Ready},
     link::{self, Link, LinkError},
