@@ -10,6 +10,7 @@ pub mod environment;
 pub(crate) mod file;
 pub mod incident;
 pub mod layout;
+pub(crate) mod place;
 pub mod prepare;
 pub mod runtime;
 pub mod snapshots;

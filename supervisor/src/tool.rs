@@ -5,8 +5,11 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
     time::Duration,
 };
+
+use tokio::sync::oneshot;
 
 /// No answer is longer.
 const MOST_BYTES: u64 = 256 << 10;
@@ -53,6 +56,16 @@ impl Tool {
         read.ok()?;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
+
+    /// The same on a thread of its own, for who must neither wait nor keep others from the threads for file work: core
+    /// asks for one such thing at a time for each instance.
+    pub(crate) async fn ask_aside(self, limit: Duration) -> Option<String> {
+        let (tell, answer) = oneshot::channel();
+        // Who asked may have gone meanwhile.
+        let ask = move || drop(tell.send(self.ask(limit)));
+        thread::Builder::new().name("tool".into()).spawn(ask).ok()?;
+        answer.await.ok()?
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +85,12 @@ mod tests {
     fn a_program_that_does_not_end_is_not_waited_for() {
         let asked = Tool::new(Path::new("sleep"), &["600"]).ask(Duration::from_secs(1));
         assert_eq!(asked, None);
+    }
+
+    #[tokio::test]
+    async fn it_is_asked_aside_as_it_is_asked() {
+        let tool = Tool::new(Path::new("echo"), &["here"]);
+        assert_eq!(tool.ask_aside(Duration::from_secs(60)).await.as_deref(), Some("here"));
     }
 
     #[test]

@@ -11,7 +11,6 @@
 //! content without it is one that was seen, at the time of its file. A content that does not hash to its name
 //! is damaged and is never put back.
 
-mod place;
 mod restore;
 
 use std::{
@@ -24,13 +23,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use supervisor_core::ids::ConfigId;
 
-use self::place::Place;
 pub use self::restore::{RestoreError, Restored, kept_beside, kept_in, restore};
 use super::{
     config::MAX_BYTES,
     file::Durability,
     incident::{MAX_TEXT, shortened},
     layout::Directories,
+    place::Place,
 };
 
 /// Of files: a configuration holds secrets.

@@ -20,7 +20,7 @@ use crate::{
     openclaw::{
         config::{
             Wanted,
-            check::{Look, look},
+            check::{Look, look, read_plainly},
             credentials::Purse,
         },
         layout::{Directories, Neighbour},
@@ -93,13 +93,13 @@ impl Place {
     pub(super) fn of(surroundings: &Surroundings, name: &Name) -> Option<Self> {
         let mut roster = surroundings.roster.borrow_mut();
         let neighbours = roster.neighbours();
-        let Known { block, spec, needed, .. } = roster.get(name)?.clone();
+        let Known { block, previous_base, spec, needed } = roster.get(name)?.clone();
         Some(Self {
             host: Arc::clone(&surroundings.host),
             name: name.clone(),
             spec,
             block,
-            previous_base: None,
+            previous_base,
             neighbours,
             store_id: surroundings.store_id.clone(),
             needed,
@@ -134,7 +134,7 @@ impl Place {
         let directories = self.directories();
         if let Some(known) = &self.known
             && known.problem.is_none()
-            && let Ok(content) = std::fs::read(&directories.config)
+            && let Ok(Some(content)) = read_plainly(&directories.config)
             && known.content == Some(content_id(&content))
         {
             let sighting = Sighting { used_by: None, ..known.clone() };

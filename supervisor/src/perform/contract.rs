@@ -1,5 +1,5 @@
-//! Asks runtimes what they can do, and their gateways why they ended. Both take seconds, so nobody waits for them who
-//! has anything else to do.
+//! Asks runtimes what they can do, and their gateways why they ended. Both take seconds, so only a first start and the
+//! instance that ended wait for them.
 
 use std::{
     cell::RefCell,
@@ -72,18 +72,18 @@ impl Contracts {
             return answer.clone();
         }
         let (tell, answer) = watch::channel(None);
+        // Of what it was before it was replaced nobody asks any more.
+        known.retain(|(path, _), _| *path != program.0);
         known.insert(program.clone(), answer.clone());
         let surroundings = Rc::clone(surroundings);
         task::spawn_local(async move {
-            let ask = move || {
-                // It may be the first of all starts; what is wrong with the directories, that start will say.
-                let _ = place.directories().create(&place.host.control.data_dir);
-                tool.ask(CAPABLE)
-            };
-            match task::spawn_blocking(ask).await {
-                Ok(Some(said)) => drop(tell.send_replace(Some(capable(&said)))),
+            // It may be the first of all starts; what is wrong with the directories, that start will say.
+            let create = move || place.directories().create(&place.host.control.data_dir);
+            let _ = task::spawn_blocking(create).await;
+            match tool.ask_aside(CAPABLE).await {
+                Some(said) => drop(tell.send_replace(Some(capable(&said)))),
                 // The next start asks again.
-                Ok(None) | Err(_) => drop(surroundings.contracts.known.borrow_mut().remove(&program)),
+                None => drop(surroundings.contracts.known.borrow_mut().remove(&program)),
             }
         });
         answer
@@ -116,8 +116,8 @@ async fn handoff(surroundings: &Surroundings, name: &Name, pid: i32) -> Handoff 
     let mark = surroundings.mark(name);
     let asked = tool(&place.host, (name, place.block, &mark), &place.spec, consume(pid));
     let Ok(tool) = asked else { return Handoff::Unknown("the runtime is not there any more".into()) };
-    match task::spawn_blocking(move || tool.ask(ASK)).await {
-        Ok(Some(answer)) => left(&answer),
-        Ok(None) | Err(_) => Handoff::Unknown(format!("no answer within {} s", ASK.as_secs())),
+    match tool.ask_aside(ASK).await {
+        Some(answer) => left(&answer),
+        None => Handoff::Unknown(format!("no answer within {} s", ASK.as_secs())),
     }
 }

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs, io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, SystemTime},
@@ -16,10 +15,7 @@ use std::{
 use supervisor_core::ids::{Incarnation, Name};
 
 use super::launch::log_tail;
-use crate::openclaw::{
-    file::{Durability, replace},
-    layout::Directories,
-};
+use crate::openclaw::{file::Durability, layout::Directories, place::Place};
 
 /// The kill waits so long for it. A disk that hangs must not keep a gateway hanging.
 pub(super) const LIMIT: Duration = Duration::from_secs(3);
@@ -35,6 +31,9 @@ const MOST: usize = 64;
 
 /// In the instance's directory.
 const DIRECTORY: &str = "evidence";
+
+/// Ends the name of each file.
+const SUFFIX: &str = ".txt";
 
 /// For the owner alone: a log may hold anything.
 const PRIVATE: u32 = 0o600;
@@ -52,14 +51,13 @@ pub(super) struct Hung<'a> {
 
 /// Writes it down, and says where. Blocks.
 pub(super) fn keep(directories: &Directories, hung: &Hung<'_>) -> io::Result<PathBuf> {
-    let directory = directories.root.join(DIRECTORY);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    let place = Place::open(&directories.root)?.made_below(DIRECTORY)?;
     let at = SystemTime::now();
     let stamp = humantime::format_rfc3339_seconds(at).to_string().replace(['-', ':'], "");
-    let path = directory.join(format!("{stamp}-{}.txt", hung.incarnation.0));
-    replace(&path, describe(directories, hung, at).as_bytes(), PRIVATE, Durability::Quick)?;
-    forget_old(&directory)?;
-    Ok(path)
+    let name = format!("{stamp}-{}{SUFFIX}", hung.incarnation.0);
+    place.put(&name, describe(directories, hung, at).as_bytes(), PRIVATE, Durability::Quick)?;
+    forget_old(&place)?;
+    Ok(directories.root.join(DIRECTORY).join(name))
 }
 
 fn describe(directories: &Directories, hung: &Hung<'_>, at: SystemTime) -> String {
@@ -199,10 +197,39 @@ fn line(path: &Path) -> String {
 }
 
 /// The names begin with the time, so the oldest come first.
-fn forget_old(directory: &Path) -> io::Result<()> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(directory)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
-    files.sort();
-    let surplus = files.len().saturating_sub(KEPT);
-    files.iter().take(surplus).try_for_each(fs::remove_file)
+fn forget_old(place: &Place) -> io::Result<()> {
+    let mut names = place.names()?;
+    names.retain(|name| name.ends_with(SUFFIX));
+    names.sort();
+    let surplus = names.len().saturating_sub(KEPT);
+    names.iter().take(surplus).try_for_each(|name| place.remove(name))?;
+    place.tidy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_that_hung_the_newest_are_kept_and_nothing_is_written_through_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = Name::new("main").unwrap();
+        let directories = Directories::of(directory.path(), &name, None);
+        directories.create(directory.path()).unwrap();
+        let hung = |life| Hung { name: &name, incarnation: Incarnation(life), worker: 0, why: "it hung" };
+        let kept: Vec<PathBuf> = (1..=7)
+            .map(|life| keep(&directories, &hung(life)).unwrap())
+            .filter(|path| path.exists())
+            .collect();
+        assert!(kept.last().is_some_and(|newest| fs::read_to_string(newest).unwrap().contains("it hung")));
+        let place = directories.root.join(DIRECTORY);
+        assert_eq!(fs::read_dir(&place).unwrap().count(), KEPT);
+
+        let elsewhere = directory.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::remove_dir_all(&place).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+        assert!(keep(&directories, &hung(8)).is_err());
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
 }

@@ -75,43 +75,45 @@ pub(crate) struct Prepared {
 }
 
 /// Makes an instance's surroundings and checks its ports. File work, so it is done aside.
-pub(crate) async fn prepare(surroundings: &Surroundings, launch: Launch, contract: Contract) -> Prepared {
-    let failed = |failure| Prepared { restored: None, used: None, ready: Err(failure) };
-    let Some(place) = place(surroundings, &launch) else {
-        return failed(LaunchFailure::Refused("failed to read its spec".into()));
-    };
+pub(crate) async fn prepare(
+    surroundings: &Surroundings,
+    launch: Launch,
+    place: Place,
+    contract: Contract,
+) -> Prepared {
     let job = Job {
         place,
         contract,
-        host: Arc::clone(&surroundings.host),
         mark: surroundings.mark(&launch.name),
         run_dir: surroundings.run_dir(&launch.name),
-        store_id: surroundings.store_id.clone(),
         epoch: surroundings.epoch,
         incidents: incidents(surroundings, &launch.incidents),
         launch,
     };
     match task::spawn_blocking(move || job.run()).await {
         Ok(prepared) => prepared,
-        Err(error) => failed(LaunchFailure::Refused(format!("failed to prepare its surroundings: {error}"))),
+        Err(error) => {
+            let failure = LaunchFailure::Refused(format!("failed to prepare its surroundings: {error}"));
+            Prepared { restored: None, used: None, ready: Err(failure) }
+        }
     }
 }
 
 /// Where the configuration of a launch is, and what it is held to.
-pub(crate) fn place(surroundings: &Surroundings, launch: &Launch) -> Option<Place> {
-    let spec = serde_json::from_str(&launch.spec).ok()?;
-    let place = Place::of(surroundings, &launch.name)?;
+pub(crate) fn place(surroundings: &Surroundings, launch: &Launch) -> Result<Place, LaunchFailure> {
+    let spec = serde_json::from_str(&launch.spec)
+        .map_err(|error| LaunchFailure::Refused(format!("failed to read its spec: {error}")))?;
+    let unknown = || LaunchFailure::Refused("it is not in the registry".into());
+    let place = Place::of(surroundings, &launch.name).ok_or_else(unknown)?;
     let (block, previous_base) = (launch.block, launch.previous_base);
-    Some(Place { spec: Arc::new(spec), block, previous_base, ..place })
+    Ok(Place { spec: Arc::new(spec), block, previous_base, ..place })
 }
 
 /// All that is needed aside.
 struct Job {
-    host: Arc<Host>,
     launch: Launch,
     mark: String,
     run_dir: PathBuf,
-    store_id: String,
     epoch: u64,
     incidents: Vec<(Incident, Known)>,
     place: Place,
@@ -146,10 +148,10 @@ impl Job {
         let described: Vec<_> = self
             .incidents
             .iter()
-            .map(|(incident, primary)| describe(&self.host, incident, primary))
+            .map(|(incident, primary)| describe(&self.place.host, incident, primary))
             .collect();
         let prepared = prepare::prepare(
-            &self.host,
+            &self.place.host,
             &Request {
                 name,
                 spec,
@@ -192,7 +194,8 @@ impl Job {
             notify: prepared.notify,
         };
         // What could not be noted is only missed if the store is damaged next.
-        if let Err(error) = store::leave_trace(&self.run_dir, &self.store_id, self.epoch, &self.launch) {
+        if let Err(error) = store::leave_trace(&self.run_dir, &self.place.store_id, self.epoch, &self.launch)
+        {
             warn!(instance = %name, %error, "failed to note what is launched");
         }
         Ok(Ready { launch, log })

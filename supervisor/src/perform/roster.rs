@@ -19,6 +19,8 @@ use crate::{openclaw::layout::Neighbour, spec::InstanceSpec};
 pub(crate) struct Known {
     /// Its ports.
     pub(crate) block: Block,
+    /// The first port it had before, until its configuration has followed.
+    pub(crate) previous_base: Option<u16>,
     /// What was asked for.
     pub(crate) spec: Arc<InstanceSpec>,
     /// Snapshots of its configuration that must stay.
@@ -62,9 +64,11 @@ impl Roster {
                     && *known.spec == spec
                 {
                     known.needed = needed;
+                    known.previous_base = record.previous_base;
                     return;
                 }
-                let known = Known { block: record.block, spec: Arc::new(spec), needed };
+                let (block, previous_base) = (record.block, record.previous_base);
+                let known = Known { block, previous_base, spec: Arc::new(spec), needed };
                 self.known.insert(record.name.clone(), known);
                 self.neighbours = None;
             }

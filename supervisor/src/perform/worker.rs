@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Surroundings,
-    config::{self, Used},
+    config::{self, Place, Used},
     contract,
     launch::{self, Prepared, Ready},
     link::{self, Link, LinkError},
@@ -243,32 +243,36 @@ impl Task {
         let (name, incarnation) = (self.name.clone(), launch.incarnation);
         self.incarnation = incarnation;
         self.make_way().await;
-        let place = launch::place(&self.surroundings, &launch);
-        let patience = if self.has_run { Duration::ZERO } else { contract::FIRST_START };
-        self.contract = self.contract(place.as_ref(), patience).await;
-        self.has_run = true;
-        let Prepared { restored, used, ready } =
-            launch::prepare(&self.surroundings, launch, self.contract).await;
-        if let Some(event) = restored {
-            self.tell(event).await;
-        }
-        match (used, place) {
-            (Some(Used { sighting, unkept: Some(content) }), Some(place)) => {
-                config::keep_then_tell(Rc::clone(&self.surroundings), place, content, sighting);
-            }
-            (Some(Used { sighting, unkept: None }), _) => {
-                config::tell(&self.surroundings, name.clone(), sighting).await;
-            }
-            (Some(Used { unkept: Some(_), .. }), None) | (None, _) => {}
-        }
-        self.watch();
-        let outcome = match ready {
-            Ok(ready) => self.run_incarnation(incarnation, ready).await,
+        let outcome = match launch::place(&self.surroundings, &launch) {
+            Ok(place) => self.launch_at(place, launch).await,
             Err(failure) => Err(failure),
         };
         if let Err(failure) = outcome {
             self.tell(Event::LaunchFailed(name, incarnation, failure)).await;
         }
+    }
+
+    async fn launch_at(&mut self, place: Place, launch: Launch) -> Result<(), LaunchFailure> {
+        let incarnation = launch.incarnation;
+        let patience = if self.has_run { Duration::ZERO } else { contract::FIRST_START };
+        self.contract = self.contract(&place, patience).await;
+        self.has_run = true;
+        let Prepared { restored, used, ready } =
+            launch::prepare(&self.surroundings, launch, place.clone(), self.contract).await;
+        if let Some(event) = restored {
+            self.tell(event).await;
+        }
+        match used {
+            Some(Used { sighting, unkept: Some(content) }) => {
+                config::keep_then_tell(Rc::clone(&self.surroundings), place, content, sighting);
+            }
+            Some(Used { sighting, unkept: None }) => {
+                config::tell(&self.surroundings, self.name.clone(), sighting).await;
+            }
+            None => {}
+        }
+        self.watch();
+        self.run_incarnation(incarnation, ready?).await
     }
 
     /// Sees to it that there is a worker that can be used, or none.

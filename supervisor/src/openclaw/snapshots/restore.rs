@@ -17,12 +17,13 @@ use std::{
 
 use supervisor_core::ids::ConfigId;
 
-use super::{PRIVATE, SnapshotError, Snapshots, Why, content_id, place::Place};
+use super::{PRIVATE, SnapshotError, Snapshots, Why, content_id};
 use crate::openclaw::{
     config::MAX_BYTES,
     file::Durability,
     incident::{MAX_TEXT, shortened},
     layout::{Directories, Layout},
+    place::Place,
 };
 
 /// What was rolled back, after the configuration's name; the time follows.

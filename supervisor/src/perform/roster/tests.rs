@@ -44,3 +44,14 @@ fn a_spec_that_cannot_be_read_leaves_what_was_known() {
     roster.note(&Write::Put(record("main", 18_789, "not json")));
     assert_eq!(roster.get(&main.name).unwrap().spec, before);
 }
+
+#[test]
+fn the_ports_before_a_move_are_known_until_the_configuration_has_followed() {
+    let main = record("main", 18_789, "{}");
+    let moved = Record { previous_base: Some(18_789), ..record("main", 20_789, "{}") };
+    let mut roster = Roster::new([&main].into_iter());
+    roster.note(&Write::Put(moved.clone()));
+    assert_eq!(roster.get(&main.name).unwrap().previous_base, Some(18_789));
+    roster.note(&Write::Put(Record { previous_base: None, ..moved }));
+    assert_eq!(roster.get(&main.name).unwrap().previous_base, None);
+}

@@ -23,8 +23,7 @@ use crate::openclaw::contract::Contract;
 
 impl Task {
     /// What its runtime can do, as far as that is known after this time.
-    pub(super) async fn contract(&self, place: Option<&Place>, patience: Duration) -> Contract {
-        let Some(place) = place else { return Contract::None };
+    pub(super) async fn contract(&self, place: &Place, patience: Duration) -> Contract {
         Contracts::of(&self.surroundings, place, &self.surroundings.mark(&self.name), patience).await
     }
 

@@ -36,33 +36,33 @@ const UNFINISHED: &str = ".unfinished-";
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// The directory.
-pub(super) struct Place(OwnedFd);
+pub(crate) struct Place(OwnedFd);
 
 /// A regular file in it.
-pub(super) struct Found {
-    pub(super) content: Vec<u8>,
-    pub(super) mode: u32,
+pub(crate) struct Found {
+    pub(crate) content: Vec<u8>,
+    pub(crate) mode: u32,
 }
 
 /// What is known of a file without reading it.
-pub(super) struct Look {
-    pub(super) bytes: u64,
-    pub(super) modified: SystemTime,
+pub(crate) struct Look {
+    pub(crate) bytes: u64,
+    pub(crate) modified: SystemTime,
 }
 
 impl Place {
     /// Opens a directory that is not a link itself.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(fs::open(path, directory(), Mode::empty())?))
     }
 
     /// Opens a directory in it.
-    pub(super) fn below(&self, name: &str) -> io::Result<Self> {
+    pub(crate) fn below(&self, name: &str) -> io::Result<Self> {
         Ok(Self(fs::openat(&self.0, name, directory(), Mode::empty())?))
     }
 
     /// The same, made if it is missing, and closed to others.
-    pub(super) fn made_below(&self, name: &str) -> io::Result<Self> {
+    pub(crate) fn made_below(&self, name: &str) -> io::Result<Self> {
         match fs::mkdirat(&self.0, name, Mode::from_raw_mode(PRIVATE)) {
             Ok(()) => fs::fsync(&self.0)?,
             Err(Errno::EXIST) => {}
@@ -76,7 +76,7 @@ impl Place {
     }
 
     /// A file's content, of at most `max` bytes; `None` if there is no such file.
-    pub(super) fn read(&self, name: &str, max: u64) -> io::Result<Option<Found>> {
+    pub(crate) fn read(&self, name: &str, max: u64) -> io::Result<Option<Found>> {
         // A pipe that somebody put there is not waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match fs::openat(&self.0, name, flags, Mode::empty()) {
@@ -97,7 +97,7 @@ impl Place {
     }
 
     /// A look at a regular file; `None` if there is no such file.
-    pub(super) fn look(&self, name: &str) -> io::Result<Option<Look>> {
+    pub(crate) fn look(&self, name: &str) -> io::Result<Option<Look>> {
         let found = match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
             Err(Errno::NOENT) => return Ok(None),
@@ -113,7 +113,7 @@ impl Place {
 
     /// Makes or replaces a file, so that every reader sees the old content or the new. What has the name is
     /// replaced even if it is a link.
-    pub(super) fn put(
+    pub(crate) fn put(
         &self,
         name: &str,
         content: &[u8],
@@ -151,12 +151,12 @@ impl Place {
     }
 
     /// Gives a file another name, which must be free.
-    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(fs::renameat_with(&self.0, from, &self.0, to, fs::RenameFlags::NOREPLACE)?)
     }
 
     /// Removes a file if it is there.
-    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match fs::unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
@@ -164,7 +164,7 @@ impl Place {
     }
 
     /// What is in it, in no order. Names that are not text are none of ours.
-    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.0)?.take(MAX_NAMES) {
             if let Ok(name) = entry?.file_name().to_str() {
@@ -175,7 +175,7 @@ impl Place {
     }
 
     /// Removes what supervisors before this one left half written.
-    pub(super) fn tidy(&self) -> io::Result<()> {
+    pub(crate) fn tidy(&self) -> io::Result<()> {
         let mine = format!("{UNFINISHED}{}-", process::id());
         let names = self.names()?;
         names
