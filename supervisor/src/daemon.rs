@@ -39,12 +39,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, FindListeners, Listener},
+    api::{self, FindListeners, FindOrigin, Listener},
     driver::{self, Clock, Driver, Inputs},
     events::Journal,
     handle::Handle,
+    lineage::Lineage,
     lock::{self, LockError},
-    openclaw::{environment::Control, prepare::Host},
+    openclaw::{
+        environment::{Control, DEFAULT_PATH},
+        prepare::Host,
+    },
     perform::{
         Configs, Contracts, Performer, Surroundings,
         port::{self, Hold, Holder},
@@ -70,6 +74,9 @@ const REPORTS: usize = 64;
 
 /// The worker, installed beside the daemon.
 const WORKER: &str = "gateway-worker";
+
+/// The command line, installed beside the daemon.
+const OPENCLAWCTL: &str = "openclawctl";
 
 /// Files that make a data directory known as one: settings, store, and the log of a supervisor that a client
 /// started.
@@ -191,6 +198,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let (handle, commands) = Handle::new(view);
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);
+    let lineage = Lineage::new(&restored.id);
     let host = Arc::new(host(data_dir));
     let surroundings = Surroundings {
         events,
@@ -237,6 +245,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             host,
             settings,
             listeners: FindListeners(Arc::new(listeners)),
+            origins: FindOrigin(Arc::new(move |process| lineage.trace(process))),
             started: clock.now(),
             epoch,
             shutdown: shutdown.clone(),
@@ -304,11 +313,27 @@ fn listeners(ports: &[u16]) -> Vec<Listener> {
 
 /// What instances are given of this host.
 fn host(data_dir: PathBuf) -> Host {
+    let beside_daemon = beside_daemon();
     Host {
         control: Control { socket: api::socket_path(&data_dir), data_dir },
-        environment: host_environment(),
-        beside_daemon: beside_daemon(),
+        environment: with_openclawctl(host_environment(), &beside_daemon),
+        beside_daemon,
     }
+}
+
+/// Adds the directory of `openclawctl` to the end of the PATH: what mends a primary from inside its rescue must be
+/// found there, wherever this supervisor was installed.
+fn with_openclawctl(
+    mut environment: BTreeMap<String, String>,
+    beside_daemon: &Path,
+) -> BTreeMap<String, String> {
+    let path = environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+    let known = || env::split_paths(path).any(|directory| directory.join(OPENCLAWCTL).exists());
+    if beside_daemon.join(OPENCLAWCTL).exists() && !known() {
+        let path = format!("{path}:{}", beside_daemon.display());
+        environment.insert("PATH".into(), path);
+    }
+    environment
 }
 
 /// Makes the data directory ours alone, and says where it really is.

@@ -45,8 +45,8 @@ pub struct Query {
     pub after: u64,
     /// Only up to this one.
     pub until: Option<u64>,
-    /// Only this instance's.
-    pub instance: Option<String>,
+    /// Only theirs.
+    pub whose: Whose,
     /// At most so many.
     pub limit: usize,
     /// Which of them, if there are more.
@@ -61,6 +61,18 @@ pub enum Which {
     Oldest,
     /// The newest.
     Newest,
+}
+
+/// Whose events are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Whose {
+    /// Everyone's, the supervisor's own included.
+    #[default]
+    All,
+    /// This instance's.
+    One(String),
+    /// These instances'. All events are looked at on the way.
+    Some(Vec<String>),
 }
 
 /// Some events.
@@ -163,7 +175,11 @@ fn read(db: &Connection, query: &Query) -> rusqlite::Result<Page> {
         .query_row([], |row| row.get(0))
         .optional()?;
     let trimmed = trimmed.and_then(|text| text.parse().ok()).unwrap_or(0);
-    let instance = query.instance.as_deref();
+    let instance = match &query.whose {
+        Whose::All => None,
+        Whose::One(name) => Some(name.clone()),
+        Whose::Some(names) => Some(serde_json::Value::from(names.as_slice()).to_string()),
+    };
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let until = query.until.map_or(i64::MAX, signed);
     let mut statement = transaction.prepare_cached(sql(query))?;
@@ -194,11 +210,19 @@ fn sql(query: &Query) -> &'static str {
         WHERE revision > ?1 AND revision <= ?4 AND instance = ?2 ORDER BY revision LIMIT ?3";
     const NEWEST_OF: &str = "SELECT * FROM events \
         WHERE revision > ?1 AND revision <= ?4 AND instance = ?2 ORDER BY revision DESC LIMIT ?3";
-    match (query.which, query.instance.is_some()) {
-        (Which::Oldest, false) => OLDEST,
-        (Which::Newest, false) => NEWEST,
-        (Which::Oldest, true) => OLDEST_OF,
-        (Which::Newest, true) => NEWEST_OF,
+    const OLDEST_OF_SOME: &str = "SELECT * FROM events \
+        WHERE revision > ?1 AND revision <= ?4 AND instance IN (SELECT value FROM json_each(?2)) \
+        ORDER BY revision LIMIT ?3";
+    const NEWEST_OF_SOME: &str = "SELECT * FROM events \
+        WHERE revision > ?1 AND revision <= ?4 AND instance IN (SELECT value FROM json_each(?2)) \
+        ORDER BY revision DESC LIMIT ?3";
+    match (query.which, &query.whose) {
+        (Which::Oldest, Whose::All) => OLDEST,
+        (Which::Newest, Whose::All) => NEWEST,
+        (Which::Oldest, Whose::One(_)) => OLDEST_OF,
+        (Which::Newest, Whose::One(_)) => NEWEST_OF,
+        (Which::Oldest, Whose::Some(_)) => OLDEST_OF_SOME,
+        (Which::Newest, Whose::Some(_)) => NEWEST_OF_SOME,
     }
 }
 

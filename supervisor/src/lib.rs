@@ -15,7 +15,7 @@
 //! * [`openclaw`]: what is particular to OpenClaw: environment, configuration, directories.
 //! * [`spec`], [`fleet`], [`settings`]: what people write, with line and column for every mistake.
 //! * [`doctor`]: examines fleet and host, when somebody asks.
-//! * [`api`]: what callers see; [`events`] and [`logs`]: what they read.
+//! * [`api`]: what callers see; [`lineage`]: where they come from; [`events`] and [`logs`]: what they read.
 //! * [`daemon`]: puts the rooms together.
 //!
 //! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
@@ -30,6 +30,7 @@ mod figures;
 pub mod fleet;
 pub mod handle;
 mod incidents;
+mod lineage;
 pub mod lock;
 pub mod logs;
 pub mod openclaw;

@@ -101,7 +101,7 @@ impl Refusal {
 fn kind_of_reason(reason: Reason) -> Kind {
     match reason {
         Reason::UnknownInstance | Reason::UnknownSnapshot | Reason::UnknownIncident => Kind::NotFound,
-        Reason::NotPermitted => Kind::NotPermitted,
+        Reason::NotPermitted | Reason::InsideInstance => Kind::NotPermitted,
         Reason::ShuttingDown => Kind::Unreachable,
         // This program makes request ids, page tokens and filters itself.
         Reason::RequestIdReused | Reason::InvalidPageToken | Reason::InvalidFilter => Kind::Bug,
@@ -189,6 +189,7 @@ fn hint_for_reason(reason: Reason, name: &str) -> Option<String> {
         Reason::ShuttingDown => "openclawctl supervisor start, once it has ended".to_owned(),
         Reason::Storage => "openclawctl supervisor status".to_owned(),
         Reason::NotPermitted => ASK_OWNER.to_owned(),
+        Reason::InsideInstance => "openclawctl status".to_owned(),
         Reason::TooManyInstances => "openclawctl rm NAME, or a higher limit in the settings".to_owned(),
         Reason::UnknownSnapshot | Reason::AmbiguousSnapshot | Reason::NoGoodConfig | Reason::BadConfig => {
             format!("openclawctl config snapshots {name}")

@@ -23,6 +23,7 @@ use tonic::Request;
 use super::{
     convert::{Extent, Scene},
     facts::Facts,
+    inside::FindOrigin,
     requests::Requests,
     status::Refusal,
 };
@@ -58,6 +59,8 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     /// Finds out who listens on ports.
     pub(crate) listeners: FindListeners,
+    /// Finds out where callers come from.
+    pub(crate) origins: FindOrigin,
     /// When the supervisor was started.
     pub(crate) started: Moment,
     /// The number of its life on its data directory.
@@ -108,7 +111,8 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(context: Context) -> Arc<Self> {
-        let Context { handle, journal, host, settings, listeners, started, epoch, shutdown } = context;
+        let Context { handle, journal, host, settings, listeners, origins: _, started, epoch, shutdown } =
+            context;
         Arc::new(Self {
             handle,
             journal,

@@ -13,11 +13,12 @@ use tonic::{Request, Response, Status};
 use super::{
     context::Api,
     convert,
+    inside::Scope,
     page::{self, Sizes},
     status::Refusal,
     stream::{self, Answers, Gone, Outlet, WATCHER},
 };
-use crate::events::{Query, Which};
+use crate::events::{Query, Which, Whose};
 
 /// Pages of `ListEvents`.
 const PAGES: Sizes = Sizes { usual: 100, most: 1_000 };
@@ -32,15 +33,21 @@ const BOOKMARK: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Events(pub(super) Arc<Api>);
 
-/// Whose events are wanted; the empty name is everyone's. One that is gone may still have events.
-fn instance(name: &str) -> Result<Option<String>, Refusal> {
-    if name.is_empty() { Ok(None) } else { Ok(Some(Name::new(name)?.to_string())) }
+/// Whose events are wanted; the empty name is everyone's, as far as the caller may see them. One that is gone may
+/// still have events.
+fn whose(name: &str, scope: &Scope) -> Result<Whose, Refusal> {
+    if name.is_empty() {
+        let names = scope.names().map(|names| names.iter().map(ToString::to_string).collect());
+        return Ok(names.map_or(Whose::All, Whose::Some));
+    }
+    scope.may(name)?;
+    Ok(Whose::One(Name::new(name)?.to_string()))
 }
 
 impl Events {
-    async fn list(&self, request: &ListEventsRequest) -> Result<ListEventsResponse, Refusal> {
+    async fn list(&self, request: &ListEventsRequest, scope: &Scope) -> Result<ListEventsResponse, Refusal> {
         let size = PAGES.of(request.page_size)?;
-        let instance = instance(&request.instance)?;
+        let whose = whose(&request.instance, scope)?;
         let conditions =
             page::conditions("events", &[&request.instance, &request.after_revision.to_string()]);
         let after = page::begin(conditions, &request.page_token)?;
@@ -49,7 +56,7 @@ impl Events {
         // One more than the page has, to know whether there is another page.
         let limit = size.saturating_add(extra);
         let after = after.unwrap_or(request.after_revision);
-        let page = self.0.journal.read(Query { after, instance, limit, which, ..Query::default() }).await?;
+        let page = self.0.journal.read(Query { after, whose, limit, which, ..Query::default() }).await?;
         let more = page.events.len() > size;
         let events: Vec<_> = page.events.into_iter().take(size).map(convert::event).collect();
         let last = events.last().filter(|_| more);
@@ -62,7 +69,7 @@ impl Events {
 /// One watcher.
 struct Watcher {
     api: Arc<Api>,
-    instance: Option<String>,
+    whose: Whose,
     outlet: Outlet<WatchEventsResponse>,
     /// Everything up to here has been sent.
     sent: u64,
@@ -105,8 +112,8 @@ impl Watcher {
     /// Tells all that is new, at least up to `readable`.
     async fn tell(&mut self, readable: u64) -> Result<(), End> {
         while self.sent < readable {
-            let instance = self.instance.clone();
-            let query = Query { after: self.sent, instance, limit: BATCH, ..Query::default() };
+            let whose = self.whose.clone();
+            let query = Query { after: self.sent, whose, limit: BATCH, ..Query::default() };
             let page = self.api.journal.read(query).await.map_err(|error| End::Refused(error.into()))?;
             if self.sent < page.trimmed {
                 return Err(End::Refused(Refusal::Compacted { kept: page.trimmed }));
@@ -134,19 +141,19 @@ impl EventService for Events {
         &self,
         request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        Ok(Response::new(self.list(request.get_ref()).await?))
+        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)).await?))
     }
 
     async fn watch_events(
         &self,
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let whose = whose(&request.get_ref().instance, &Scope::of(&request))?;
         let request = request.into_inner();
-        let instance = instance(&request.instance)?;
         let latest = *self.0.journal.latest().borrow();
         let sent = if request.after_revision == 0 { latest } else { request.after_revision };
         let (outlet, answers) = stream::channel(WATCHER);
-        tokio::spawn(Watcher { api: Arc::clone(&self.0), instance, outlet, sent }.run());
+        tokio::spawn(Watcher { api: Arc::clone(&self.0), whose, outlet, sent }.run());
         Ok(Response::new(answers))
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     openclaw::{
         config::{Discovery, declared_discovery},
         contract::Contract,
-        environment::{Ingredients, environment, withheld},
+        environment::{Ingredients, MARK, environment, withheld},
         incident,
         layout::Directories,
         prepare::Host,
@@ -37,10 +37,6 @@ use crate::{
 
 /// Facts are kept for this many instances more than there are, before those of the deleted ones are dropped.
 const SLACK: usize = 64;
-
-/// By which the supervisor knows an instance's processes again. What a person runs in the instance's
-/// environment must not be taken for one of them.
-const MARK: &str = "OPENCLAWCTL_MARK";
 
 /// What is known of one life of an instance.
 #[derive(Debug)]
@@ -176,6 +172,7 @@ impl Facts {
             incident_file: &incident_file,
             contract: Contract::None,
         });
+        // What a person runs in it must not be taken for a process of the instance.
         variables.remove(MARK);
         let withheld = withheld(&variables);
         variables.retain(|name, _| !withheld.contains(name));

@@ -13,6 +13,7 @@ use tonic_health::pb::{
 use super::{
     access::METHODS,
     context::Api,
+    inside::Scope,
     status::Refusal,
     stream::{self, Answers, Outlet, WATCHER},
 };
@@ -22,7 +23,7 @@ const INSTANCE: &str = "instance/";
 
 /// The services, as they stand in the paths of their methods.
 static SERVICES: LazyLock<BTreeSet<&str>> =
-    LazyLock::new(|| METHODS.iter().filter_map(|(path, _)| path.split('/').nth(1)).collect());
+    LazyLock::new(|| METHODS.iter().filter_map(|rule| rule.path.split('/').nth(1)).collect());
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -40,6 +41,11 @@ fn status(view: &View, service: &str) -> ServingStatus {
         None if service.is_empty() || SERVICES.contains(service) => serving(!view.halting),
         None => ServingStatus::ServiceUnknown,
     }
+}
+
+/// Refuses a caller that may not see the instance. How the supervisor is, everyone may know.
+fn may(request: &Request<HealthCheckRequest>, service: &str) -> Result<(), Refusal> {
+    service.strip_prefix(INSTANCE).map_or(Ok(()), |name| Scope::of(request).may(name))
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
@@ -75,6 +81,7 @@ impl Health for Healths {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = &request.get_ref().service;
+        may(&request, service)?;
         match status(&self.0.handle.view(), service) {
             ServingStatus::ServiceUnknown => {
                 let message =
@@ -91,6 +98,7 @@ impl Health for Healths {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        may(&request, &request.get_ref().service)?;
         let service = request.into_inner().service;
         let api = Arc::clone(&self.0);
         let (outlet, answers) = stream::channel(WATCHER);

@@ -13,11 +13,12 @@ use super::{
     config::{Shelf, aside},
     context::Api,
     convert,
+    inside::Scope,
     page::{self, Sizes},
     status::{Refusal, Unmet},
 };
 use crate::{
-    events::{Event, Query, Which},
+    events::{Event, Query, Which, Whose},
     incidents::{self, Incident, KINDS, Ledger, Outcome, TAKEN_BACK},
     logs::{self, Follow, Reader, Step},
 };
@@ -62,19 +63,29 @@ impl Incidents {
         Ok(())
     }
 
-    async fn list(&self, request: &ListIncidentsRequest) -> Result<ListIncidentsResponse, Refusal> {
+    async fn list(
+        &self,
+        request: &ListIncidentsRequest,
+        scope: &Scope,
+    ) -> Result<ListIncidentsResponse, Refusal> {
         let size = PAGES.of(request.page_size)?;
         let instance = match request.instance.as_str() {
             "" => None,
-            name => Some(Name::new(name)?),
+            name => {
+                scope.may(name)?;
+                Some(Name::new(name)?)
+            }
         };
+        let seen = scope.names();
         let conditions = page::conditions("incidents", &[&request.instance]);
         let before = page::begin(conditions, &request.page_token)?;
         let before = before.map(|before| before.parse::<u64>().map_err(|_| Refusal::InvalidPageToken));
         let before = before.transpose()?.unwrap_or(u64::MAX);
         let mut newest = BTreeMap::new();
         let tell = |incident: Incident| {
-            let whose = instance.as_ref().is_none_or(|name| **name == *incident.instance);
+            let of = &*incident.instance;
+            let whose = instance.as_ref().is_none_or(|name| **name == *of)
+                && seen.as_ref().is_none_or(|seen| seen.contains(of));
             if whose && incident.number < before {
                 newest.insert(incident.number, incident);
             }
@@ -94,7 +105,7 @@ impl Incidents {
         Ok(ListIncidentsResponse { incidents, next_page_token })
     }
 
-    async fn get(&self, number: u64) -> Result<GetIncidentResponse, Refusal> {
+    async fn get(&self, number: u64, scope: &Scope) -> Result<GetIncidentResponse, Refusal> {
         let mut found = None;
         let tell = |incident: Incident| {
             if incident.wanted {
@@ -103,6 +114,7 @@ impl Incidents {
         };
         self.told(Some(number), tell).await?;
         let incident = found.ok_or(Unmet::UnknownIncident(number))?;
+        scope.may(&incident.instance)?;
         let view = self.0.handle.view();
         let told = shown(&view, &incident);
         let (timeline, timeline_cut) = self.timeline(&incident).await?;
@@ -125,7 +137,7 @@ impl Incidents {
         let read = async |query: Query| -> Result<Vec<Event>, Refusal> {
             Ok(self.0.journal.read(query).await?.events)
         };
-        let whose = |name: &str| Query { instance: Some(name.into()), ..Query::default() };
+        let whose = |name: &str| Query { whose: Whose::One(name.into()), ..Query::default() };
         let until = incident.end.map(|end| end.revision);
         let before =
             Query { after: incident.after, until: Some(incident.number - 1), ..whose(&incident.instance) };
@@ -253,13 +265,13 @@ impl IncidentService for Incidents {
         &self,
         request: Request<ListIncidentsRequest>,
     ) -> Result<Response<ListIncidentsResponse>, Status> {
-        Ok(Response::new(self.list(request.get_ref()).await?))
+        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)).await?))
     }
 
     async fn get_incident(
         &self,
         request: Request<GetIncidentRequest>,
     ) -> Result<Response<GetIncidentResponse>, Status> {
-        Ok(Response::new(self.get(request.get_ref().number).await?))
+        Ok(Response::new(self.get(request.get_ref().number, &Scope::of(&request)).await?))
     }
 }

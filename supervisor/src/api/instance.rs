@@ -11,6 +11,7 @@ use super::{
     context::{Api, deadline, known},
     convert::Extent,
     filter::Filter,
+    inside::Scope,
     page::{self, Sizes},
     status::Refusal,
     stream::Answers,
@@ -49,11 +50,16 @@ impl Instances {
         Ok(view.instances.get(&name).map(|instance| scene.instance(instance)))
     }
 
-    async fn list(&self, request: &v1::ListInstancesRequest) -> Result<v1::ListInstancesResponse, Refusal> {
+    async fn list(
+        &self,
+        request: &v1::ListInstancesRequest,
+        scope: &Scope,
+    ) -> Result<v1::ListInstancesResponse, Refusal> {
         let size = PAGES.of(request.page_size)?;
         let filter = Filter::parse(&request.filter)?;
         let conditions = page::conditions("instances", &[&request.filter]);
         let after = page::begin(conditions, &request.page_token)?;
+        let names = scope.names();
         let view = self.0.handle.view();
         self.0.look(view.instances.values().map(Arc::as_ref)).await;
         let scene = self.0.scene(&view, Extent::Many);
@@ -61,7 +67,10 @@ impl Instances {
         let rest = view.instances.range::<str, _>((begin, Bound::Unbounded));
         let mut instances = Vec::new();
         let (mut bytes, mut more) = (0, false);
-        for (_, instance) in rest {
+        for (name, instance) in rest {
+            if names.as_ref().is_some_and(|names| !names.contains(name)) {
+                continue;
+            }
             let shown = scene.instance(instance);
             if !filter.admits(&shown) {
                 continue;
@@ -105,14 +114,16 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::GetInstanceRequest>,
     ) -> Answer<v1::GetInstanceResponse> {
-        Ok(Response::new(self.get(&request.get_ref().name).await?))
+        let name = &request.get_ref().name;
+        Scope::of(&request).may(name)?;
+        Ok(Response::new(self.get(name).await?))
     }
 
     async fn list_instances(
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Answer<v1::ListInstancesResponse> {
-        Ok(Response::new(self.list(request.get_ref()).await?))
+        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)).await?))
     }
 
     async fn update_instance(
@@ -137,6 +148,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::StartInstanceRequest>,
     ) -> Answer<v1::StartInstanceResponse> {
+        Scope::of(&request).may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
         let work = Arc::clone(&self.0).start(request.clone());
@@ -163,6 +175,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::RestartInstanceRequest>,
     ) -> Answer<v1::RestartInstanceResponse> {
+        Scope::of(&request).may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
         let work = Arc::clone(&self.0).restart(request.clone());
@@ -196,7 +209,8 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::WatchInstancesRequest>,
     ) -> Answer<Self::WatchInstancesStream> {
-        Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref())?))
+        let scope = Scope::of(&request);
+        Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref(), &scope)?))
     }
 
     async fn get_instance_environment(

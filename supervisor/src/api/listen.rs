@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use supervisor_proto::v1::{
     DESCRIPTORS, config_service_server::ConfigServiceServer, doctor_service_server::DoctorServiceServer,
     event_service_server::EventServiceServer, fleet_service_server::FleetServiceServer,
@@ -46,12 +46,14 @@ use super::{
     fleet::Fleets,
     health::Healths,
     incident::Incidents,
+    inside::FindOrigin,
     instance::Instances,
     limits::{Limits, Most, Seat, Ticket},
     log::Logs,
     patience::Patience,
     system::Systems,
 };
+use crate::lineage::Origin;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control.sock";
@@ -83,6 +85,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// After a failure to accept a connection, e.g. for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Callers traced at once. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
+const TRACED: usize = 64;
+
 /// How soon a socket that somebody has deleted is there again.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
 
@@ -113,7 +118,8 @@ pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
 
 /// Serves until the context's `shutdown`. `listening` is called once clients can connect.
 pub(crate) async fn serve(context: Context, listening: impl FnOnce()) -> Result<(), ServeError> {
-    serve_through(Gate::own(), Most::USUAL, context, listening).await
+    let gate = Gate::own(context.handle.clone());
+    serve_through(gate, Most::USUAL, context, listening).await
 }
 
 /// The same behind another gate, and within other limits.
@@ -125,6 +131,7 @@ pub(super) async fn serve_through(
 ) -> Result<(), ServeError> {
     let path = context.host.control.socket.clone();
     let shutdown = context.shutdown.clone();
+    let origins = context.origins.clone();
     let socket = Socket::bind(&path).map_err(|source| ServeError::Listen { path, source })?;
     let api = Api::new(context);
     let descriptors = || {
@@ -161,8 +168,8 @@ pub(super) async fn serve_through(
         .add_service(descriptors().build_v1alpha()?);
     info!(socket = %socket.path.display(), "listening");
     let ended = shutdown.clone();
-    let serving =
-        server.serve_with_incoming_shutdown(socket.connections(most), async move { ended.cancelled().await });
+    let connections = socket.connections(most, origins);
+    let serving = server.serve_with_incoming_shutdown(connections, async move { ended.cancelled().await });
     listening();
     tokio::select! {
         served = serving => Ok(served?),
@@ -223,16 +230,19 @@ impl Socket {
         }
     }
 
-    /// Each connection that comes.
-    fn connections(self, most: Most) -> impl Stream<Item = io::Result<Connection>> {
+    /// Each connection that comes, as soon as it is known from where. One whose process takes long to trace holds up
+    /// no other.
+    fn connections(self, most: Most, origins: FindOrigin) -> impl Stream<Item = io::Result<Connection>> {
         let limits = Limits::new(most);
-        stream::unfold((self, limits), |(mut socket, limits)| async {
-            let connection = socket.accept(&limits).await;
-            Some((Ok(connection), (socket, limits)))
-        })
+        let accepted = stream::unfold(self, |mut socket| async { Some((socket.accept().await, socket)) });
+        let traced = accepted.map(move |stream| {
+            let (origin, limits) = (origins.of(&stream), Arc::clone(&limits));
+            async move { Ok(Connection::new(stream, origin.await, &limits)) }
+        });
+        traced.buffer_unordered(TRACED)
     }
 
-    async fn accept(&mut self, limits: &Arc<Limits>) -> Connection {
+    async fn accept(&mut self) -> UnixStream {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -242,7 +252,7 @@ impl Socket {
                 }
             };
             match accepted {
-                Ok((stream, _)) => return Connection::new(stream, limits),
+                Ok((stream, _)) => return stream,
                 Err(error) => {
                     warn!(%error, "failed to accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -279,6 +289,8 @@ fn bind(directory: &Path, path: &Path) -> io::Result<net::UnixListener> {
 pub(super) struct Caller {
     /// What the kernel says of it.
     pub(super) peer: UdsConnectInfo,
+    /// Where its process belongs, if that could be told.
+    pub(super) origin: Option<Origin>,
     /// What its calls are counted by.
     pub(super) ticket: Ticket,
 }
@@ -286,6 +298,7 @@ pub(super) struct Caller {
 /// A client's connection.
 struct Connection {
     stream: UnixStream,
+    origin: Option<Origin>,
     seat: Seat,
     /// When it has to make room for others.
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -300,12 +313,12 @@ struct Greeting {
 }
 
 impl Connection {
-    fn new(stream: UnixStream, limits: &Arc<Limits>) -> Self {
+    fn new(stream: UnixStream, origin: Option<Origin>, limits: &Arc<Limits>) -> Self {
         let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let seat = limits.admit(pid);
         let ended = Box::pin(seat.end.clone().cancelled_owned());
         let greeting = Greeting { missing: PREFACE, patience: Box::pin(sleep(PREFACE_WITHIN)) };
-        Self { stream, seat, ended, greeting: Some(greeting) }
+        Self { stream, origin, seat, ended, greeting: Some(greeting) }
     }
 
     /// An error if it has to make room for others.
@@ -321,7 +334,7 @@ impl Connected for Connection {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        Caller { peer: self.stream.connect_info(), ticket: self.seat.ticket() }
+        Caller { peer: self.stream.connect_info(), origin: self.origin.clone(), ticket: self.seat.ticket() }
     }
 }
 

@@ -15,6 +15,7 @@ mod filter;
 mod fleet;
 mod health;
 mod incident;
+mod inside;
 mod instance;
 mod limits;
 mod listen;
@@ -31,6 +32,7 @@ mod wait;
 mod watch;
 
 pub(crate) use context::{Context, FindListeners, Listener};
+pub(crate) use inside::FindOrigin;
 pub use listen::ServeError;
 pub(crate) use listen::{serve, socket_path};
 

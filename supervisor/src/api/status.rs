@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
 
 pub(crate) use self::unmet::Unmet;
+use super::inside::Insider;
 use crate::{
     events::JournalError, handle::SubmitError, logs::LogError, openclaw::layout::Clash, problem::Problem,
     spec::Violation,
@@ -76,6 +77,12 @@ pub(crate) enum Refusal {
     /// Not for this caller.
     #[error("user {0} may not control this supervisor")]
     NotPermitted(String),
+    /// Not from inside this instance.
+    #[error("{0}")]
+    Inside(Insider),
+    /// Where the caller runs cannot be told.
+    #[error("process {0} called, and whether it runs inside an instance cannot be told")]
+    Untraced(i32),
     /// Not a page token of this list.
     #[error("the page token is not one that this list gave")]
     InvalidPageToken,
@@ -139,6 +146,12 @@ impl From<SubmitError> for Refusal {
     }
 }
 
+impl From<Insider> for Refusal {
+    fn from(insider: Insider) -> Self {
+        Self::Inside(insider)
+    }
+}
+
 impl From<JournalError> for Refusal {
     fn from(error: JournalError) -> Self {
         Self::storage(&error)
@@ -185,7 +198,8 @@ impl Refusal {
             Self::ReaderTooSlow(_) => Reason::ReaderTooSlow,
             Self::RequestTooSlow(_) => Reason::RequestTooSlow,
             Self::ShuttingDown => Reason::ShuttingDown,
-            Self::NotPermitted(_) => Reason::NotPermitted,
+            Self::NotPermitted(_) | Self::Untraced(_) => Reason::NotPermitted,
+            Self::Inside(_) => Reason::InsideInstance,
             Self::InvalidPageToken => Reason::InvalidPageToken,
             Self::InvalidFilter(_) => Reason::InvalidFilter,
             Self::InvalidCursor(_) => Reason::InvalidCursor,
@@ -207,6 +221,8 @@ impl Refusal {
             Self::ReaderTooSlow(_) | Self::RequestTooSlow(_) => "begin again".into(),
             Self::ShuttingDown => "try again when it is back".into(),
             Self::NotPermitted(_) => "call it as the user it runs as, or as root".into(),
+            Self::Inside(_) => "leave the rest to an operator".into(),
+            Self::Untraced(_) => "stay until the answer has come".into(),
             Self::InvalidPageToken => "begin with the first page".into(),
             Self::InvalidFilter(_) => {
                 "write e.g. `name = \"ma*\" AND phase != READY`; `name`, `phase`, `wish` and `role` are known"
@@ -232,12 +248,14 @@ impl Refusal {
             Self::OutcomeFailed { instance, .. } => vec![("instance", instance.clone())],
             Self::Compacted { kept } => vec![("compactedRevision", kept.to_string())],
             Self::InvalidCursor(instance) => vec![("instance", instance.clone())],
+            Self::Inside(insider) => vec![("instance", insider.name.to_string())],
             Self::InvalidFields(_)
             | Self::InvalidFleet(_)
             | Self::ReaderTooSlow(_)
             | Self::RequestTooSlow(_)
             | Self::ShuttingDown
             | Self::NotPermitted(_)
+            | Self::Untraced(_)
             | Self::InvalidPageToken
             | Self::InvalidFilter(_)
             | Self::Storage(_)
@@ -282,6 +300,8 @@ impl Refusal {
             | Self::ReaderTooSlow(_)
             | Self::RequestTooSlow(_)
             | Self::NotPermitted(_)
+            | Self::Inside(_)
+            | Self::Untraced(_)
             | Self::InvalidPageToken
             | Self::InvalidFilter(_)
             | Self::InvalidCursor(_) => {}
@@ -349,7 +369,7 @@ pub(crate) fn code(reason: Reason) -> Code {
         Reason::RequestTooSlow => Code::DeadlineExceeded,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::ShuttingDown | Reason::Storage => Code::Unavailable,
-        Reason::NotPermitted => Code::PermissionDenied,
+        Reason::NotPermitted | Reason::InsideInstance => Code::PermissionDenied,
     }
 }
 
@@ -475,7 +495,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 41);
+        assert_eq!(seen, 42);
     }
 
     #[test]

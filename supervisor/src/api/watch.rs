@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     context::Api,
     convert::Extent,
+    inside::Scope,
     status::Refusal,
     stream::{self, Answers, Gone, Outlet, WATCHER},
 };
@@ -78,8 +79,9 @@ impl From<Gone> for End {
 pub(super) fn start(
     api: Arc<Api>,
     request: &WatchInstancesRequest,
+    scope: &Scope,
 ) -> Result<Answers<WatchInstancesResponse>, Refusal> {
-    let watched = Watched::read(&request.names)?;
+    let watched = Watched::read(&request.names, scope)?;
     let sent = request.after_revision.map(Revision);
     if let Some(sent) = sent {
         check(&api.handle.view(), sent)?;
@@ -102,15 +104,20 @@ fn check(view: &View, sent: Revision) -> Result<(), Refusal> {
 }
 
 impl Watched {
-    fn read(names: &[String]) -> Result<Self, Refusal> {
+    /// What may be watched is settled when the watch begins.
+    fn read(names: &[String], scope: &Scope) -> Result<Self, Refusal> {
         if names.is_empty() {
-            return Ok(Self::All);
+            return Ok(scope.names().map_or(Self::All, Self::Some));
         }
         if names.len() > MOST_NAMES {
             let message = format!("there are {} names", names.len());
             return Err(Refusal::field("names", message, "leave them out to watch all"));
         }
-        Ok(Self::Some(names.iter().map(|name| Name::new(name)).collect::<Result<_, _>>()?))
+        let name = |name: &String| {
+            scope.may(name)?;
+            Ok(Name::new(name)?)
+        };
+        Ok(Self::Some(names.iter().map(name).collect::<Result<_, Refusal>>()?))
     }
 
     /// At most so many instances of `view` are watched.

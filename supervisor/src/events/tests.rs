@@ -90,11 +90,16 @@ async fn entries_are_read_as_they_were_written() {
 async fn the_oldest_or_the_newest_are_read_of_all_or_of_one_instance() {
     let mut both = Both::new();
     both.write(["a", "b", "a", "b", "a"]).await;
-    let of_a = |which| Query { instance: Some("a".into()), which, ..query(0, 2) };
+    let of_a = |which| Query { whose: Whose::One("a".into()), which, ..query(0, 2) };
     assert_eq!(both.revisions(query(0, 2)).await, [1, 2]);
     assert_eq!(both.revisions(query(2, 2)).await, [3, 4]);
     assert_eq!(both.revisions(query(5, 2)).await, [0; 0]);
     assert_eq!(both.revisions(Query { which: Which::Newest, ..query(0, 2) }).await, [4, 5]);
+    let of_some =
+        |which, limit| Query { whose: Whose::Some(vec!["a".into(), "c".into()]), which, ..query(0, limit) };
+    let all_of_a = both.revisions(Query { whose: Whose::One("a".into()), ..query(0, 9) }).await;
+    assert_eq!(both.revisions(of_some(Which::Oldest, 9)).await, all_of_a);
+    assert_eq!(both.revisions(of_some(Which::Newest, 1)).await, all_of_a[all_of_a.len() - 1..]);
     assert_eq!(both.revisions(of_a(Which::Oldest)).await, [1, 3]);
     assert_eq!(both.revisions(of_a(Which::Newest)).await, [3, 5]);
 }
@@ -127,7 +132,7 @@ async fn trimming_is_noted_and_gaps_are_not_mistaken_for_it() {
 async fn a_part_of_the_history_is_read_between_two_revisions_and_by_kind() {
     let mut both = Both::new();
     both.write(["a", "b", "a", "b", "a"]).await;
-    let between = |which| Query { until: Some(4), instance: Some("a".into()), which, ..query(1, 9) };
+    let between = |which| Query { until: Some(4), whose: Whose::One("a".into()), which, ..query(1, 9) };
     assert_eq!(both.revisions(between(Which::Oldest)).await, [3]);
     assert_eq!(both.revisions(Query { until: Some(4), which: Which::Newest, ..query(0, 2) }).await, [3, 4]);
     let of_kinds = async |kinds: &[&str], after| {

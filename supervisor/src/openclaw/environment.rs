@@ -43,6 +43,9 @@ const INHERITED_PREFIXES: [&str; 2] = ["LC_", "SSL_CERT_"];
 /// Inherited in either case of letters, as programs differ in which they read.
 const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"];
 
+/// By which the supervisor knows an instance's processes again: found in all of them, worker included.
+pub const MARK: &str = "OPENCLAWCTL_MARK";
+
 /// Where programs are looked for if the supervisor has no PATH itself (the default of systemd.exec(5)).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -136,7 +139,7 @@ pub fn environment(from: &Ingredients<'_>) -> BTreeMap<String, String> {
     set("OPENCLAWCTL_DATA_DIR", path(&from.control.data_dir));
     set("OPENCLAWCTL_SOCKET", path(&from.control.socket));
     set("OPENCLAWCTL_INSTANCE", from.name.to_string());
-    set("OPENCLAWCTL_MARK", from.mark.to_owned());
+    set(MARK, from.mark.to_owned());
     match from.runtime.kind {
         Kind::Command => set("PORT", from.block.base.to_string()),
         Kind::Openclaw | Kind::Builtin => None,

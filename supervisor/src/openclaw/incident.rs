@@ -1,7 +1,8 @@
 //! What a rescue is told about the primary it stands in for.
 //!
 //! In full in a file, in short in environment variables, so that a script, an agent or a person inside the
-//! rescue knows at once who is down, since when and why, and what to type to look and to mend.
+//! rescue knows at once who is down, since when and why, and what to type to look and to mend. All of that may be
+//! typed inside the rescue; it is what a rescue has a right to.
 
 use std::{
     fs, io,
@@ -152,6 +153,10 @@ impl<'a> From<&'a Incident> for Described<'a> {
                 command(format!("openclawctl status {primary}"), "see its state and why"),
                 command(format!("openclawctl logs {primary} -n 200"), "read the end of its log"),
                 command(
+                    format!("openclawctl config snapshots {primary}"),
+                    "see which configurations it has had, and which were good",
+                ),
+                command(
                     format!("openclawctl config diff {primary}"),
                     "see how its configuration differs from the last good one",
                 ),
@@ -159,12 +164,7 @@ impl<'a> From<&'a Incident> for Described<'a> {
                     format!("openclawctl config rollback {primary} --yes"),
                     "put the last good configuration back, and start it with that",
                 ),
-                command(
-                    format!("openclawctl run {primary} -- openclaw doctor --fix --yes --non-interactive"),
-                    "let OpenClaw repair its configuration and state",
-                ),
                 command(format!("openclawctl restart {primary}"), "start it anew"),
-                command(format!("openclawctl failback {primary}"), "give it its place back once it is ready"),
             ],
         }
     }

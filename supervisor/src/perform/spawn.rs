@@ -25,9 +25,7 @@ use super::{
     Surroundings,
     link::{Link, LinkError},
 };
-
-/// The variable that marks every process of an instance, worker included, for the sweep.
-pub(crate) const MARK: &str = "OPENCLAWCTL_MARK";
+use crate::openclaw::environment::MARK;
 
 /// What the worker itself complains about.
 const COMPLAINTS: &str = "worker.log";

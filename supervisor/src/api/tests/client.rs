@@ -5,15 +5,15 @@ use std::{
     fs,
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use supervisor_proto::v1::{
-    CreateInstanceRequest, Instance, InstanceSpec, InstanceStatus, RescuePolicy, StartInstanceRequest,
-    event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
+    CreateInstanceRequest, GetInfoRequest, Instance, InstanceSpec, InstanceStatus, RescuePolicy,
+    StartInstanceRequest, event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
     instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
     rescue_policy::Standby, system_service_client::SystemServiceClient,
 };
@@ -29,11 +29,12 @@ use tower::service_fn;
 use super::world::{BEGAN, World};
 use crate::{
     api::{
-        Context, FindListeners, Listener, ServeError,
+        Context, FindListeners, FindOrigin, Listener, ServeError,
         access::Gate,
         limits::Most,
         listen::{serve_through, socket_path},
     },
+    lineage::Origin,
     openclaw::{environment::Control, prepare::Host},
     settings::Settings,
 };
@@ -48,11 +49,15 @@ pub(super) struct Server {
     pub(super) channel: Channel,
     pub(super) shutdown: CancellationToken,
     pub(super) served: JoinHandle<Result<(), ServeError>>,
+    /// Where all who connect from now on come from.
+    pub(super) origin: Arc<Mutex<Option<Origin>>>,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
-        Self::build(World::new(100), Gate::own()).await
+        let world = World::new(100);
+        let gate = Gate::own(world.handle.clone());
+        Self::build(world, gate).await
     }
 
     pub(super) async fn build(world: World, gate: Gate) -> Self {
@@ -70,6 +75,8 @@ impl Server {
         let environment: BTreeMap<_, _> =
             environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let shutdown = CancellationToken::new();
+        let origin = Arc::new(Mutex::new(Some(Origin::Outside)));
+        let found = Arc::clone(&origin);
         let context = Context {
             handle: world.handle.clone(),
             journal: world.journal.clone(),
@@ -80,6 +87,7 @@ impl Server {
             }),
             settings: Settings::default(),
             listeners: FindListeners(Arc::new(listeners)),
+            origins: FindOrigin(Arc::new(move |_| found.lock().unwrap().clone())),
             started: Moment(BEGAN),
             epoch: 3,
             shutdown: shutdown.clone(),
@@ -87,7 +95,17 @@ impl Server {
         let (listening, ready) = oneshot::channel();
         let served = tokio::spawn(serve_through(gate, most, context, move || listening.send(()).unwrap()));
         within(ready).await.unwrap();
-        Self { world, channel: connect(&socket).await, shutdown, served }
+        Self { world, channel: connect(&socket).await, shutdown, served, origin }
+    }
+
+    /// A connection from there.
+    pub(super) async fn from(&self, origin: Option<Origin>) -> Channel {
+        *self.origin.lock().unwrap() = origin;
+        let channel = connect(&self.socket()).await;
+        // Who has an answer has been traced.
+        let _ = within(SystemServiceClient::new(channel.clone()).get_info(GetInfoRequest {})).await;
+        *self.origin.lock().unwrap() = Some(Origin::Outside);
+        channel
     }
 
     pub(super) fn socket(&self) -> std::path::PathBuf {

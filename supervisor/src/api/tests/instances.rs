@@ -58,7 +58,9 @@ async fn an_instance_is_created_read_and_deleted() {
 
 #[tokio::test]
 async fn what_cannot_be_created_is_refused_by_name() {
-    let server = Server::build(World::new(3), Gate::own()).await;
+    let world = World::new(3);
+    let gate = Gate::own(world.handle.clone());
+    let server = Server::build(world, gate).await;
     let mut client = server.instances();
     server.create("main", InstanceSpec { port: 20_000, ..Default::default() }).await;
     let cases = [

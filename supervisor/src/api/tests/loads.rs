@@ -34,7 +34,9 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const HEADERS: &[u8] = &[0, 0x03, 0xe8, 1, 4, 0, 0, 0, 1];
 
 async fn crowded(most: Most) -> Server {
-    Server::within(World::new(10), Gate::own(), most).await
+    let world = World::new(10);
+    let gate = Gate::own(world.handle.clone());
+    Server::within(world, gate, most).await
 }
 
 async fn stop(server: &Server, name: &str) {

@@ -7,6 +7,7 @@ mod edges;
 mod events;
 mod fleets;
 mod incidents;
+mod insides;
 mod instances;
 mod loads;
 mod logs;

@@ -8,7 +8,7 @@ use rustix::{
     io::{self, Errno},
 };
 
-use crate::perform::spawn::MARK;
+use crate::openclaw::environment::MARK;
 
 /// Bound of an environment: the kernel gives arguments and environment 6 MiB together at most (execve(2)).
 const ENVIRONMENT: usize = 6 * 1024 * 1024;

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use rustix::process::{Pid, Signal};
 
 use super::*;
-use crate::perform::spawn::MARK;
+use crate::openclaw::environment::MARK;
 
 /// Marks of one test, and a token that all its processes show.
 struct Scene {

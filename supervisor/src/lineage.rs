@@ -1,0 +1,157 @@
+//! Inside which instance a process runs.
+//!
+//! Every process of an instance descends from its worker, which is their subreaper: a double fork or `setsid`
+//! leaves the parents a process has, all the way up. The worker carries the instance's mark in the environment
+//! it was started with, and what runs below it cannot take that away. So a process is traced from parent to
+//! parent, and the mark nearest to the root says where it belongs:
+//!
+//! ```text
+//!   init ─ supervisor ─ gateway-worker ─ gateway ─ agent ─ sh ─ openclawctl
+//!                       mark: main                    env -i, or a false mark: not heard
+//! ```
+//!
+//! A list of the workers that are known to run would not do. While a supervisor adopts what its predecessor left,
+//! or an instance is being started, it knows processes whose worker it does not know yet; the mark is there from
+//! a worker's first moment on. Once a worker has been killed, what it leaves is known by its own mark until it is
+//! swept.
+//!
+//! This is a fence and no jail. It holds against an agent that reaches for the tool at hand, not against one that
+//! has somebody else with the same user id (a service manager, cron, sshd) start a process for it. The jail is a
+//! user of its own.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    str,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
+use supervisor_core::ids::Name;
+
+use crate::openclaw::environment::MARK;
+
+/// The most parents looked at. Nobody has so many; who makes them does so in order not to be traced.
+const MOST_PARENTS: usize = 256;
+
+/// How often it is looked again when a process among the parents ended meanwhile.
+const TRIES: usize = 16;
+
+/// Of `/proc/PID/stat`: 52 numbers and a name.
+const MOST_STAT: u64 = 2 << 10;
+
+/// Of an environment. A worker's has one variable; what others hide beyond this says nothing of a worker.
+const MOST_ENVIRONMENT: u64 = 256 << 10;
+
+/// Where a process belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// To no instance of this supervisor.
+    Outside,
+    /// It runs inside this one.
+    Inside(Name),
+}
+
+/// Traces processes to the instances of one supervisor.
+#[derive(Debug, Clone)]
+pub(crate) struct Lineage {
+    /// How the marks of its instances begin.
+    prefix: Vec<u8>,
+}
+
+/// A process, by its number and by what holds on to it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Its number.
+    pub(crate) pid: i32,
+    /// Where the kernel gives one: then it is sure that the number still means this process.
+    pub(crate) pidfd: Option<OwnedFd>,
+}
+
+impl Lineage {
+    /// For the instances of the supervisor whose store has this name.
+    pub(crate) fn new(store_id: &str) -> Self {
+        Self { prefix: format!("{MARK}={store_id}/").into_bytes() }
+    }
+
+    /// Where `process` belongs; `None` if that cannot be told, as when it has ended. Reads some files of proc(5).
+    pub(crate) fn trace(&self, process: &Process) -> Option<Origin> {
+        if process.pid == 0 {
+            // The kernel has no number for it here. What an instance starts is always in this PID namespace or
+            // below it, and has one.
+            return Some(Origin::Outside);
+        }
+        let origin = (0..TRIES).find_map(|_| self.trace_once(process.pid))?;
+        let is_the_same = process.pidfd.as_ref().is_none_or(is_alive);
+        is_the_same.then_some(origin)
+    }
+
+    fn trace_once(&self, pid: i32) -> Option<Origin> {
+        for ancestor in line(pid)?.into_iter().rev() {
+            if let Some(name) = self.marked(ancestor).ok()? {
+                return Some(Origin::Inside(name));
+            }
+        }
+        Some(Origin::Outside)
+    }
+
+    /// The instance whose mark a process carries.
+    fn marked(&self, pid: i32) -> io::Result<Option<Name>> {
+        let environment = match read(pid, "environ", MOST_ENVIRONMENT) {
+            Ok(environment) => environment,
+            // Another user's, and no worker: this supervisor can read those.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut variables = environment.split(|byte| *byte == 0);
+        let name = variables.find_map(|variable| variable.strip_prefix(self.prefix.as_slice()));
+        Ok(name.and_then(|name| Name::new(str::from_utf8(name).ok()?).ok()))
+    }
+}
+
+/// A process and its parents, the root last; `None` if one of them ended meanwhile.
+fn line(pid: i32) -> Option<Vec<i32>> {
+    let mut line = Vec::new();
+    let (mut next, mut child_started) = (pid, u64::MAX);
+    while next != 0 {
+        let (parent, started) = parent(next)?;
+        // No child is older than its parent: this is somebody else with the number of a parent that has ended.
+        if started > child_started || line.len() == MOST_PARENTS {
+            return None;
+        }
+        line.push(next);
+        (next, child_started) = (parent, started);
+    }
+    Some(line)
+}
+
+/// The parent of a process, and when the process was started, in clock ticks.
+fn parent(pid: i32) -> Option<(i32, u64)> {
+    let stat = read(pid, "stat", MOST_STAT).ok()?;
+    // The name before may hold anything, parentheses included.
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = str::from_utf8(stat.get(end_of_name + 1..)?).ok()?.split_ascii_whitespace();
+    // Fields 4 and 22 of proc_pid_stat(5); the first one here is field 3.
+    let parent = fields.nth(1)?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?;
+    Some((parent, started))
+}
+
+fn read(pid: i32, file: &str, most: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(format!("/proc/{pid}/{file}"))?.take(most).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// A descriptor of a process can be read from once that has ended (pidfd_open(2)).
+fn is_alive(pidfd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut polled, Some(&now))) == Ok(0)
+}
+
+#[cfg(test)]
+mod tests;

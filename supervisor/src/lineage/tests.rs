@@ -1,0 +1,91 @@
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use super::*;
+
+/// A shell that stands for a worker, and the process that `script` tells the number of.
+struct Worker {
+    shell: Child,
+    told: i32,
+}
+
+impl Worker {
+    fn start(mark: Option<&str>, script: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env_remove(MARK).stdout(Stdio::piped());
+        command.envs(mark.map(|mark| (MARK, mark)));
+        let mut shell = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Self { shell, told: line.trim().parse().unwrap() }
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        Lineage::new("store").trace(&Process { pid: self.told, pidfd: None })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The one it told of is either its descendant, alive for minutes, or a child that has been waited for.
+        if let Some(told) = Pid::from_raw(self.told).filter(|_| parent(self.told).is_some()) {
+            let _ = kill_process(told, Signal::KILL);
+        }
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+fn inside(name: &str) -> Option<Origin> {
+    Some(Origin::Inside(Name::new(name).unwrap()))
+}
+
+#[test]
+fn what_a_worker_started_belongs_to_its_instance() {
+    let worker = Worker::start(Some("store/main"), "sleep 600 & echo $!; wait");
+    assert_eq!(worker.origin(), inside("main"));
+}
+
+#[test]
+fn neither_an_empty_environment_nor_a_false_mark_is_heard() {
+    for disguise in ["env -i", "env OPENCLAWCTL_MARK=store/rescue", "setsid env -i"] {
+        let script = format!("{disguise} sh -c 'echo $$; exec sleep 600' & wait");
+        let worker = Worker::start(Some("store/main"), &script);
+        assert_eq!(worker.origin(), inside("main"), "{disguise}");
+    }
+}
+
+#[test]
+fn who_has_no_mark_or_that_of_another_supervisor_is_outside() {
+    for mark in [None, Some("another/main"), Some("storeroom/main"), Some("store/No Name")] {
+        let worker = Worker::start(mark, "sleep 600 & echo $!; wait");
+        assert_eq!(worker.origin(), Some(Origin::Outside), "{mark:?}");
+    }
+    let unseen = Process { pid: 0, pidfd: None };
+    assert_eq!(Lineage::new("store").trace(&unseen), Some(Origin::Outside));
+}
+
+#[test]
+fn a_process_that_has_ended_cannot_be_traced_even_if_another_has_its_number() {
+    let mut worker = Worker::start(None, "sleep 600 & echo $!; wait");
+    let pid = Pid::from_child(&worker.shell);
+    let pidfd = Some(pidfd_open(pid, PidfdFlags::empty()).unwrap());
+    worker.shell.kill().unwrap();
+    worker.shell.wait().unwrap();
+    let lineage = Lineage::new("store");
+    assert_eq!(lineage.trace(&Process { pid: pid.as_raw_pid(), pidfd: None }), None);
+    // The number is that of this very process, which lives.
+    let own = i32::try_from(std::process::id()).unwrap();
+    assert_eq!(lineage.trace(&Process { pid: own, pidfd }), None);
+}
+
+#[test]
+fn who_has_more_parents_than_anybody_needs_cannot_be_traced() {
+    let nested = "n() { if [ $1 -gt 0 ]; then (n $(($1 - 1)); :); else sh -c 'echo $PPID'; sleep 600; fi; }";
+    let worker = Worker::start(Some("store/main"), &format!("{nested}; n 300"));
+    assert_eq!(worker.origin(), None);
+}
