@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, env, fs, path::Path};
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor, ServiceDescriptor};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "openclaw/supervisor/v1/config.proto",
     "openclaw/supervisor/v1/doctor.proto",
     "openclaw/supervisor/v1/event.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 10] = [
     "openclaw/supervisor/v1/instance.proto",
     "openclaw/supervisor/v1/log.proto",
     "openclaw/supervisor/v1/reason.proto",
+    "openclaw/supervisor/v1/setup.proto",
     "openclaw/supervisor/v1/system.proto",
     "openclaw/worker/v1/worker.proto",
 ];

@@ -11,7 +11,7 @@
 //! is not begun again before it has come back. What a check looks at is bounded by its budget.
 
 mod configs;
-mod declared;
+pub(crate) mod declared;
 mod files;
 mod finding;
 mod fix;
@@ -21,7 +21,7 @@ mod paths;
 mod ports;
 mod runtimes;
 mod scene;
-mod services;
+pub(crate) mod services;
 
 use std::{
     cmp::Reverse,

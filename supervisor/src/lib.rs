@@ -15,6 +15,7 @@
 //! * [`openclaw`]: what is particular to OpenClaw: environment, configuration, directories.
 //! * [`spec`], [`fleet`], [`settings`]: what people write, with line and column for every mistake.
 //! * [`doctor`]: examines fleet and host, when somebody asks.
+//! * [`setup`], [`import`]: make new instances ready to run, and take existing profiles over.
 //! * [`api`]: what callers see; [`lineage`]: where they come from; [`events`] and [`logs`]: what they read.
 //! * [`daemon`]: puts the rooms together.
 //!
@@ -29,6 +30,7 @@ pub mod events;
 mod figures;
 pub mod fleet;
 pub mod handle;
+mod import;
 mod incidents;
 mod lineage;
 pub mod lock;
@@ -38,6 +40,7 @@ mod perform;
 pub mod problem;
 pub mod registry;
 pub mod settings;
+mod setup;
 pub mod spec;
 mod tool;
 pub mod yaml;

@@ -11,6 +11,19 @@ use std::{
 
 use tokio::sync::oneshot;
 
+/// What a program has printed on both of its streams, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// Its exit status, as a shell tells it.
+    pub(crate) status: i32,
+    /// All that it printed, mingled as a terminal would show it.
+    pub(crate) output: String,
+}
+
+/// What runs a program so that its status is the last thing that is printed: whoever reaps all children may reap the
+/// shell before it can be asked.
+const TELL_STATUS: &str = "\"$@\" 2>&1; printf '\\n%s' \"$?\"";
+
 /// No answer is longer.
 const MOST_BYTES: u64 = 256 << 10;
 
@@ -57,7 +70,17 @@ impl Tool {
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// The same on a thread of its own, for who must neither wait nor keep others from the threads for file work: core
+    /// What it prints and how it ends; `None` if that cannot be had within the limit, or is too much. Blocks.
+    pub(crate) fn run(&self, limit: Duration) -> Option<Ran> {
+        let program = self.program.to_str()?.to_owned();
+        let args = ["-c".to_owned(), TELL_STATUS.to_owned(), "sh".to_owned(), program];
+        let args = args.into_iter().chain(self.args.iter().cloned()).collect();
+        let told = Self { program: "/bin/sh".into(), args, ..self.clone() }.ask(limit)?;
+        let (output, status) = told.rsplit_once('\n').unwrap_or(("", &told));
+        Some(Ran { status: status.parse().ok()?, output: output.trim_end().to_owned() })
+    }
+
+    /// The same as [`ask`](Self::ask) on a thread of its own, for who must neither wait nor keep others from the threads for file work: core
     /// asks for one such thing at a time for each instance.
     pub(crate) async fn ask_aside(self, limit: Duration) -> Option<String> {
         let (tell, answer) = oneshot::channel();
@@ -85,6 +108,15 @@ mod tests {
     fn a_program_that_does_not_end_is_not_waited_for() {
         let asked = Tool::new(Path::new("sleep"), &["600"]).ask(Duration::from_secs(1));
         assert_eq!(asked, None);
+    }
+
+    #[test]
+    fn what_a_program_prints_and_how_it_ends_are_told_together() {
+        let run = |script: &str| Tool::new(Path::new("sh"), &["-c", script]).run(Duration::from_secs(60));
+        let ran = |status, output: &str| Some(Ran { status, output: output.into() });
+        assert_eq!(run("echo out; echo err >&2; exit 3"), ran(3, "out\nerr"));
+        assert_eq!(run("true"), ran(0, ""));
+        assert_eq!(Tool::new(Path::new("sleep"), &["600"]).run(Duration::from_secs(1)), None);
     }
 
     #[tokio::test]

@@ -22,7 +22,8 @@ use supervisor_proto::v1::{
     DESCRIPTORS, config_service_server::ConfigServiceServer, doctor_service_server::DoctorServiceServer,
     event_service_server::EventServiceServer, fleet_service_server::FleetServiceServer,
     incident_service_server::IncidentServiceServer, instance_service_server::InstanceServiceServer,
-    log_service_server::LogServiceServer, system_service_server::SystemServiceServer,
+    log_service_server::LogServiceServer, setup_service_server::SetupServiceServer,
+    system_service_server::SystemServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -51,6 +52,7 @@ use super::{
     limits::{Limits, Most, Seat, Ticket},
     log::Logs,
     patience::Patience,
+    setup::Setups,
     system::Systems,
 };
 use crate::lineage::Origin;
@@ -162,6 +164,9 @@ pub(super) async fn serve_through(
         )
         .add_service(
             DoctorServiceServer::new(Doctors::new(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(
+            SetupServiceServer::new(Setups::new(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(HealthServer::new(Healths(api)).max_decoding_message_size(MAX_REQUEST))
         .add_service(descriptors().build_v1()?)

@@ -23,6 +23,7 @@ mod log;
 mod page;
 mod patience;
 mod requests;
+mod setup;
 mod status;
 mod story;
 mod stream;

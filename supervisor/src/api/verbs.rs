@@ -40,7 +40,7 @@ fn planned(name: &Name, spec: &InstanceSpec) -> v1::Instance {
 
 impl Api {
     /// Whether `definition` could be taken now.
-    async fn validate(&self, definition: Definition) -> Result<Done, Refusal> {
+    pub(super) async fn validate(&self, definition: Definition) -> Result<Done, Refusal> {
         let changes = vec![Change::Put(definition)];
         self.submit(Command::Apply { changes, pool: None, mode: ApplyMode::Validate }).await
     }

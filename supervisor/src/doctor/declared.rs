@@ -20,7 +20,7 @@ pub(crate) struct Declared {
 
 impl Declared {
     /// Whether the keys are these; `*` is any.
-    pub(super) fn is(&self, keys: &[&str]) -> bool {
+    pub(crate) fn is(&self, keys: &[&str]) -> bool {
         self.path.len() == keys.len()
             && keys.iter().zip(&self.path).all(|(key, found)| *key == "*" || key == found)
     }
@@ -32,7 +32,7 @@ impl Declared {
 }
 
 /// All values of a configuration; nothing if it cannot be read.
-pub(super) fn read(text: &str) -> Vec<Declared> {
+pub(crate) fn read(text: &str) -> Vec<Declared> {
     let options = ParseOptions { allow_missing_commas: false, ..ParseOptions::default() };
     let parsed = parse_to_ast(text, &CollectOptions::default(), &options);
     let mut found = Vec::new();

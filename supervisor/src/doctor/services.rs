@@ -23,8 +23,10 @@ const TWICE: &str =
 
 /// Whose service manager reads a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manager {
+pub(crate) enum Manager {
+    /// That of the supervisor's user.
     User,
+    /// That of the host.
     System,
 }
 
@@ -39,10 +41,10 @@ impl Manager {
 }
 
 /// Where unit files are (systemd.unit(5)), those of a person first.
-fn unit_directories(scene: &Scene) -> Vec<(PathBuf, Manager)> {
-    let of_host = |path: &str, manager| (scene.at(path), manager);
+pub(crate) fn unit_directories(home: Option<&Path>, root: &Path) -> Vec<(PathBuf, Manager)> {
+    let of_host = |path: &str, manager| (root.join(path.trim_start_matches('/')), manager);
     let mut all: Vec<(PathBuf, Manager)> = Vec::new();
-    if let Some(home) = scene.home() {
+    if let Some(home) = home {
         for path in [".config/systemd/user", ".local/share/systemd/user"] {
             all.push((home.join(path), Manager::User));
         }
@@ -53,14 +55,15 @@ fn unit_directories(scene: &Scene) -> Vec<(PathBuf, Manager)> {
     all
 }
 
-fn is_gateway_unit(path: &Path) -> bool {
+/// Whether this is the file of a unit that OpenClaw installs for a gateway.
+pub(crate) fn is_gateway_unit(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("openclaw-gateway") && name.ends_with(".service")
 }
 
 /// Unit files that run an instance's gateway.
 pub(super) fn units(scene: &Scene, budget: &Budget) -> Vec<Finding> {
-    let directories = unit_directories(scene);
+    let directories = unit_directories(scene.home().as_deref(), &scene.root);
     let mut enabled: HashSet<String> = HashSet::new();
     let mut units: Vec<(PathBuf, Manager)> = Vec::new();
     for (directory, manager) in &directories {
@@ -121,11 +124,8 @@ pub(super) fn agents(scene: &Scene, budget: &Budget) -> Vec<Finding> {
 fn meets<'a>(scene: &'a Scene, service: &str) -> Option<(&'a Patient, &'static str)> {
     let home = scene.home().unwrap_or_default();
     let expanded = |value: String| PathBuf::from(value.replace("%h", &home.to_string_lossy()));
-    let profile = variable(service, "OPENCLAW_PROFILE").filter(|profile| profile != "default");
-    let state = variable(service, "OPENCLAW_STATE_DIR").map(expanded).unwrap_or_else(|| match &profile {
-        Some(profile) => home.join(format!(".openclaw-{profile}")),
-        None => home.join(".openclaw"),
-    });
+    let profile = profile_of_service(service);
+    let state = state_of_service(service, &home);
     if let Some(patient) = scene.owner_of(&state) {
         return Some((patient, "would start a second copy of"));
     }
@@ -141,8 +141,24 @@ fn meets<'a>(scene: &'a Scene, service: &str) -> Option<(&'a Patient, &'static s
     Some((scene.holder_of(port?)?, "would take a port of"))
 }
 
+/// The profile that a service names, unless it is the default one.
+fn profile_of_service(service: &str) -> Option<String> {
+    variable(service, "OPENCLAW_PROFILE").filter(|profile| profile != "default")
+}
+
+/// The state directory of the gateway that a service runs.
+pub(crate) fn state_of_service(service: &str, home: &Path) -> PathBuf {
+    let named = variable(service, "OPENCLAW_STATE_DIR");
+    named.map(|value| PathBuf::from(value.replace("%h", &home.to_string_lossy()))).unwrap_or_else(|| {
+        match profile_of_service(service) {
+            Some(profile) => home.join(format!(".openclaw-{profile}")),
+            None => home.join(".openclaw"),
+        }
+    })
+}
+
 /// The value that a unit or a plist gives to a variable.
-fn variable(service: &str, name: &str) -> Option<String> {
+pub(crate) fn variable(service: &str, name: &str) -> Option<String> {
     let (_, after) = service.split_once(name)?;
     // `<key>NAME</key> <string>value</string>`, or `NAME=value` with or without quotes around the whole.
     let value = match after.strip_prefix("</key>") {
@@ -230,7 +246,7 @@ pub(super) fn processes(scene: &Scene, budget: &Budget) -> Vec<Finding> {
 }
 
 /// Whether a command line is that of a gateway. OpenClaw overwrites its own with a title.
-fn is_gateway(line: &[u8]) -> bool {
+pub(crate) fn is_gateway(line: &[u8]) -> bool {
     let line = String::from_utf8_lossy(line);
     let mut words = line.split(['\0', ' ']).filter(|word| !word.is_empty());
     let title = words.clone().next().unwrap_or_default();
@@ -252,7 +268,8 @@ fn state_of(environ: &[u8]) -> PathBuf {
     })
 }
 
-fn environment(environ: &[u8], name: &str) -> Option<String> {
+/// The value of a variable in what proc_pid_environ(5) shows.
+pub(crate) fn environment(environ: &[u8], name: &str) -> Option<String> {
     let value = |variable: &[u8]| {
         Some(String::from_utf8_lossy(variable).strip_prefix(name)?.strip_prefix('=')?.to_owned())
     };

@@ -1,0 +1,191 @@
+//! The gateway that runs on a profile before the supervisor has it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    doctor::services::{environment, is_gateway},
+    openclaw::layout::resolve,
+};
+
+/// Locks in one directory that are looked at; OpenClaw keeps two for each gateway.
+const MOST_LOCKS: usize = 1_000;
+
+/// The largest lock that is read.
+const LOCK_BYTES: u64 = 64 << 10;
+
+/// Descriptors of one process that are looked at.
+const MOST_FILES: usize = 4_096;
+
+/// A process, so named that the next bearer of its pid is not taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// In clock ticks since boot (proc_pid_stat(5), field 22).
+    pub(crate) started: u64,
+    /// Its pid.
+    pub(crate) pid: i32,
+}
+
+impl Running {
+    /// The process that has this pid now.
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        let (started, is_dead) = stat(pid)?;
+        (!is_dead).then_some(Self { started, pid })
+    }
+
+    /// Whether it still runs.
+    pub(super) fn is_alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// Asks it to end (SIGTERM). One that has ended needs no signal.
+    pub(super) fn terminate(self) -> io::Result<()> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        // The descriptor names whoever has the pid now; from here on that cannot be another one.
+        if !self.is_alive() {
+            return Ok(());
+        }
+        match pidfd_send_signal(pidfd, Signal::TERM) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// When a process began, and whether it has ended and only its parent does not know yet.
+fn stat(pid: i32) -> Option<(u64, bool)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    Some((fields.nth(18)?.parse().ok()?, matches!(state, "Z" | "X")))
+}
+
+/// What a lock of OpenClaw says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lock {
+    pid: i32,
+    #[serde(alias = "starttime")]
+    start_time: Option<u64>,
+    config_path: Option<PathBuf>,
+}
+
+/// The gateway that has the state directory: by its lock, else by what it was started with or has open. A title says
+/// only that a process is some gateway.
+pub(super) fn owner(root: &Path, state: &Path, config: &Path) -> Option<Running> {
+    by_lock(root, state, config).or_else(|| by_process(root, state))
+}
+
+fn by_lock(root: &Path, state: &Path, config: &Path) -> Option<Running> {
+    let directory = format!("openclaw-{}", rustix::process::geteuid().as_raw());
+    let own = locks(&state.join("tmp").join(&directory)).into_iter();
+    // Early versions keep those of all gateways in one place.
+    let common = locks(&root.join("tmp").join(directory))
+        .into_iter()
+        .filter(|lock| lock.config_path.as_ref().is_some_and(|path| resolve(path) == resolve(config)));
+    own.chain(common).find_map(|lock| {
+        let running = Running::of(lock.pid)?;
+        lock.start_time.is_none_or(|started| started == running.started).then_some(running)
+    })
+}
+
+fn locks(directory: &Path) -> Vec<Lock> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let is_lock = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("gateway") && name.ends_with(".lock")
+    };
+    let read = |path: PathBuf| {
+        let found = fs::symlink_metadata(&path).ok()?;
+        if !found.is_file() || found.len() > LOCK_BYTES {
+            return None;
+        }
+        serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+    };
+    entries.flatten().take(MOST_LOCKS).map(|entry| entry.path()).filter(is_lock).filter_map(read).collect()
+}
+
+/// The oldest of its processes: the others are its children.
+fn by_process(root: &Path, state: &Path) -> Option<Running> {
+    let wanted = resolve(state);
+    let entries = fs::read_dir(root.join("proc")).ok()?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| runs_on(*pid, &wanted)).filter_map(Running::of).min()
+}
+
+fn runs_on(pid: i32, state: &Path) -> bool {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    if !is_gateway(&fs::read(process.join("cmdline")).unwrap_or_default()) {
+        return false;
+    }
+    let environ = fs::read(process.join("environ")).unwrap_or_default();
+    // One of a supervisor's own.
+    if environment(&environ, "OPENCLAWCTL_MARK").is_some() {
+        return false;
+    }
+    match environment(&environ, "OPENCLAW_STATE_DIR") {
+        Some(named) => resolve(Path::new(&named)) == state,
+        // `--profile` chooses the directory once it runs, which its environment does not show.
+        None => has_open(&process, state),
+    }
+}
+
+/// Whether the process has a file open below the directory.
+fn has_open(process: &Path, directory: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(process.join("fd")) else { return false };
+    let files = entries.flatten().take(MOST_FILES).filter_map(|entry| fs::read_link(entry.path()).ok());
+    files.into_iter().any(|file| file.starts_with(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_found_by_its_lock_only_if_the_process_is_the_one_that_wrote_it() {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("state");
+        let me = Running::of(std::process::id().try_into().unwrap()).unwrap();
+        let directory = state.join(format!("tmp/openclaw-{}", rustix::process::geteuid().as_raw()));
+        fs::create_dir_all(&directory).unwrap();
+        let lock = directory.join("gateway.0a1b.lock");
+        let config = state.join("openclaw.json");
+        let write = |started: u64| {
+            fs::write(&lock, format!(r#"{{"pid":{},"startTime":{started},"createdAt":"x"}}"#, me.pid))
+                .unwrap();
+        };
+        write(me.started);
+        assert_eq!(owner(root.path(), &state, &config), Some(me));
+        write(me.started + 1);
+        assert_eq!(owner(root.path(), &state, &config), None, "it is of an earlier process with this pid");
+        fs::remove_file(&lock).unwrap();
+        assert_eq!(owner(root.path(), &state, &config), None);
+    }
+
+    #[test]
+    fn a_process_is_asked_to_end_only_if_it_is_the_one_that_was_meant() {
+        let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
+        let running = Running::of(child.id().try_into().unwrap()).unwrap();
+        Running { started: running.started + 1, ..running }.terminate().unwrap();
+        assert!(running.is_alive());
+        running.terminate().unwrap();
+        child.wait().unwrap();
+        assert!(!running.is_alive());
+        running.terminate().unwrap();
+    }
+}
