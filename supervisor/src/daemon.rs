@@ -24,7 +24,7 @@ use nix::{
 };
 use supervisor_core::{
     Origin,
-    ids::Revision,
+    ids::{Name, Revision},
     instance::{Boot, Phase},
     view::View,
 };
@@ -43,7 +43,7 @@ use crate::{
     driver::{self, Clock, Driver, Inputs},
     events::Journal,
     handle::Handle,
-    lineage::Lineage,
+    lineage::{self, Lineage, Process},
     lock::{self, LockError},
     openclaw::{
         environment::{Control, DEFAULT_PATH},
@@ -135,6 +135,9 @@ pub enum DaemonError {
         /// Why.
         source: io::Error,
     },
+    /// It would be one of the instance's processes, and end with it.
+    #[error("refused to start inside `{0}`, an instance of this data directory; ask an operator to start it")]
+    Inside(Name),
     /// The API cannot be served.
     #[error(transparent)]
     Api(#[from] ServeError),
@@ -198,7 +201,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let (handle, commands) = Handle::new(view);
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);
-    let lineage = Lineage::new(&restored.id);
+    let lineage = from_outside(Lineage::new(&restored.id))?;
     let host = Arc::new(host(data_dir));
     let surroundings = Surroundings {
         events,
@@ -245,7 +248,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             host,
             settings,
             listeners: FindListeners(Arc::new(listeners)),
-            origins: FindOrigin(Arc::new(move |process| lineage.trace(process))),
+            origins: FindOrigin::new(move |process| lineage.trace(process)),
             started: clock.now(),
             epoch,
             shutdown: shutdown.clone(),
@@ -318,6 +321,16 @@ fn host(data_dir: PathBuf) -> Host {
         control: Control { socket: api::socket_path(&data_dir), data_dir },
         environment: with_openclawctl(host_environment(), &beside_daemon),
         beside_daemon,
+    }
+}
+
+/// Refuses to be started by an agent in one of the instances that would be supervised.
+fn from_outside(lineage: Lineage) -> Result<Lineage, DaemonError> {
+    let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    match lineage.trace(&Process { pid, pidfd: None }) {
+        Some(lineage::Origin::Inside(name)) => Err(DaemonError::Inside(name)),
+        // What cannot be told is no reason to leave gateways without a supervisor.
+        Some(lineage::Origin::Outside) | None => Ok(lineage),
     }
 }
 

@@ -242,6 +242,22 @@ async fn an_instance_that_rescues_nobody_sees_itself_alone() {
 }
 
 #[tokio::test]
+async fn an_agent_that_finds_no_supervisor_cannot_start_one_inside_its_instance() {
+    let mut host = Host::start().await;
+    let lab = Agent::new(&host, "lab");
+    host.create("lab", lab.spec()).await;
+    host.up("lab").await;
+    host.kill_supervisor();
+    let data_dir = host.data_dir();
+    let daemon = program("openclaw-supervisor");
+    let ran = lab.run(&format!("env -i {} --data-dir {}", daemon.display(), data_dir.display())).await;
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.err.contains("refused to start inside `lab`"), "{ran:?}");
+    host.start_supervisor().await;
+    assert_eq!(host.status("lab").await.phase(), Phase::Ready);
+}
+
+#[tokio::test]
 async fn what_an_operator_runs_in_an_instances_environment_is_not_inside_it() {
     let host = Host::start().await;
     let rescue = Agent::new(&host, "rescue");

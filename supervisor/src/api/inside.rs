@@ -5,11 +5,15 @@
 //! [`METHODS`](super::access::METHODS); the gate turns them away from what is closed, and attaches a [`Scope`] to
 //! all other requests. It knows whom the RPC may be about, and the service asks it about each name.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, thread, time::Duration};
 
-use futures_util::future::{BoxFuture, FutureExt};
+use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
 use supervisor_core::{ids::Name, view::View};
-use tokio::{net::UnixStream, task, time};
+use tokio::{
+    net::UnixStream,
+    sync::{Semaphore, oneshot},
+    time,
+};
 use tonic::Request;
 
 use super::status::Refusal;
@@ -19,7 +23,7 @@ use crate::{
 };
 
 /// Tracing takes a fraction of a millisecond. A process that is stuck in the kernel may hold it up.
-const PATIENCE: time::Duration = time::Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an RPC is to a caller inside an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +38,16 @@ pub(crate) enum Inside {
     Mend,
 }
 
+/// Callers traced at once. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
+pub(super) const TRACED: usize = 64;
+
 /// Finds out where a calling process belongs; `None` if that cannot be told. May block.
 #[derive(Clone)]
-pub(crate) struct FindOrigin(pub(crate) Arc<OriginOf>);
+pub(crate) struct FindOrigin {
+    find: Arc<OriginOf>,
+    /// What is stuck in the kernel is not given up, and must not become ever more.
+    threads: Arc<Semaphore>,
+}
 
 /// From a process to where it belongs.
 pub(crate) type OriginOf = dyn Fn(&Process) -> Option<Origin> + Send + Sync;
@@ -48,17 +59,30 @@ impl fmt::Debug for FindOrigin {
 }
 
 impl FindOrigin {
+    pub(crate) fn new(find: impl Fn(&Process) -> Option<Origin> + Send + Sync + 'static) -> Self {
+        Self { find: Arc::new(find), threads: Arc::new(Semaphore::new(TRACED)) }
+    }
+
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
     /// kernel has that (Linux 6.5), so that nobody else is taken for it. On older kernels its number could only be
     /// another's if all numbers had been used between its connecting and this.
-    pub(super) fn of(&self, stream: &UnixStream) -> BoxFuture<'static, Option<Origin>> {
-        let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else {
-            return std::future::ready(None).boxed();
+    /// It has a thread of its own: those for file work may all be waiting for a disk.
+    pub(super) async fn of(&self, stream: &UnixStream) -> Option<Origin> {
+        let pid = stream.peer_cred().ok()?.pid()?;
+        let process = Process { pid, pidfd: getsockopt(stream, PeerPidfd).ok() };
+        let traced = async {
+            let permit = Arc::clone(&self.threads).acquire_owned().await.ok()?;
+            let (answer, origin) = oneshot::channel();
+            let find = Arc::clone(&self.find);
+            let trace = move || {
+                // Whoever has waited too long has gone.
+                let _ = answer.send(find(&process));
+                drop(permit);
+            };
+            thread::Builder::new().name("tracer".into()).spawn(trace).ok()?;
+            origin.await.ok()?
         };
-        let pidfd = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerPidfd).ok();
-        let find = Arc::clone(&self.0);
-        let traced = task::spawn_blocking(move || find(&Process { pid, pidfd }));
-        async move { time::timeout(PATIENCE, traced).await.ok()?.ok()? }.boxed()
+        time::timeout(PATIENCE, traced).await.ok()?
     }
 }
 

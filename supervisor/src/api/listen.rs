@@ -47,7 +47,7 @@ use super::{
     fleet::Fleets,
     health::Healths,
     incident::Incidents,
-    inside::FindOrigin,
+    inside::{FindOrigin, TRACED},
     instance::Instances,
     limits::{Limits, Most, Seat, Ticket},
     log::Logs,
@@ -86,9 +86,6 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// After a failure to accept a connection, e.g. for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Callers traced at once. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
-const TRACED: usize = 64;
 
 /// How soon a socket that somebody has deleted is there again.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
@@ -241,8 +238,11 @@ impl Socket {
         let limits = Limits::new(most);
         let accepted = stream::unfold(self, |mut socket| async { Some((socket.accept().await, socket)) });
         let traced = accepted.map(move |stream| {
-            let (origin, limits) = (origins.of(&stream), Arc::clone(&limits));
-            async move { Ok(Connection::new(stream, origin.await, &limits)) }
+            let (origins, limits) = (origins.clone(), Arc::clone(&limits));
+            async move {
+                let origin = origins.of(&stream).await;
+                Ok(Connection::new(stream, origin, &limits))
+            }
         });
         traced.buffer_unordered(TRACED)
     }

@@ -222,7 +222,9 @@ impl Refusal {
             Self::ShuttingDown => "try again when it is back".into(),
             Self::NotPermitted(_) => "call it as the user it runs as, or as root".into(),
             Self::Inside(_) => "leave the rest to an operator".into(),
-            Self::Untraced(_) => "stay until the answer has come".into(),
+            Self::Untraced(_) => {
+                "call from a process that /proc shows and that lives until the answer has come".into()
+            }
             Self::InvalidPageToken => "begin with the first page".into(),
             Self::InvalidFilter(_) => {
                 "write e.g. `name = \"ma*\" AND phase != READY`; `name`, `phase`, `wish` and `role` are known"

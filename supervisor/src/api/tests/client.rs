@@ -87,7 +87,7 @@ impl Server {
             }),
             settings: Settings::default(),
             listeners: FindListeners(Arc::new(listeners)),
-            origins: FindOrigin(Arc::new(move |_| found.lock().unwrap().clone())),
+            origins: FindOrigin::new(move |_| found.lock().unwrap().clone()),
             started: Moment(BEGAN),
             epoch: 3,
             shutdown: shutdown.clone(),
