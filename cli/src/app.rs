@@ -82,6 +82,7 @@ pub(crate) enum Command {
     #[command(name = "failback")]
     FailBack(command::failback::FailBack),
     Config(command::config::Config),
+    Maintenance(command::maintenance::Maintenance),
     Incidents(command::incidents::Incidents),
     Incident(command::incidents::Incident),
     Ports(command::ports::Ports),
@@ -127,6 +128,7 @@ fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
             Command::FailOver(args) => command::failover::run(args, context).await,
             Command::FailBack(args) => command::failback::run(args, context).await,
             Command::Config(args) => command::config::run(args, context).await,
+            Command::Maintenance(args) => command::maintenance::run(args, context).await,
             Command::Incidents(args) => command::incidents::list(args, context).await,
             Command::Incident(args) => command::incidents::one(args, context).await,
             Command::Ports(args) => command::ports::run(args, context).await,

@@ -123,6 +123,29 @@ async fn a_rollback_that_cannot_be_done_is_an_error_and_not_a_success() {
 }
 
 #[tokio::test]
+async fn maintenance_leaves_a_broken_configuration_to_whoever_works_on_it_until_it_is_over() {
+    let host = Host::start().await;
+    proven(&host).await;
+    let first = held(&host);
+    done(&host, &["maintenance", "on", "main"]);
+    let table = done(&host, &["status"]);
+    assert!(table.contains("main is in maintenance"), "{table}");
+    assert!(table.contains("hint: openclawctl maintenance off main"), "{table}");
+    write(&host, "{ broken").await;
+    let restarted = ctl(&host, &["restart", "main"]);
+    assert_eq!(restarted.status.code(), Some(3), "{restarted:?}");
+    assert_eq!(held(&host), "{ broken", "somebody works on it");
+    let sheet = done(&host, &["status", "main"]);
+    assert!(sheet.contains("held: somebody works on it"), "{sheet}");
+
+    done(&host, &["maintenance", "off", "main"]);
+    done(&host, &["up", "main"]);
+    assert_eq!(held(&host), first);
+    assert!(!done(&host, &["status"]).contains("maintenance"));
+    assert_eq!(ctl(&host, &["maintenance", "on", "nobody"]).status.code(), Some(4));
+}
+
+#[tokio::test]
 async fn a_question_without_a_terminal_is_a_no() {
     let host = Host::start().await;
     proven(&host).await;

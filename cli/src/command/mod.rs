@@ -12,6 +12,7 @@ pub(crate) mod failback;
 pub(crate) mod failover;
 pub(crate) mod incidents;
 pub(crate) mod logs;
+pub(crate) mod maintenance;
 pub(crate) mod man;
 pub(crate) mod ports;
 pub(crate) mod restart;

@@ -88,6 +88,11 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
     if !unwell && let Some(told) = config::attention(instance) {
         return Some(told);
     }
+    if !unwell && status.ladder.as_ref().is_some_and(|ladder| ladder.held) {
+        // Whatever else there may be to do, somebody is at it.
+        let what = format!("{name} is in maintenance: it is not repaired, rolled back or given up");
+        return Some((what, format!("openclawctl maintenance off {name}")));
+    }
     if !unwell && view::runs_old_spec(instance) {
         let what = format!("{name} runs an older spec than was asked for");
         return Some((what, format!("openclawctl restart {name}")));
