@@ -69,6 +69,8 @@ pub(crate) enum Output {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Setup(command::setup::Setup),
+    Import(command::import::Import),
     Up(command::up::Up),
     Down(command::down::Down),
     Restart(command::restart::Restart),
@@ -117,6 +119,8 @@ fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
         .map_err(|source| Cause::Runtime { source }.during(&Operation::new("begin")))?;
     runtime.block_on(async {
         match command {
+            Command::Setup(args) => command::setup::run(args, context).await,
+            Command::Import(args) => command::import::run(args, context).await,
             Command::Up(args) => command::up::run(args, context).await,
             Command::Down(args) => command::down::run(args, context).await,
             Command::Restart(args) => command::restart::run(args, context).await,

@@ -15,7 +15,7 @@ use supervisor_proto::v1::{
     doctor_service_client::DoctorServiceClient, event_service_client::EventServiceClient,
     fleet_service_client::FleetServiceClient, incident_service_client::IncidentServiceClient,
     instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
-    system_service_client::SystemServiceClient,
+    setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient,
 };
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{
@@ -194,6 +194,10 @@ impl Supervisor {
 
     pub(crate) fn doctor(&self) -> DoctorServiceClient<Channel> {
         DoctorServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn setup(&self) -> SetupServiceClient<Channel> {
+        SetupServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(crate) fn system(&self) -> SystemServiceClient<Channel> {

@@ -132,6 +132,8 @@ pub(crate) enum Cause {
     FileTooLong { limit: u64 },
     #[error("it is not UTF-8 text")]
     FileEncoding,
+    #[error("line {line} of the credentials is not NAME=VALUE")]
+    NoCredential { line: usize },
     #[error("cannot create {}", .path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("cannot start the runtime")]
@@ -203,7 +205,8 @@ impl Cause {
             | Self::Unconfirmed { .. }
             | Self::SeveralPrimaries(_)
             | Self::FileTooLong { .. }
-            | Self::FileEncoding => Kind::Usage,
+            | Self::FileEncoding
+            | Self::NoCredential { .. } => Kind::Usage,
             Self::DaemonMissing => Kind::NotFound,
             Self::InsideInstance(_) => Kind::Unreachable,
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Kind::ReaderGone,
@@ -270,6 +273,7 @@ impl Cause {
             | Self::ReadFile { .. }
             | Self::FileTooLong { .. }
             | Self::FileEncoding
+            | Self::NoCredential { .. }
             | Self::Create { .. }
             | Self::Spawn { .. }
             | Self::Runtime { .. }

@@ -40,7 +40,7 @@ pub(crate) struct Up {
 
 /// Whether a missing supervisor is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Autostart {
+pub(super) enum Autostart {
     Allowed,
     Refused,
 }
@@ -62,7 +62,8 @@ pub(crate) async fn run(args: &Up, context: &Context) -> Result<(), Failure> {
     verb::finish(context, &supervisor, "start", answers, args.wait.patience(Effort::Start)).await
 }
 
-async fn connect(
+/// Connects, and starts a supervisor first if none is listening.
+pub(super) async fn connect(
     context: &Context,
     autostart: Autostart,
     operation: &Operation,

@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod detail;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod import;
 pub(crate) mod incident;
 pub(crate) mod info;
 pub(crate) mod json;

@@ -188,7 +188,9 @@ fn refused(name: &Name, error: &SetupError) -> Refusal {
         SetupError::Write { .. } | SetupError::Begin(_) => return Refusal::storage(error),
         // These say what to do themselves.
         SetupError::Refused { .. } | SetupError::Credential { .. } => String::new(),
-        SetupError::Onboarding { .. } | SetupError::Endless => "then set it up again".to_owned(),
+        SetupError::Onboarding { .. } | SetupError::Endless => {
+            format!("mend that, and `openclawctl setup {name}` goes on")
+        }
     };
     Refusal::OutcomeFailed { instance: name.to_string(), sentence: error.to_string(), next }
 }
@@ -212,7 +214,7 @@ fn unable(error: &ImportError) -> Refusal {
         }
         ImportError::Interrupted => return Refusal::ShuttingDown,
         ImportError::Journal { .. } => return Refusal::storage(error),
-        ImportError::Obstructed { name, .. } => (name, String::new()),
+        ImportError::Obstructed { name, .. } => (name, "`openclawctl import` lists what is there".to_owned()),
         ImportError::PutBack { name, .. } => (name, format!("`openclawctl logs {name}` may say more")),
         ImportError::Stuck { name, .. } => (name, format!("`openclawctl import --undo {name}` tries again")),
     };

@@ -255,7 +255,9 @@ fn added_by_unit(text: &str, notes: &mut Vec<String>) -> BTreeMap<String, String
     let mut added = BTreeMap::new();
     for line in text.lines().map(str::trim) {
         if line.starts_with("EnvironmentFile=") {
-            notes.push("the unit reads variables from a file (`EnvironmentFile=`), which the instance does not; put those that it needs into `.env` of the state directory".into());
+            let note = "the unit reads variables from a file (`EnvironmentFile=`), which the instance does not; \
+                        put those that it needs into `.env` of the state directory";
+            notes.push(note.into());
         }
         let Some(rest) = line.strip_prefix("Environment=") else { continue };
         // One assignment may be quoted as a whole; several stand unquoted beside each other.
@@ -263,6 +265,11 @@ fn added_by_unit(text: &str, notes: &mut Vec<String>) -> BTreeMap<String, String
             rest.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|rest| !rest.contains('"'));
         let words: Vec<&str> = quoted.map_or_else(|| rest.split(' ').collect(), |whole| vec![whole]);
         for (name, value) in words.iter().filter_map(|word| word.trim_matches(['"', '\'']).split_once('=')) {
+            if matches!(name, "OPENCLAW_GATEWAY_TOKEN" | "OPENCLAW_GATEWAY_PASSWORD") {
+                let note =
+                    "its unit sets the gateway's secret; the instance has the one in its configuration";
+                notes.push(note.into());
+            }
             if !is_supervisors(name) && !OF_HOST.contains(&name) && !value.contains('%') {
                 added.insert(name.to_owned(), value.to_owned());
             }

@@ -11,6 +11,7 @@ use tokio::task;
 
 use super::{Candidate, Importer, Wish, find::Found, journal};
 use crate::{
+    figures::descendants,
     handle::SubmitError,
     openclaw::{
         config::{
@@ -92,7 +93,10 @@ impl Importer {
             obstacles.push(format!("{missing}; {}", missing.mend()));
         }
         if view.instances.contains_key(&name) {
-            obstacles.push(format!("an instance `{name}` exists already, and has other directories; remove it with `openclawctl rm {name}`"));
+            obstacles.push(format!(
+                "an instance `{name}` exists already, and has other directories; \
+                 remove it with `openclawctl rm {name}`"
+            ));
             return obstacles;
         }
         obstacles.extend(found.port.and_then(in_ephemeral_range));
@@ -151,8 +155,12 @@ impl Importer {
         let port = found.port?;
         let listeners = std::sync::Arc::clone(&self.listeners);
         let listening = task::spawn_blocking(move || listeners(&[port])).await.ok()?;
-        let known = found.running.map(|running| running.pid);
-        let stranger = listening.into_iter().find(|one| known.is_none() || one.pid != known)?;
+        let is_its = |pid: i32| {
+            // Early versions leave the gateway to a child.
+            let family = |own: i32| u32::try_from(pid).is_ok_and(|pid| descendants(own).contains(&pid));
+            found.running.is_some_and(|running| running.pid == pid || family(running.pid))
+        };
+        let stranger = listening.into_iter().find(|one| !one.pid.is_some_and(is_its))?;
         let who = stranger.pid.map_or_else(String::new, |pid| format!(" {pid}"));
         Some(format!(
             "port {port} is held by process{who} ({}), which is not known to be its gateway; end it",
@@ -213,7 +221,10 @@ fn in_ephemeral_range(port: u16) -> Option<String> {
     let (first, last) = ephemeral_ports()?;
     let block = Block::at(port)?;
     (block.base <= last && block.last() >= first).then(|| {
-        format!("its ports {block} lie in the kernel's ephemeral range {first}-{last}, where any connection may take one; give it a `gateway.port` below")
+        format!(
+            "its ports {block} lie in the kernel's ephemeral range {first}-{last}, where any connection may \
+             take one; give it a `gateway.port` below"
+        )
     })
 }
 

@@ -6,6 +6,7 @@ use supervisor_core::{
     event::{Command, Dangling},
     ids::{Incarnation, Name},
     instance::{Failure, Instance, Phase},
+    ladder::Purpose,
     view::View,
 };
 use tokio::{
@@ -35,7 +36,7 @@ pub(super) const GONE: Duration = Duration::from_secs(350);
 const READY: Duration = Duration::from_secs(600);
 
 /// Once they are gone, their port is free at once; whoever still listens on it is somebody else.
-const FREE: Duration = Duration::from_secs(5);
+const FREE: Duration = Duration::from_secs(10);
 
 /// Between two looks at processes and ports.
 const LOOK: Duration = Duration::from_millis(100);
@@ -63,7 +64,7 @@ impl Importer {
         journal.adopted = self.content(journal).await;
         self.note(journal, Step::Done).await?;
         info!(name = %journal.name, "imported");
-        report.steps.push(format!("it is ready on port {port}, with {}", sessions(journal.sessions)));
+        report.steps.push(format!("it is ready on port {port}{}", sessions(journal.sessions)));
         Ok(report)
     }
 
@@ -210,6 +211,10 @@ fn known<'a>(view: &'a View, name: &Name) -> Result<&'a Instance, Trouble> {
 fn judge(instance: &Instance, first: Incarnation) -> Option<Result<(), Trouble>> {
     let name = instance.name();
     let why = || instance.death().map(|cause| format!(": {cause}")).unwrap_or_default();
+    // What a doctor would do to a profile that is still somebody else's cannot be put back.
+    if instance.purpose() == Purpose::Repair {
+        return Some(Err(Trouble::told(format!("`{name}` cannot start as it is{}", why()))));
+    }
     match instance.phase() {
         Phase::Ready => Some(Ok(())),
         Phase::Failed { failure: Failure::Launch(failure), .. } => {
@@ -231,8 +236,8 @@ fn judge(instance: &Instance, first: Incarnation) -> Option<Result<(), Trouble>>
 
 fn sessions(count: usize) -> String {
     match count {
-        0 => "no session files before".into(),
-        1 => "its session file".into(),
-        many => format!("all its {many} session files"),
+        0 => String::new(),
+        1 => ", with its session file".into(),
+        many => format!(", with all its {many} session files"),
     }
 }
