@@ -134,7 +134,7 @@ impl Configs {
 #[tonic::async_trait]
 impl ConfigService for Configs {
     async fn list_snapshots(&self, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         Ok(Response::new(self.clone().list(request.into_inner()).await?))
     }
 
@@ -142,21 +142,21 @@ impl ConfigService for Configs {
         &self,
         request: Request<CreateSnapshotRequest>,
     ) -> Answer<CreateSnapshotResponse> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         let request = request.into_inner();
         let work = self.clone().create(request.clone());
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
     async fn diff_snapshot(&self, request: Request<DiffSnapshotRequest>) -> Answer<DiffSnapshotResponse> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         let DiffSnapshotRequest { name, from, to } = request.into_inner();
         let shelf = Shelf::of(&self.0, &name)?;
         Ok(Response::new(aside(move || shelf.differ(&from, &to)).await?))
     }
 
     async fn roll_back(&self, request: Request<RollBackRequest>) -> Answer<RollBackResponse> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
         let work = Configs::roll_back(self.clone(), request.clone());
@@ -172,7 +172,7 @@ impl ConfigService for Configs {
     }
 
     async fn mark_good(&self, request: Request<MarkGoodRequest>) -> Answer<MarkGoodResponse> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         let request = request.into_inner();
         let work = Configs::mark_good(self.clone(), request.clone());
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))

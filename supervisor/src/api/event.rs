@@ -141,14 +141,14 @@ impl EventService for Events {
         &self,
         request: Request<ListEventsRequest>,
     ) -> Result<Response<ListEventsResponse>, Status> {
-        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)).await?))
+        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)?).await?))
     }
 
     async fn watch_events(
         &self,
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let whose = whose(&request.get_ref().instance, &Scope::of(&request))?;
+        let whose = whose(&request.get_ref().instance, &Scope::of(&request)?)?;
         let request = request.into_inner();
         let latest = *self.0.journal.latest().borrow();
         let sent = if request.after_revision == 0 { latest } else { request.after_revision };

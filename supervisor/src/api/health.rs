@@ -45,7 +45,7 @@ fn status(view: &View, service: &str) -> ServingStatus {
 
 /// Refuses a caller that may not see the instance. How the supervisor is, everyone may know.
 fn may(request: &Request<HealthCheckRequest>, service: &str) -> Result<(), Refusal> {
-    service.strip_prefix(INSTANCE).map_or(Ok(()), |name| Scope::of(request).may(name))
+    service.strip_prefix(INSTANCE).map_or(Ok(()), |name| Scope::of(request)?.may(name))
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {

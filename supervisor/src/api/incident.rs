@@ -265,13 +265,13 @@ impl IncidentService for Incidents {
         &self,
         request: Request<ListIncidentsRequest>,
     ) -> Result<Response<ListIncidentsResponse>, Status> {
-        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)).await?))
+        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)?).await?))
     }
 
     async fn get_incident(
         &self,
         request: Request<GetIncidentRequest>,
     ) -> Result<Response<GetIncidentResponse>, Status> {
-        Ok(Response::new(self.get(request.get_ref().number, &Scope::of(&request)).await?))
+        Ok(Response::new(self.get(request.get_ref().number, &Scope::of(&request)?).await?))
     }
 }

@@ -15,6 +15,7 @@ use tokio::{
     time,
 };
 use tonic::Request;
+use tracing::warn;
 
 use super::status::Refusal;
 use crate::{
@@ -106,15 +107,16 @@ impl Scope {
         Self(Some(Narrow { who, what, handle }))
     }
 
-    /// Of a request that has passed the gate, which has seen to it that there is one.
-    pub(super) fn of<T>(request: &Request<T>) -> Self {
-        request.extensions().get::<Self>().cloned().unwrap_or(Self::WHOLE)
+    /// Of a request that has passed the gate, which attaches one to each. None means no right.
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
+        request.extensions().get::<Self>().cloned().ok_or(Refusal::Untraced(0))
     }
 
     /// Refuses a request about `name`, unless it may be about that.
     pub(super) fn may(&self, name: &str) -> Result<(), Refusal> {
         match &self.0 {
             Some(narrow) if !self.contains(name) => {
+                warn!(instance = %narrow.who, name, "a caller inside an instance asked about another");
                 Err(Insider::new(narrow.who.clone(), &narrow.handle.view()).into())
             }
             Some(_) | None => Ok(()),

@@ -115,7 +115,7 @@ impl InstanceService for Instances {
         request: Request<v1::GetInstanceRequest>,
     ) -> Answer<v1::GetInstanceResponse> {
         let name = &request.get_ref().name;
-        Scope::of(&request).may(name)?;
+        Scope::of(&request)?.may(name)?;
         Ok(Response::new(self.get(name).await?))
     }
 
@@ -123,7 +123,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Answer<v1::ListInstancesResponse> {
-        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)).await?))
+        Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)?).await?))
     }
 
     async fn update_instance(
@@ -148,7 +148,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::StartInstanceRequest>,
     ) -> Answer<v1::StartInstanceResponse> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
         let work = Arc::clone(&self.0).start(request.clone());
@@ -175,7 +175,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::RestartInstanceRequest>,
     ) -> Answer<v1::RestartInstanceResponse> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
         let work = Arc::clone(&self.0).restart(request.clone());
@@ -209,7 +209,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::WatchInstancesRequest>,
     ) -> Answer<Self::WatchInstancesStream> {
-        let scope = Scope::of(&request);
+        let scope = Scope::of(&request)?;
         Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref(), &scope)?))
     }
 

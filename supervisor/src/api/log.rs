@@ -131,7 +131,7 @@ impl LogService for Logs {
         &self,
         request: Request<ReadLogsRequest>,
     ) -> Result<Response<Self::ReadLogsStream>, Status> {
-        Scope::of(&request).may(&request.get_ref().name)?;
+        Scope::of(&request)?.may(&request.get_ref().name)?;
         let asked = request.into_inner();
         let name = Name::new(&asked.name).map_err(Refusal::from)?;
         let wanted = self::request(&name, &asked)?;

@@ -27,6 +27,9 @@ use crate::api::{access::Gate, limits::Most};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Where a caller runs is known by then. A clock that stands still runs ahead of who finds that out.
+const TRACED: Duration = Duration::from_secs(5);
+
 /// An empty SETTINGS frame (RFC 9113, section 6.5).
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
@@ -72,7 +75,7 @@ async fn who_connects_and_says_nothing_or_only_half_is_let_go() {
         time::pause();
         let took = hung_up_after(silent).await;
         time::resume();
-        assert!(took <= Duration::from_secs(11), "{took:?}");
+        assert!(took <= TRACED + Duration::from_secs(11), "{took:?}");
     }
 }
 
@@ -93,7 +96,7 @@ async fn who_sends_headers_a_byte_at_a_time_is_let_go() {
     let mut bytes = [0; 4096];
     while from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
     let took = begun.elapsed();
-    assert!(took <= Duration::from_secs(45), "{took:?}");
+    assert!(took <= TRACED + Duration::from_secs(45), "{took:?}");
     sending.await.unwrap();
 }
 
