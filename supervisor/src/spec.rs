@@ -211,10 +211,10 @@ pub struct Probes {
     /// Until it passes, the instance is starting.
     #[serde(skip_serializing_if = "unset")]
     pub startup: Probe,
-    /// `failures` in a row, and the instance is hung.
+    /// `failures` of the last `of`, and the instance is hung.
     #[serde(skip_serializing_if = "unset")]
     pub liveness: Probe,
-    /// `failures` in a row, and the instance is unhealthy.
+    /// `failures` of the last `of`, and the instance is unhealthy.
     #[serde(skip_serializing_if = "unset")]
     pub readiness: Probe,
 }
@@ -238,9 +238,12 @@ pub struct Probe {
     /// A probe not answered by then has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
-    /// So many failures in a row are one too many.
+    /// So many failures are one too many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failures: Option<u32>,
+    /// Among so many of the last probes; as many as `failures` means in a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<u32>,
     /// Startup: with no progress for this long, the start has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Span>,
@@ -261,6 +264,8 @@ pub enum Check {
     Http,
     /// The program sends READY=1. Startup only.
     Notify,
+    /// A WebSocket begins with OpenClaw's challenge.
+    Websocket,
     /// As OpenClaw is asked.
     Openclaw,
 }
@@ -374,6 +379,7 @@ impl Probe {
             interval: or(&self.interval, &defaults.interval),
             timeout: or(&self.timeout, &defaults.timeout),
             failures: or(&self.failures, &defaults.failures),
+            of: or(&self.of, &defaults.of),
             deadline: or(&self.deadline, &defaults.deadline),
             cap: or(&self.cap, &defaults.cap),
         }

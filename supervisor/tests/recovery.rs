@@ -232,6 +232,26 @@ async fn in_maintenance_nothing_is_repaired_or_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_answers_http_and_says_nothing_by_websocket_is_hung_for_who_asks_that() {
+    let host = Host::start().await;
+    let probe = |check: Check| Probe { check: check.into(), interval: millis(100), ..Default::default() };
+    let liveness = Probe { timeout: millis(500), failures: 2, of: 3, ..probe(Check::Websocket) };
+    let probes = Some(Probes {
+        liveness: Some(liveness),
+        readiness: Some(probe(Check::Openclaw)),
+        ..Default::default()
+    });
+    let mute = host.directory.path().join("mute");
+    let how = format!("mute,while-file={}", mute.display());
+    host.create("main", InstanceSpec { probes, ..misbehaving(&how) }).await;
+    let before = host.up("main").await;
+    fs::write(&mute, "").unwrap();
+    host.wait_event("it is found", |event| event.r#type == "instance.examined").await;
+    fs::remove_file(&mute).unwrap();
+    host.wait("main", "back", |status| status.phase() == Phase::Ready && status.pid != before.pid).await;
+}
+
+#[tokio::test]
 async fn what_a_gateway_was_doing_when_it_hung_is_written_down_before_it_is_killed() {
     let host = Host::start().await;
     let watched = Probe { interval: millis(100), timeout: millis(500), ..Default::default() };

@@ -21,16 +21,17 @@
 //! | `exit=CODE` | it exits with this status |
 //! | `die=SIGNAL` | it dies by this signal, such as `SIGKILL` or `SIGSEGV` |
 //! | `hang` | its event loop stands still: it accepts connections and answers nothing, signals neither |
+//! | `mute` | it takes WebSockets and says nothing in them; HTTP answers |
 //! | `ignore-sigterm` | SIGTERM is ignored |
 //! | `drain=TIME` | its drain lasts this long |
 //! | `grow=N,up-to=M` | it takes N MiB of memory a second, up to M MiB |
-//! | `doctor=mends` | after `doctor --fix`, the clauses of faults (`starts-slowly`, `not-ready`, `exit`, `die`, `hang`) hold no more |
+//! | `doctor=mends` | after `doctor --fix`, the clauses of faults (`starts-slowly`, `not-ready`, `exit`, `die`, `hang`, `mute`) hold no more |
 //! | `doctor=fails`, `doctor=hangs` | the doctor exits with status 1 and changes nothing; never ends |
 //! | `tools-take=TIME` | each tool (`restart`, `restart-handoff`, `doctor`, `config validate`) begins with this pause |
 //! | `without-handoff` | `restart-handoff` is an unknown command, and a restart leaves none behind |
 //! | `version=TEXT` | this is its version |
 //!
-//! `not-ready`, `exit`, `die` and `hang` hold from the start, or as long as **all** of their qualifiers do:
+//! `not-ready`, `exit`, `die`, `hang` and `mute` hold from the start, or as long as **all** of their qualifiers do:
 //!
 //! | qualifier | holds |
 //! |---|---|
@@ -38,7 +39,7 @@
 //! | `until=TIME` | up to this time after the start |
 //! | `while-file=PATH` | as long as there is such a file |
 //! | `while-config-has=TEXT` | if the configuration that the gateway started with contains this text |
-//! | `times=N` | N times, counted in the state directory across restarts (not for `not-ready`) |
+//! | `times=N` | N times, counted in the state directory across restarts (not for `not-ready` and `mute`) |
 //!
 //! No value holds a `,` or a `;`. Times are written `250ms`, `5s`, `1m 30s`. An `exit` or `die` that holds at once comes before any port is
 //! bound.
@@ -128,6 +129,8 @@ pub(crate) enum Fault {
     Die(Signal),
     /// The event loop stands still.
     Hang,
+    /// Nothing is said in a WebSocket.
+    Mute,
 }
 
 /// When a fault is there: while all of these hold.
@@ -184,6 +187,7 @@ impl Misbehaviour {
             "exit" => self.plan(Fault::Exit(act.number()?), When::of(&act, &qualifiers)?),
             "die" => self.plan(Fault::Die(act.signal()?), When::of(&act, &qualifiers)?),
             "hang" => self.plan(act.alone(Fault::Hang)?, When::of(&act, &qualifiers)?),
+            "mute" => self.plan(act.alone(Fault::Mute)?, When::of(&act, &qualifiers)?),
             "ignore-sigterm" => self.ignores_sigterm = plain(()).and(act.alone(true))?,
             "drain" => self.drain = plain(()).and(act.time())?,
             "grow" => self.growth = Some(Growth::of(&act, &qualifiers)?),

@@ -66,6 +66,11 @@ impl Misbehaviour {
         }
         failing
     }
+
+    /// Whether it says nothing in WebSockets this long after its start.
+    pub(crate) fn is_mute(&self, uptime: Duration) -> bool {
+        self.faults.iter().any(|planned| planned.fault == Fault::Mute && planned.when.holds(uptime))
+    }
 }
 
 impl When {
@@ -100,7 +105,7 @@ impl Planned {
 
     fn commit(&self) {
         match &self.fault {
-            Fault::NotReady(_) => {}
+            Fault::NotReady(_) | Fault::Mute => {}
             Fault::Exit(code) => {
                 log::warn(format_args!("misbehaving: exiting with status {code}"));
                 std::process::exit((*code).into());
@@ -125,7 +130,7 @@ pub(crate) async fn act(gateway: &Arc<Gateway>) -> Infallible {
     if let Some(growth) = misbehaviour.growth {
         tokio::spawn(grow(growth));
     }
-    let acts = |planned: &&Planned| !matches!(planned.fault, Fault::NotReady(_));
+    let acts = |planned: &&Planned| !matches!(planned.fault, Fault::NotReady(_) | Fault::Mute);
     while misbehaviour.faults.iter().any(|planned| acts(&planned)) {
         for planned in misbehaviour.faults.iter().filter(acts) {
             planned.commit_if_due(gateway.uptime(), &gateway.config.state_dir);

@@ -117,6 +117,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Speaks with the client until one of the two has had enough: it always returns why.
     async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
         let gateway = Arc::clone(&self.gateway);
+        if gateway.misbehaviour.is_mute(gateway.uptime()) {
+            // Until the client gives up. What it says is not even read.
+            gateway.draining().await;
+            return Err(End::Gone);
+        }
         let challenge = json!({ "nonce": Uuid::now_v7().to_string(), "ts": now_ms() });
         self.send(&Frame::Event { event: "connect.challenge", payload: challenge, seq: None }).await?;
         let first = tokio::select! {

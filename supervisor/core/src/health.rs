@@ -1,15 +1,16 @@
 //! How a start and the health of a running gateway are judged.
 //!
 //! A start is given time by its progress, not by a fixed limit. A running gateway answers one probe for two
-//! questions, liveness and readiness; each has its own threshold. Becoming ready again takes several good
-//! answers in a row, so that a flapping gateway does not flap its status.
+//! questions, liveness and readiness; each has its own threshold: N failures in a row, or N of the last M, which
+//! also finds a gateway that answers now and then. Becoming ready again takes several good answers in a row, so that
+//! a flapping gateway does not flap its status.
 
 use alloc::string::String;
 use core::time::Duration;
 
 use crate::{
     event::{Report, Verdict},
-    policy::{HealthPolicy, Startup, Watch},
+    policy::{HealthPolicy, Startup, Threshold, Watch},
     rng::Rng,
     time::{Deadline, Moment, Why},
 };
@@ -19,6 +20,9 @@ const RECOVERY: u32 = 2;
 
 /// Given to a probe beyond its timeout: the shell answers by the timeout, so this only passes if it cannot.
 const ANSWER_SLACK: Duration = Duration::from_secs(2);
+
+/// The outcomes of so many probes are remembered.
+pub const OUTCOMES: u32 = u64::BITS;
 
 /// The longest probe message kept.
 const MESSAGE: usize = 300;
@@ -31,11 +35,35 @@ pub struct Health {
     progress: u64,
     next_probe: Option<Moment>,
     answer_by: Option<Moment>,
-    live_failures: u32,
-    ready_failures: u32,
+    live: Outcomes,
+    ready: Outcomes,
     good: u32,
     message: String,
     ready_since: Option<Moment>,
+}
+
+/// How one question was answered the last times.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Outcomes {
+    /// Failures in a row.
+    run: u32,
+    /// A failure is a 1; the newest is in the lowest bit.
+    bits: u64,
+}
+
+impl Outcomes {
+    fn passed(&mut self) {
+        *self = Self { run: 0, bits: self.bits << 1 };
+    }
+
+    fn failed(&mut self) {
+        *self = Self { run: self.run.saturating_add(1), bits: self.bits << 1 | 1 };
+    }
+
+    fn reach(self, threshold: Threshold) -> bool {
+        let window = u64::MAX.checked_shr(OUTCOMES.saturating_sub(threshold.of)).unwrap_or(0);
+        self.run >= threshold.failures || (self.bits & window).count_ones() >= threshold.failures
+    }
 }
 
 /// What an answer, or a deadline, means.
@@ -64,8 +92,8 @@ impl Health {
     /// The gateway has become ready.
     pub fn ready(&mut self, now: Moment, policy: &HealthPolicy, rng: &mut Rng) {
         self.ready_since = Some(now);
-        self.live_failures = 0;
-        self.ready_failures = 0;
+        self.live = Outcomes::default();
+        self.ready = Outcomes::default();
         self.good = 0;
         self.message.clear();
         self.answer_by = None;
@@ -94,7 +122,7 @@ impl Health {
     /// Failures in a row: of liveness, of readiness.
     #[must_use]
     pub fn failures(&self) -> (u32, u32) {
-        (self.live_failures, self.ready_failures)
+        (self.live.run, self.ready.run)
     }
 
     /// Whether a probe is due; if so it counts as asked.
@@ -136,19 +164,19 @@ impl Health {
 
     fn judge(&mut self, watch: Watch, report: Report) -> Finding {
         match report.live {
-            Verdict::Pass => self.live_failures = 0,
+            Verdict::Pass => self.live.passed(),
             Verdict::Fail(message) => {
-                self.live_failures += 1;
+                self.live.failed();
                 self.good = 0;
                 self.say(message);
-                if self.live_failures >= watch.live_failures {
+                if self.live.reach(watch.live) {
                     return Finding::Hung(self.message.clone());
                 }
             }
         }
         match report.ready {
             Verdict::Pass => {
-                self.ready_failures = 0;
+                self.ready.passed();
                 self.message.clear();
                 self.good = self.good.saturating_add(1);
                 if self.ready_since.is_none() && self.good >= RECOVERY {
@@ -156,10 +184,10 @@ impl Health {
                 }
             }
             Verdict::Fail(message) => {
-                self.ready_failures = self.ready_failures.saturating_add(1);
+                self.ready.failed();
                 self.good = 0;
                 self.say(message);
-                if self.ready_since.is_some() && self.ready_failures >= watch.ready_failures {
+                if self.ready_since.is_some() && self.ready.reach(watch.ready) {
                     return Finding::Unhealthy(self.message.clone());
                 }
             }
@@ -220,5 +248,42 @@ impl Health {
             message.truncate(cut);
         }
         self.message = message;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn n_of_the_last_m_is_what_a_list_of_all_outcomes_says(
+            failures in 1..12_u32,
+            more in 0..60_u32,
+            all in proptest::collection::vec(any::<bool>(), 0..200),
+        ) {
+            let threshold = Threshold { failures, of: (failures + more).min(OUTCOMES) };
+            let mut outcomes = Outcomes::default();
+            for (at, failed) in all.iter().enumerate() {
+                if *failed { outcomes.failed() } else { outcomes.passed() }
+                let newest = all[..=at].iter().rev().take(threshold.of as usize);
+                let failed = newest.filter(|failed| **failed).count();
+                prop_assert_eq!(outcomes.reach(threshold), failed >= failures as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_may_be_more_than_are_remembered() {
+        let mut outcomes = Outcomes::default();
+        let threshold = Threshold::in_a_row(2 * OUTCOMES);
+        for _ in 1..2 * OUTCOMES {
+            outcomes.failed();
+            assert!(!outcomes.reach(threshold) && !outcomes.reach(Threshold::NEVER));
+        }
+        outcomes.failed();
+        assert!(outcomes.reach(threshold));
     }
 }

@@ -159,10 +159,31 @@ pub struct Watch {
     pub interval: Duration,
     /// A probe not answered by then has failed both ways.
     pub timeout: Duration,
-    /// So many liveness failures in a row, and the gateway is hung.
-    pub live_failures: u32,
-    /// So many readiness failures in a row, and it is unhealthy.
-    pub ready_failures: u32,
+    /// Liveness failures that make the gateway hung.
+    pub live: Threshold,
+    /// Readiness failures that make it unhealthy.
+    pub ready: Threshold,
+}
+
+/// How many failed probes are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threshold {
+    /// So many.
+    pub failures: u32,
+    /// Among so many of the last ones, at most [`OUTCOMES`](crate::health::OUTCOMES). As many as `failures`: in a
+    /// row, and then of any number.
+    pub of: u32,
+}
+
+impl Threshold {
+    /// Of what is not asked.
+    pub const NEVER: Self = Self::in_a_row(u32::MAX);
+
+    /// So many in a row.
+    #[must_use]
+    pub const fn in_a_row(failures: u32) -> Self {
+        Self { failures, of: failures }
+    }
 }
 
 impl HealthPolicy {
@@ -210,8 +231,8 @@ impl Default for Policy {
                 watch: Some(Watch {
                     interval: Duration::from_secs(10),
                     timeout: Duration::from_secs(5),
-                    live_failures: 3,
-                    ready_failures: 3,
+                    live: Threshold::in_a_row(3),
+                    ready: Threshold::in_a_row(3),
                 }),
             },
             stop_grace: Duration::from_secs(10),

@@ -7,7 +7,7 @@ use supervisor_core::{
     ids::Name,
     policy::{
         Condition, Failback, HealthPolicy, LadderPolicy, OnPrimaryDeath, Policy, RescuePolicy, RestartPolicy,
-        Standby, Startup, TrialPolicy, Watch,
+        Standby, Startup, Threshold, TrialPolicy, Watch,
     },
     rng::Rng,
 };
@@ -119,12 +119,16 @@ fn draw_ladder(swarm: &mut Swarm) -> (LadderPolicy, TrialPolicy) {
     (ladder, TrialPolicy { good_after: swarm.time(&[0, 1, 20]) })
 }
 
+fn draw_threshold(swarm: &mut Swarm) -> Threshold {
+    swarm.one_of(&[Threshold::in_a_row(1), Threshold::in_a_row(3), Threshold { failures: 3, of: 5 }])
+}
+
 fn draw_health(swarm: &mut Swarm) -> HealthPolicy {
     let watch = Watch {
         interval: swarm.time(&[1, 5, 20]),
         timeout: Duration::from_millis(swarm.one_of(&[200, 5_000])),
-        live_failures: swarm.one_of(&[1, 3]),
-        ready_failures: swarm.one_of(&[1, 3]),
+        live: draw_threshold(swarm),
+        ready: draw_threshold(swarm),
     };
     HealthPolicy {
         startup: swarm.one_of(&[Startup::Notify, Startup::Probe, Startup::AtOnce]),

@@ -89,12 +89,14 @@ impl Reader {
                 v1::probe::Check::Http => Some(Check::Http),
                 v1::probe::Check::Notify => Some(Check::Notify),
                 v1::probe::Check::Openclaw => Some(Check::Openclaw),
+                v1::probe::Check::Websocket => Some(Check::Websocket),
             }),
             path: text(&probe.path),
             port_offset: self.port(&at("port_offset"), probe.port_offset),
             interval: self.span(&at("interval"), probe.interval.as_ref()),
             timeout: self.span(&at("timeout"), probe.timeout.as_ref()),
             failures: number(probe.failures),
+            of: number(probe.of),
             deadline: self.span(&at("deadline"), probe.deadline.as_ref()),
             cap: self.span(&at("cap"), probe.cap.as_ref()),
         }
@@ -247,6 +249,7 @@ fn probe_to_proto(probe: &Probe) -> v1::Probe {
             Check::Tcp => v1::probe::Check::Tcp,
             Check::Http => v1::probe::Check::Http,
             Check::Notify => v1::probe::Check::Notify,
+            Check::Websocket => v1::probe::Check::Websocket,
             Check::Openclaw => v1::probe::Check::Openclaw,
         }) as i32,
         path: probe.path.clone().unwrap_or_default(),
@@ -254,6 +257,7 @@ fn probe_to_proto(probe: &Probe) -> v1::Probe {
         interval: duration(probe.interval),
         timeout: duration(probe.timeout),
         failures: probe.failures.unwrap_or_default(),
+        of: probe.of.unwrap_or_default(),
         deadline: duration(probe.deadline),
         cap: duration(probe.cap),
     }
@@ -371,8 +375,8 @@ const GROUPS: [(&str, &[&str]); 10] = [
     ("trial", &recovery::TRIAL),
 ];
 
-const PROBE: [&str; 8] =
-    ["check", "path", "port_offset", "interval", "timeout", "failures", "deadline", "cap"];
+const PROBE: [&str; 9] =
+    ["check", "path", "port_offset", "interval", "timeout", "failures", "of", "deadline", "cap"];
 
 const FIELDS: [&str; 15] = [
     "runtime",

@@ -232,7 +232,7 @@ fn listens(kind: Kind, block: Block) -> Vec<u16> {
 fn notifies(spec: &InstanceSpec, kind: Kind) -> bool {
     match (kind, spec.probes.startup.check) {
         (Kind::Builtin, None) | (_, Some(Check::Notify)) => true,
-        (_, Some(Check::None | Check::Tcp | Check::Http | Check::Openclaw)) => false,
+        (_, Some(Check::None | Check::Tcp | Check::Http | Check::Websocket | Check::Openclaw)) => false,
         (Kind::Openclaw | Kind::Command, None) => false,
     }
 }

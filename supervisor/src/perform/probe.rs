@@ -79,6 +79,7 @@ async fn ask(target: &Target, what: Option<&spec::Target>, kind: ProbeKind, limi
                 Ok(status) => unwell(format!("{path} answered {status}"), progress("answers")),
                 Err(error) => silent(&error),
             },
+            spec::Target::Websocket { port } => openclaw::challenged(*port).await,
             spec::Target::Openclaw { port } => match kind {
                 ProbeKind::Startup => openclaw::startup(*port, target).await,
                 ProbeKind::Watch => openclaw::watch(*port, target).await,

@@ -126,22 +126,31 @@ fn restart() -> BoxedStrategy<Restart> {
 
 fn probe() -> BoxedStrategy<Probe> {
     (
-        option::of(select(vec![Check::None, Check::Tcp, Check::Http, Check::Notify, Check::Openclaw])),
+        option::of(select(vec![
+            Check::None,
+            Check::Tcp,
+            Check::Http,
+            Check::Notify,
+            Check::Websocket,
+            Check::Openclaw,
+        ])),
         option::of("/[a-z?=&#]{0,8}"),
         0..20u16,
         span(),
         span(),
         option::of(1..1_000u32),
+        option::of(1..64u32),
         span(),
         span(),
     )
-        .prop_map(|(check, path, port_offset, interval, timeout, failures, deadline, cap)| Probe {
+        .prop_map(|(check, path, port_offset, interval, timeout, failures, of, deadline, cap)| Probe {
             check,
             path,
             port_offset,
             interval,
             timeout,
             failures,
+            of,
             deadline,
             cap,
         })

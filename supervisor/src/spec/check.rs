@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use supervisor_core::ports::{BLOCK, Block};
+use supervisor_core::{
+    health::OUTCOMES,
+    ports::{BLOCK, Block},
+};
 
-use super::{Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span, recovery};
+use super::{Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span, probes::FAILURES, recovery};
 
 /// No wait asked for is longer: beyond it is a mistake of unit, not a wish.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -337,15 +340,21 @@ fn check_probes(probes: &Probes, checker: &mut Checker) {
     checker.span(&["probes", "startup", "deadline"], startup.deadline, Duration::from_secs(1), MAX_WAIT);
     checker.span(&["probes", "startup", "cap"], startup.cap, Duration::from_secs(1), MAX_WAIT);
     checker.ordered(&["probes", "startup", "cap"], startup.deadline, startup.cap, "deadline");
-    if startup.failures.is_some() {
-        let path = FieldPath::of(&["probes", "startup", "failures"]);
-        checker.add(path, "a start is judged by time, not by failures", "use `deadline` and `cap`");
+    for (field, set) in [("failures", startup.failures.is_some()), ("of", startup.of.is_some())] {
+        if set {
+            let path = FieldPath::of(&["probes", "startup", field]);
+            checker.add(path, "a start is judged by time, not by failures", "use `deadline` and `cap`");
+        }
     }
     for (name, probe) in [("liveness", &probes.liveness), ("readiness", &probes.readiness)] {
         check_probe(name, probe, checker);
         if probe.check == Some(Check::Notify) {
             let path = FieldPath::of(&["probes", name, "check"]);
-            checker.add(path, "`notify` tells of a start only", "use `http`, `tcp`, `openclaw` or `none`");
+            checker.add(
+                path,
+                "`notify` tells of a start only",
+                "use `http`, `tcp`, `websocket`, `openclaw` or `none`",
+            );
         }
         for (field, set) in [("deadline", probe.deadline.is_some()), ("cap", probe.cap.is_some())] {
             if set {
@@ -361,6 +370,12 @@ fn check_probe(name: &str, probe: &Probe, checker: &mut Checker) {
     checker.span(&at("interval"), probe.interval, MIN_INTERVAL, MAX_WAIT);
     checker.span(&at("timeout"), probe.timeout, MIN_INTERVAL, MAX_TIMEOUT);
     checker.number(&at("failures"), probe.failures.map(u64::from), 1, 1_000);
+    checker.number(&at("of"), probe.of.map(u64::from), 1, OUTCOMES.into());
+    let failures = probe.failures.unwrap_or(FAILURES);
+    if let Some(of) = probe.of.filter(|of| *of < failures) {
+        let message = format!("{failures} failures cannot be among the last {of} probes");
+        checker.add(FieldPath::of(&at("of")), message, "choose at least as many as `failures`");
+    }
     if probe.port_offset >= BLOCK {
         let message = format!("{} leaves the block of {BLOCK} ports", probe.port_offset);
         checker.add(FieldPath::of(&at("port_offset")), message, format!("choose 0 to {}", BLOCK - 1));

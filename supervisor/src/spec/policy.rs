@@ -127,7 +127,7 @@ impl InstanceSpec {
             startup: match startup_check(startup, kind) {
                 Check::None => Startup::AtOnce,
                 Check::Notify => Startup::Notify,
-                Check::Tcp | Check::Http | Check::Openclaw => Startup::Probe,
+                Check::Tcp | Check::Http | Check::Websocket | Check::Openclaw => Startup::Probe,
             },
             startup_interval: or(startup.interval, default.startup_interval),
             startup_deadline: if startup.deadline.is_none() { deadline.min(cap) } else { deadline },
@@ -135,8 +135,8 @@ impl InstanceSpec {
             watch: self.watched(kind).map(|watched| Watch {
                 interval: watched.interval,
                 timeout: watched.timeout,
-                live_failures: watched.live_failures,
-                ready_failures: watched.ready_failures,
+                live: watched.live,
+                ready: watched.ready,
             }),
         }
     }

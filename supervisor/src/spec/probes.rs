@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use supervisor_core::ports::Block;
+use supervisor_core::{policy::Threshold, ports::Block};
 
 use super::{Check, InstanceSpec, Kind, Probe};
 
@@ -10,7 +10,7 @@ use super::{Check, InstanceSpec, Kind, Probe};
 /// 100 probes a second.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Failures in a row that count, so that one slow answer costs nothing.
-const FAILURES: u32 = 3;
+pub(super) const FAILURES: u32 = 3;
 
 /// What is asked of an instance's gateway, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,11 @@ pub enum Target {
         /// The path, from `/` on.
         path: String,
     },
+    /// Does a WebSocket begin with OpenClaw's challenge?
+    Websocket {
+        /// The port on loopback.
+        port: u16,
+    },
     /// How is the gateway, as OpenClaw is asked?
     Openclaw {
         /// The gateway's port on loopback.
@@ -54,10 +59,10 @@ pub struct Watched {
     pub interval: Duration,
     /// Until a probe has failed: the longer of the two timeouts.
     pub timeout: Duration,
-    /// Liveness failures in a row that count; `u32::MAX` where it is not asked.
-    pub live_failures: u32,
-    /// Readiness failures in a row that count; `u32::MAX` where it is not asked.
-    pub ready_failures: u32,
+    /// Liveness failures that count.
+    pub live: Threshold,
+    /// Readiness failures that count.
+    pub ready: Threshold,
 }
 
 /// What a running gateway of this kind is asked unless its spec says otherwise.
@@ -94,6 +99,7 @@ fn target(check: Check, probe: &Probe, block: Block) -> Option<Target> {
         Check::Http => {
             Some(Target::Http { port, path: probe.path.clone().unwrap_or_else(|| "/".to_owned()) })
         }
+        Check::Websocket => Some(Target::Websocket { port }),
         Check::Openclaw => Some(Target::Openclaw { port: block.base }),
     }
 }
@@ -116,20 +122,23 @@ impl InstanceSpec {
     pub fn watched(&self, kind: Kind) -> Option<Watched> {
         let asked = |probe: &Probe| match probe.check.unwrap_or(default_check(kind)) {
             Check::None | Check::Notify => false,
-            Check::Tcp | Check::Http | Check::Openclaw => true,
+            Check::Tcp | Check::Http | Check::Websocket | Check::Openclaw => true,
         };
         let timeout = default_timeout(kind);
         let (live, ready) = (&self.probes.liveness, &self.probes.readiness);
         let used = || [live, ready].into_iter().filter(|probe| asked(probe));
-        let failures =
-            |probe: &Probe| if asked(probe) { probe.failures.unwrap_or(FAILURES) } else { u32::MAX };
+        let threshold = |probe: &Probe| {
+            let failures = probe.failures.unwrap_or(FAILURES);
+            let said = Threshold { failures, of: probe.of.unwrap_or(failures) };
+            if asked(probe) { said } else { Threshold::NEVER }
+        };
         used().next()?;
         // One probe answers for both, so what is said of one holds for the other unless that says otherwise.
         Some(Watched {
             interval: used().filter_map(|probe| probe.interval).map(|span| span.0).min().unwrap_or(INTERVAL),
             timeout: used().filter_map(|probe| probe.timeout).map(|span| span.0).max().unwrap_or(timeout),
-            live_failures: failures(live),
-            ready_failures: failures(ready),
+            live: threshold(live),
+            ready: threshold(ready),
         })
     }
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use supervisor_core::{policy, ports::Block};
+use supervisor_core::{
+    policy::{self, Threshold},
+    ports::Block,
+};
 
 use super::*;
 use crate::yaml;
@@ -88,7 +91,7 @@ fn a_command_is_only_watched_if_a_probe_is_given() {
     assert_eq!(policy.health.startup, policy::Startup::Probe);
     let watch = policy.health.watch.unwrap();
     assert_eq!((watch.interval, watch.timeout), (Duration::from_secs(1), Duration::from_secs(5)));
-    assert_eq!((watch.live_failures, watch.ready_failures), (2, u32::MAX));
+    assert_eq!((watch.live, watch.ready), (Threshold::in_a_row(2), Threshold::NEVER));
     let plan = probed.probe_plan(Kind::Command, block());
     assert_eq!(plan.startup, Some(Target::Tcp { port: 18_791 }));
     assert_eq!(plan.startup_timeout, Duration::from_secs(1));
@@ -133,6 +136,10 @@ fn what_a_spec_may_not_ask_for_is_named_with_its_mend() {
         ("probes: {liveness: {failures: 0}}\n", "probes.liveness.failures"),
         ("probes: {liveness: {deadline: 5s}}\n", "probes.liveness.deadline"),
         ("probes: {startup: {failures: 3}}\n", "probes.startup.failures"),
+        ("probes: {startup: {of: 3}}\n", "probes.startup.of"),
+        ("probes: {liveness: {of: 65}}\n", "probes.liveness.of"),
+        ("probes: {liveness: {failures: 5, of: 4}}\n", "probes.liveness.of"),
+        ("probes: {readiness: {of: 2}}\n", "probes.readiness.of"),
         ("probes: {startup: {port_offset: 20}}\n", "probes.startup.port_offset"),
         ("probes: {readiness: {path: up}}\n", "probes.readiness.path"),
         ("log: {max_files: 1}\n", "log.max_files"),

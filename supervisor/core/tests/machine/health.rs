@@ -3,15 +3,19 @@
 use supervisor_core::{
     event::{Event, Report, Verdict},
     instance::Boot,
-    policy::{Policy, Startup, Watch},
+    policy::{Policy, Startup, Threshold, Watch},
 };
 
 use crate::support::world::{World, good, name, not_ready, plain, seconds, silent, with};
 
 fn watched() -> Policy {
     with(plain(), |p| {
-        p.health.watch =
-            Some(Watch { interval: seconds(10), timeout: seconds(5), live_failures: 3, ready_failures: 2 });
+        p.health.watch = Some(Watch {
+            interval: seconds(10),
+            timeout: seconds(5),
+            live: Threshold::in_a_row(3),
+            ready: Threshold::in_a_row(2),
+        });
     })
 }
 
@@ -83,6 +87,25 @@ fn a_gateway_that_does_not_answer_is_hung_killed_and_run_again() {
 }
 
 #[test]
+fn a_gateway_that_answers_now_and_then_is_hung_once_too_many_of_the_last_probes_have_failed() {
+    let mut world = World::ready(with(watched(), |p| {
+        if let Some(watch) = &mut p.health.watch {
+            watch.live = Threshold { failures: 3, of: 5 };
+        }
+    }));
+    let dead = || Report { ready: Verdict::Pass, ..silent() };
+    for report in [dead(), good(), dead(), good(), good(), dead(), good()] {
+        ask(&mut world, report);
+        assert_eq!(world.phase("main"), "ready");
+    }
+    // The last five: well, well, dead, well, dead.
+    ask(&mut world, dead());
+    assert_eq!(world.phase("main"), "ready");
+    ask(&mut world, dead());
+    assert_eq!(world.orders("main"), ["examine #1", "kill #1"]);
+}
+
+#[test]
 fn a_gateway_that_is_not_ready_is_left_running() {
     let mut world = World::ready(watched());
     for _ in 0..10 {
@@ -117,7 +140,7 @@ fn a_late_answer_of_the_startup_probe_does_not_count_against_a_ready_gateway() {
     let policy = with(watched(), |p| {
         p.health.startup = Startup::Probe;
         if let Some(watch) = &mut p.health.watch {
-            watch.ready_failures = 1;
+            watch.ready = Threshold::in_a_row(1);
         }
     });
     let mut world = World::of(&[("main", policy)]);
@@ -158,7 +181,12 @@ fn a_changed_way_to_judge_the_start_shows_at_the_next_start() {
 fn a_watch_of_zero_length_does_not_go_in_circles() {
     let mut world = World::ready(with(plain(), |p| {
         let zero = std::time::Duration::ZERO;
-        p.health.watch = Some(Watch { interval: zero, timeout: zero, live_failures: 0, ready_failures: 0 });
+        p.health.watch = Some(Watch {
+            interval: zero,
+            timeout: zero,
+            live: Threshold::in_a_row(0),
+            ready: Threshold::in_a_row(0),
+        });
     }));
     world.after(seconds(60));
     world.stop("main").unwrap();

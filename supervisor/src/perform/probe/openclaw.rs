@@ -124,10 +124,7 @@ async fn liveness(port: u16, target: &Target) -> Option<Report> {
 pub(super) async fn by_websocket(port: u16, target: &Target) -> Report {
     let heard = match websocket::ask(port, target.token.as_ref()).await {
         Ok(heard) => heard,
-        Err(error @ AskError::Connect(_)) => return unwell(error.to_string(), 0),
-        Err(error @ (AskError::Socket { .. } | AskError::Closed(_))) => {
-            return unwell(quoted(&error.to_string()), progress("accepts connections"));
-        }
+        Err(error) => return unasked(&error),
     };
     target.dialect.set(Dialect::WebSocket);
     match heard {
@@ -143,6 +140,24 @@ pub(super) async fn by_websocket(port: u16, target: &Target) -> Report {
         // With its token in hand, it may be another gateway that sits on the port.
         Heard::TurnedAway(why) => {
             unready(format!("the gateway turned the probe away: {}", quoted(&why)), progress("turned away"))
+        }
+    }
+}
+
+/// Does it greet those who connect? Nothing more is said to it.
+pub(super) async fn challenged(port: u16) -> Report {
+    match websocket::challenge(port).await {
+        Ok(()) => well(),
+        Err(error) => unasked(&error),
+    }
+}
+
+/// Nothing could be asked by WebSocket.
+fn unasked(error: &AskError) -> Report {
+    match error {
+        AskError::Connect(_) => unwell(error.to_string(), 0),
+        AskError::Socket { .. } | AskError::Closed(_) => {
+            unwell(quoted(&error.to_string()), progress("accepts connections"))
         }
     }
 }

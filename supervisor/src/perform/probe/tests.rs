@@ -480,3 +480,4 @@ async fn what_is_not_asked_passes() {
 }
 
 mod by_hand;
+mod challenge;

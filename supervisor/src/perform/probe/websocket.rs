@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Events may come in between. Every connection is closed with a close frame: the gateway logs a warning about
-//! each one that is not.
+//! each one that is not. It logs one about each that says goodbye before `connect`, too: so who only wants to see
+//! the challenge has to ask for that (`check: websocket`).
 
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::openclaw::config::Token;
 
 /// The longest message taken. The greeting carries a snapshot of the gateway, which grows with its sessions.
 const LIMIT: usize = 4 * 1024 * 1024;
+
+/// The longest message taken by who only waits for the challenge, which has some hundred bytes.
+const CHALLENGE: usize = 64 * 1024;
 
 /// How long the gateway may take to return the close frame. The probe's answer does not wait for it.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -93,22 +97,39 @@ struct Trouble {
 
 /// Connects, asks, and says goodbye.
 pub(super) async fn ask(port: u16, token: Option<&Token>) -> Result<Heard, AskError> {
+    let heard = during(port, LIMIT, async |socket| converse(socket, token).await).await?;
+    Ok(without(token, heard))
+}
+
+/// Connects, waits for the challenge, and says goodbye.
+pub(super) async fn challenge(port: u16) -> Result<(), AskError> {
+    during(port, CHALLENGE, async |socket| Ok(greeting(socket).await?.map(drop))).await
+}
+
+/// What comes of `conversation` on a connection of its own, which takes no message larger than `limit`.
+async fn during<T>(
+    port: u16,
+    limit: usize,
+    conversation: impl AsyncFnOnce(&mut Socket) -> Result<Option<T>, tungstenite::Error>,
+) -> Result<T, AskError> {
     let stream = tcp::connect(port).await?;
     let broken = |source| AskError::Socket { port, source: Box::new(source) };
-    let config = WebSocketConfig::default().max_message_size(Some(LIMIT)).max_frame_size(Some(LIMIT));
+    let config = WebSocketConfig::default().max_message_size(Some(limit)).max_frame_size(Some(limit));
     let url = format!("ws://127.0.0.1:{port}/");
     let (mut socket, _) = client_async_with_config(url, stream, Some(config)).await.map_err(broken)?;
-    let heard = converse(&mut socket, token).await;
+    let outcome = conversation(&mut socket).await;
     task::spawn(time::timeout(GOODBYE, goodbye(socket)));
-    match heard.map_err(broken)? {
-        Some(heard) => Ok(without(token, heard)),
-        None => Err(AskError::Closed(port)),
-    }
+    outcome.map_err(broken)?.ok_or(AskError::Closed(port))
+}
+
+/// The challenge. `None`: the gateway closed the connection.
+async fn greeting(socket: &mut Socket) -> Result<Option<Frame>, tungstenite::Error> {
+    next(socket, |frame| frame.event.as_deref() == Some("connect.challenge")).await
 }
 
 /// `None`: the gateway closed the connection.
 async fn converse(socket: &mut Socket, token: Option<&Token>) -> Result<Option<Heard>, tungstenite::Error> {
-    if next(socket, |frame| frame.event.as_deref() == Some("connect.challenge")).await?.is_none() {
+    if greeting(socket).await?.is_none() {
         return Ok(None);
     }
     socket.send(Message::text(connect(token).to_string())).await?;
