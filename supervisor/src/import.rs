@@ -30,14 +30,14 @@ use std::{
     sync::Arc,
 };
 
-use supervisor_core::{ids::Name, view::View};
+use supervisor_core::{denied::Denied, ids::Name, view::View};
 use tokio::{sync::Mutex, task};
 use tracing::{info, warn};
 
 use crate::{
     doctor::Listening,
     handle::{Handle, SubmitError},
-    openclaw::prepare::Host,
+    openclaw::{prepare::Host, snapshots::content_id},
     spec::InstanceSpec,
 };
 use find::{Found, Ground};
@@ -176,7 +176,7 @@ pub(crate) enum Trouble {
 impl From<SubmitError> for Trouble {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Gone => Self::Interrupted,
+            SubmitError::Gone | SubmitError::Denied(Denied::ShuttingDown) => Self::Interrupted,
             SubmitError::Denied(_) | SubmitError::Overloaded => Self::Submit(error),
         }
     }
@@ -207,7 +207,9 @@ impl Importer {
     pub(crate) async fn import(&self, name: &str, wish: &Wish) -> Result<Report, ImportError> {
         let _turn = self.turns.lock().await;
         let before = self.read(name).await?;
-        if let Some(journal) = before.filter(|journal| journal.step != Step::Done || self.has(journal)) {
+        if let Some(journal) =
+            before.clone().filter(|journal| journal.step != Step::Done || self.has(journal))
+        {
             return match journal.step {
                 Step::Done => {
                     Ok(Report { steps: vec!["it is imported already".into()], ..Report::default() })
@@ -228,7 +230,11 @@ impl Importer {
             return Err(ImportError::Obstructed { name: name.to_owned(), obstacles: candidate.obstacles });
         };
         let notes = candidate.notes;
-        let journal = begin(name, found, spec);
+        let mut journal = begin(name, found, spec, before);
+        self.note(&mut journal, Step::Stop).await.map_err(|trouble| match trouble {
+            Trouble::Write { path, source } => ImportError::Journal { path, source },
+            Trouble::Told(_) | Trouble::Submit(_) | Trouble::Interrupted => ImportError::Interrupted,
+        })?;
         let report = self.carry_on(journal).await?;
         Ok(Report { notes: [notes, report.notes].concat(), ..report })
     }
@@ -361,12 +367,25 @@ fn has(view: &View, journal: &Journal) -> bool {
     })
 }
 
-fn begin(name: Name, found: Found, spec: InstanceSpec) -> Journal {
-    // Whoever plans has refused what is no text.
-    let content = String::from_utf8_lossy(&found.content).into_owned();
-    let config = journal::Config { path: found.config, content, mode: found.mode };
+/// `before` is an import whose instance has been deleted since.
+fn begin(name: Name, found: Found, spec: InstanceSpec, before: Option<Journal>) -> Journal {
+    // What a first import has completed is not how it was.
+    let adopted = Some(String::from(content_id(&found.content)));
+    let earlier = before.as_ref().filter(|before| before.adopted == adopted);
+    let config = earlier.map(|before| before.config.clone()).unwrap_or_else(|| journal::Config {
+        path: found.config,
+        // Whoever plans has refused what is no text.
+        content: String::from_utf8_lossy(&found.content).into_owned(),
+        mode: found.mode,
+    });
     let mut journal = Journal::begin(name, spec, config);
-    journal.unit = found.unit;
+    // The unit has been disabled by the first import, which is not how it is to be put back.
+    let earlier = before.and_then(|before| before.unit);
+    let is_off = |unit: &Unit| !unit.enabled && !unit.active;
+    journal.unit = match (found.unit, earlier) {
+        (Some(now), Some(earlier)) if is_off(&now) && earlier.name == now.name => Some(earlier),
+        (now, _) => now,
+    };
     journal.running = found.running;
     journal.sessions = found.sessions;
     journal

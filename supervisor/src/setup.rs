@@ -160,26 +160,23 @@ impl From<Refusal> for SetupError {
 impl Wish {
     /// Whether everything given can be kept as it is.
     pub(crate) fn check(&self) -> Result<(), SetupError> {
-        let fault = |name: &str, what| Err(SetupError::Credential { name: name.to_owned(), what });
         for (at, (name, value)) in self.credentials.iter().enumerate() {
             let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            match () {
-                () if at >= MOST_CREDENTIALS => return fault(name, "is one too many"),
-                () if !is_name => return fault(name, "is not a name of a variable"),
-                () if is_supervisors(name) => return fault(name, "is a variable that the supervisor sets"),
-                () if matches!(name.as_str(), "PATH" | "NODE_OPTIONS") || name.starts_with("LD_") => {
-                    return fault(name, "is no credential");
-                }
-                () if value.is_empty() => return fault(name, "is empty"),
-                () if value.len() > MOST_BYTES => return fault(name, "is longer than 16 KiB"),
-                () if value.chars().any(char::is_control) => {
-                    return fault(name, "has a control character in it");
-                }
-                () if value.contains('\'') && value.contains('"') => {
-                    return fault(name, "has both kinds of quotes in it");
-                }
-                () => {}
+            let quotes = value.contains('\'') && value.contains('"');
+            let is_programs = matches!(name.as_str(), "PATH" | "NODE_OPTIONS") || name.starts_with("LD_");
+            let faults = [
+                (at >= MOST_CREDENTIALS, "is one too many"),
+                (!is_name, "is not a name of a variable"),
+                (is_supervisors(name), "is a variable that the supervisor sets"),
+                (is_programs, "is no credential"),
+                (value.is_empty(), "is empty"),
+                (value.len() > MOST_BYTES, "is longer than 16 KiB"),
+                (value.chars().any(char::is_control), "has a control character in it"),
+                (quotes, "has both kinds of quotes in it"),
+            ];
+            if let Some((_, what)) = faults.into_iter().find(|(is_so, _)| *is_so) {
+                return Err(SetupError::Credential { name: name.to_owned(), what });
             }
         }
         Ok(())

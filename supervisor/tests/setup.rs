@@ -244,6 +244,25 @@ async fn a_profile_is_imported_with_its_sessions_and_given_back_as_it_was() {
 }
 
 #[tokio::test]
+async fn what_is_imported_again_after_it_was_removed_is_still_given_back_as_it_first_was() {
+    let world = World::with_unit().await;
+    for words in [&["import", "lab", "--yes"][..], &["down", "lab"], &["rm", "lab", "--yes"]] {
+        let (code, _, told) = world.ctl(words);
+        assert_eq!(code, Some(0), "{words:?}: {told}");
+    }
+    until("it is removed", async || (!world.has_instance().await).then_some(())).await;
+    let listed = world.ctl(&["import", "-o", "json"]).1;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let profile = &listed["profiles"][0];
+    assert_eq!((&profile["name"], &profile["instance"]), (&"lab".into(), &"".into()), "{listed}");
+    for words in [&["import", "lab", "--yes"][..], &["import", "--undo", "lab", "--yes"]] {
+        let (code, _, told) = world.ctl(words);
+        assert_eq!(code, Some(0), "{words:?}: {told}");
+    }
+    world.all_is_back().await;
+}
+
+#[tokio::test]
 async fn an_import_that_does_not_become_ready_is_put_back_whole() {
     let world = World::with_unit().await;
     fs::write(world.at("units/break"), "").unwrap();

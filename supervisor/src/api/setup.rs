@@ -14,7 +14,7 @@ use supervisor_proto::v1::{
     ListProfilesResponse, ReturnProfileRequest, ReturnProfileResponse, SetUpInstanceRequest,
     SetUpInstanceResponse, setup_service_server::SetupService,
 };
-use tokio::task;
+use tokio::{sync::Mutex, task};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -35,17 +35,19 @@ use crate::{
 pub(super) struct Setups {
     api: Arc<Api>,
     importer: Importer,
+    /// Set-ups, one at a time.
+    turns: Arc<Mutex<()>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Setups {
-    /// Goes on with imports that an earlier supervisor has left.
+    /// Goes on with imports that an earlier supervisor has left, too.
     pub(super) fn new(api: Arc<Api>) -> Self {
         let importer =
             Importer::new(api.handle.clone(), Arc::clone(api.host()), listeners(api.listeners.clone()));
         tokio::spawn(importer.clone().resume());
-        Self { api, importer }
+        Self { api, importer, turns: Arc::default() }
     }
 
     async fn set_up(self, request: SetUpInstanceRequest) -> Result<SetUpInstanceResponse, Refusal> {
@@ -69,6 +71,7 @@ impl Setups {
                 "give NAME=VALUE with a name and a value of a variable",
             )
         })?;
+        let _turn = self.turns.lock().await;
         let view = self.api.handle.view();
         let host = Arc::clone(self.api.host());
         let subject = Subject { host, name: name.clone(), spec, neighbours: neighbours(&view) };
@@ -80,7 +83,7 @@ impl Setups {
         self.api.keep_apart(&view, &name, &subject.spec).await?;
         let definition = match known {
             Known::Not => Some(self.api.new_definition(name.clone(), &subject.spec).await?),
-            Known::Fresh(_) | Known::Started => None,
+            Known::Fresh | Known::Started => None,
         };
         let definition =
             definition.map(|definition| supervisor_core::event::Definition { dangling, ..definition });
@@ -148,7 +151,7 @@ impl Setups {
 enum Known {
     Not,
     /// It was never started: a set-up may have been broken off.
-    Fresh(Block),
+    Fresh,
     Started,
 }
 
@@ -156,7 +159,7 @@ fn known(view: &View, subject: &Subject) -> Result<Known, Refusal> {
     let Some(instance) = view.instances.get(&subject.name) else { return Ok(Known::Not) };
     let record = instance.record();
     match (facts::spec(instance) == subject.spec, record.launched) {
-        (true, Incarnation(0)) => Ok(Known::Fresh(record.block)),
+        (true, Incarnation(0)) => Ok(Known::Fresh),
         (true, _) => Ok(Known::Started),
         (false, _) => Err(Denied::InstanceExists(subject.name.clone()).into()),
     }

@@ -108,7 +108,8 @@ pub(super) fn write(data_dir: &Path, journal: &Journal) -> io::Result<()> {
 
 /// The import of this name, if there is one.
 pub(super) fn read(data_dir: &Path, name: &str) -> io::Result<Option<Journal>> {
-    let Some(found) = place(data_dir)?.read(&file(name), MOST_BYTES)? else { return Ok(None) };
+    let Some(place) = existing(data_dir)? else { return Ok(None) };
+    let Some(found) = place.read(&file(name), MOST_BYTES)? else { return Ok(None) };
     let journal: Journal = serde_json::from_slice(&found.content)?;
     match journal.version {
         VERSION => Ok(Some(journal)),
@@ -118,7 +119,7 @@ pub(super) fn read(data_dir: &Path, name: &str) -> io::Result<Option<Journal>> {
 
 /// The names of all imports.
 pub(super) fn names(data_dir: &Path) -> io::Result<Vec<String>> {
-    let place = place(data_dir)?;
+    let Some(place) = existing(data_dir)? else { return Ok(Vec::new()) };
     place.tidy()?;
     let mut names: Vec<String> =
         place.names()?.iter().filter_map(|name| Some(name.strip_suffix(SUFFIX)?.to_owned())).collect();
@@ -138,6 +139,15 @@ pub(super) fn path(data_dir: &Path, name: &str) -> PathBuf {
 
 fn place(data_dir: &Path) -> io::Result<Place> {
     Place::open(data_dir)?.made_below(DIRECTORY)
+}
+
+/// The same, if anything was ever imported.
+fn existing(data_dir: &Path) -> io::Result<Option<Place>> {
+    match Place::open(data_dir)?.below(DIRECTORY) {
+        Ok(place) => Ok(Some(place)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn file(name: &str) -> String {
