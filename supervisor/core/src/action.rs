@@ -7,7 +7,8 @@ use crate::{
     denied::Denied,
     event::Files,
     failover::Incident,
-    ids::{CommandId, ConfigId, Incarnation, Name, Revision},
+    fence::Channels,
+    ids::{CommandId, ConfigId, Credential, Incarnation, Name, Revision},
     journal::Entry,
     ladder::Purpose,
     ports::{Block, Pool},
@@ -158,6 +159,11 @@ pub struct Launch {
     pub incidents: Vec<Incident>,
     /// What it is for.
     pub purpose: Purpose,
+    /// Whether the gateway has its channels.
+    pub channels: Channels,
+    /// The channel credentials that it may use. If its configuration names another one, and it has its channels, it is
+    /// not started: that is told, and then that the launch has failed as [`Unexpected`](crate::event::LaunchFailure).
+    pub credentials: Arc<[Credential]>,
     /// What its configuration is to hold; put in place first, and answered as `Restore` is.
     pub restore: Option<Restoring>,
 }

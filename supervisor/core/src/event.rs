@@ -280,6 +280,15 @@ pub enum LaunchFailure {
     /// Its configuration is refused: no gateway could be started with it.
     #[error("{0}")]
     BadConfig(String),
+    /// A gateway that may be alive uses a channel credential of its configuration.
+    #[error("its configuration names a channel credential of `{by}`, which may use it")]
+    Fenced {
+        /// Whose it is.
+        by: Name,
+    },
+    /// Its configuration names channel credentials that it did not name when the launch was ordered.
+    #[error("its configuration names other channel credentials than a moment ago")]
+    Unexpected,
     /// The program cannot be run.
     #[error("{0}")]
     Spawn(String),

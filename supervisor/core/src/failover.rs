@@ -26,18 +26,19 @@ use crate::{
     Supervisor,
     action::Action,
     event::{Exit, LaunchFailure},
+    fence::Channels,
     ids::{Incarnation, Name},
     instance::{Goal, Instance, Means, Phase, Then},
     journal::Kind,
     policy::{Failback, OnPrimaryDeath, Standby},
     record::Wish,
     restart::Next,
-    time::{Deadline, Why},
+    time::{Deadline, Moment, Why},
     turn::Turn,
 };
 
 /// The longest grace a standby gets when it is restarted for an incident: it has nothing to drain.
-const PROMOTION_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const PROMOTION_GRACE: Duration = Duration::from_secs(5);
 
 /// The time before a failback doubles at most this often: by default to about an hour.
 const MAX_FLAPS: u32 = 6;
@@ -72,7 +73,7 @@ pub struct Incident {
     /// Who needs rescue.
     pub primary: Name,
     /// Since when.
-    pub since: crate::time::Moment,
+    pub since: Moment,
     /// Why.
     pub cause: Cause,
     /// How the primary's last life ended.
@@ -293,10 +294,11 @@ impl Supervisor {
         let Some(instance) = self.instances.get(primary) else { return };
         // One that is active elsewhere serves, and is not restarted for a second primary.
         let fresh = candidate.incarnation > stand_in.after || self.is_active(&rescue);
-        if candidate.phase == Phase::Ready && fresh {
+        if candidate.phase == Phase::Ready && fresh && self.can_serve(candidate) {
             return self.set_standing(turn, primary, Standing::Away(stand_in), Kind::FailedOver { rescue });
         }
-        if instance.phase == Phase::Ready && stand_in.incident.cause != Cause::ByHand {
+        let back = instance.phase == Phase::Ready && instance.channels() == Channels::On;
+        if back && stand_in.incident.cause != Cause::ByHand {
             let kind = Kind::FailoverCancelled { rescue: rescue.clone() };
             self.set_standing(turn, primary, Standing::Own, kind);
             return self.stand_down(turn, &rescue);

@@ -86,6 +86,8 @@ impl Instance {
         let then = match &self.phase {
             Phase::Stopping { means: Means::Sweep, .. } => return,
             Phase::Stopping { then, .. } => then.clone(),
+            // Nothing ran, and it is known by now what would have.
+            Phase::Spawning if failure == LaunchFailure::Unexpected && self.has_learned() => Then::Run,
             Phase::Spawning
             | Phase::Stopped
             | Phase::Adopting
@@ -218,6 +220,7 @@ impl Instance {
     fn record_exit(&mut self, turn: &mut Turn<'_>, exit: &Exit) {
         self.record_lost_exit(turn, exit.incarnation);
         self.record.seen = exit.incarnation;
+        self.has_polled(turn.now, Some(exit));
         self.record.launched = self.record.launched.max(exit.incarnation);
         turn.store(self.name());
         turn.note(self.name(), exit.incarnation, Kind::Exited(exit.clone()));
@@ -278,6 +281,7 @@ impl Instance {
         if self.record.seen < self.record.launched {
             let _exit = self.record_unknown_exit(turn, self.record.launched);
         }
+        self.has_polled(turn.now, None);
         self.rest(turn, then);
     }
 
@@ -346,6 +350,10 @@ impl Instance {
 
     fn adopt(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process) {
         self.incarnation = incarnation;
+        if self.record.ladder.is_repair(incarnation) {
+            // Nobody knows when the gateway died that it repairs.
+            self.has_polled(turn.now, None);
+        }
         self.recall_purpose();
         if self.purpose == Purpose::Repair {
             // It died before: its rescue must not wait for the repair.
@@ -376,6 +384,7 @@ impl Instance {
 
     fn found_dead(&mut self, turn: &mut Turn<'_>, news: Option<Exit>, boot: Boot) {
         let mut news = news;
+        self.has_polled(turn.now, None);
         if self.record.seen < self.record.launched {
             news = Some(self.record_unknown_exit(turn, self.record.launched));
         }

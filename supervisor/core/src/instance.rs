@@ -10,6 +10,7 @@ use crate::{
     action::{Action, Launch},
     event::{Exit, ExitStatus, LaunchFailure, Process, Sighting},
     failover::Cause,
+    fence::Channels,
     health::Health,
     ids::{Incarnation, Name, Revision},
     journal::Kind,
@@ -156,6 +157,10 @@ pub struct Instance {
     pub(crate) asked: Option<Exit>,
     /// What its configuration was when it was last looked at.
     pub(crate) seen: Option<Sighting>,
+    /// Until when the channels may think that a life of it still polls, if none does.
+    pub(crate) polled_until: Moment,
+    /// Somebody else whose credential stands in its configuration, as it has been said.
+    pub(crate) shared_with: Option<Name>,
     /// What the current life is for.
     pub(crate) purpose: Purpose,
     /// It has been said that it is dead and nobody rescues it.
@@ -213,6 +218,8 @@ impl Instance {
             last_failback: None,
             asked: None,
             seen: None,
+            polled_until: Moment::default(),
+            shared_with: None,
             purpose: Purpose::Serve,
             alone: false,
             timer: None,
@@ -268,7 +275,7 @@ impl Instance {
     }
 
     /// Starts a gateway.
-    pub(crate) fn begin(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn begin(&mut self, turn: &mut Turn<'_>, channels: Channels) {
         if let Some(cause) = self.record.quarantined.clone() {
             return self.stay_down(turn, cause);
         }
@@ -276,6 +283,7 @@ impl Instance {
             turn.store(self.name());
         }
         self.avoid_relapse(turn);
+        self.arm(turn, channels);
         self.begin_life(turn, Purpose::Serve);
     }
 
@@ -297,6 +305,8 @@ impl Instance {
             spec: Arc::clone(&self.record.spec),
             incidents: Vec::new(),
             purpose,
+            channels: self.channels(),
+            credentials: self.cleared(),
             restore: None,
         });
     }
@@ -358,7 +368,10 @@ impl Instance {
         if let Cause::CannotStart(failure) = cause
             && matches!(
                 failure,
-                LaunchFailure::PortTaken { .. } | LaunchFailure::Refused(_) | LaunchFailure::BadConfig(_)
+                LaunchFailure::PortTaken { .. }
+                    | LaunchFailure::Refused(_)
+                    | LaunchFailure::BadConfig(_)
+                    | LaunchFailure::Fenced { .. }
             )
         {
             let failure = Failure::Launch(failure.clone());

@@ -6,7 +6,7 @@ use crate::{
     Supervisor,
     action::Launch,
     failover::Standing,
-    ids::{Name, Revision},
+    ids::{Credential, Name, Revision},
     instance::{Goal, Instance, Launching, Phase},
     record::Wish,
 };
@@ -27,6 +27,23 @@ pub fn check(supervisor: &Supervisor) -> Result<(), String> {
         wishes(supervisor, instance)?;
         place(supervisor, instance)?;
         deadline(supervisor, instance)?;
+    }
+    credentials(supervisor)
+}
+
+/// No two gateways that may be alive were started with the same credential.
+fn credentials(supervisor: &Supervisor) -> Result<(), String> {
+    let mut users: BTreeMap<Credential, &Name> = BTreeMap::new();
+    for instance in supervisor.instances.values() {
+        for credential in instance.started_with() {
+            if let Some(other) = users.insert(credential, instance.name()) {
+                hold(
+                    instance,
+                    &format!("nothing it was started with is used by `{other}`"),
+                    other == instance.name(),
+                )?;
+            }
+        }
     }
     Ok(())
 }
@@ -166,7 +183,6 @@ fn place(supervisor: &Supervisor, instance: &Instance) -> Result<(), String> {
 }
 
 fn deadline(supervisor: &Supervisor, instance: &Instance) -> Result<(), String> {
-    let failback = supervisor.failback_due(instance.name());
-    let wanted = instance.deadline().into_iter().chain(failback).min();
+    let wanted = supervisor.deadline_of(instance);
     hold(instance, "the deadline is in the list", instance.timer == wanted)
 }

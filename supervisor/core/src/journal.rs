@@ -1,5 +1,6 @@
 //! What happened, for people: a stable name, a weight and one sentence for each thing.
 
+mod channel;
 mod recovery;
 
 use alloc::string::String;
@@ -13,6 +14,7 @@ use crate::{
     time::{Humane, Moment},
 };
 
+pub use channel::Channel;
 pub use recovery::Recovery;
 
 /// One thing that happened.
@@ -80,6 +82,7 @@ pub enum Kind {
     NoRescue { cause: Cause },
     FailedBack { rescue: Name },
     Recovery(Recovery),
+    Channel(Channel),
     StaleReport { about: Incarnation },
 }
 
@@ -123,6 +126,7 @@ impl Kind {
             Self::NoRescue { .. } => "failover.no_rescue",
             Self::FailedBack { .. } => "failover.failed_back",
             Self::Recovery(recovery) => recovery.name(),
+            Self::Channel(channel) => channel.name(),
             Self::StaleReport { .. } => "instance.stale_report",
         }
     }
@@ -133,6 +137,7 @@ impl Kind {
         match self {
             Self::Exited(exit) if !exit.ordered => Severity::Warning,
             Self::Recovery(recovery) => recovery.severity(),
+            Self::Channel(channel) => channel.severity(),
             Self::Restored { .. }
             | Self::Halting
             | Self::PoolChanged(_)
@@ -215,6 +220,7 @@ impl fmt::Display for Kind {
             Self::NoRescue { cause } => write!(f, "{cause}, and no rescue is up"),
             Self::FailedBack { rescue } => write!(f, "back in its place; `{rescue}` stands by"),
             Self::Recovery(recovery) => recovery.fmt(f),
+            Self::Channel(channel) => channel.fmt(f),
             Self::StaleReport { about } => {
                 write!(f, "a report about {about} came too late and changed nothing")
             }

@@ -150,6 +150,8 @@ impl Instance {
             Cause::CannotStart(
                 LaunchFailure::PortTaken { .. }
                 | LaunchFailure::Refused(_)
+                | LaunchFailure::Fenced { .. }
+                | LaunchFailure::Unexpected
                 | LaunchFailure::Spawn(_)
                 | LaunchFailure::NoAnswer,
             )

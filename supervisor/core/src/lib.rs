@@ -49,6 +49,7 @@ pub mod denied;
 mod ending;
 pub mod event;
 pub mod failover;
+pub mod fence;
 mod handoff;
 mod happen;
 pub mod health;
@@ -285,6 +286,7 @@ impl Supervisor {
             }
             Event::ConfigSeen(name, sighting) => {
                 self.with(&name, |instance| instance.on_config_seen(turn, &sighting));
+                self.warn_shared(turn, &name);
             }
             Event::Restored(name, content) => {
                 self.with(&name, |instance| instance.on_restored(turn, content));
@@ -324,7 +326,7 @@ impl Supervisor {
         self.refresh_goal(name);
         let Some(instance) = self.instances.get(name) else { return };
         match (instance.goal, &instance.phase) {
-            (Goal::Run, Phase::Stopped) => self.with(name, |instance| instance.begin(turn)),
+            (Goal::Run, Phase::Stopped) => self.begin(turn, name),
             (
                 Goal::Rest,
                 Phase::Spawning
@@ -351,6 +353,7 @@ impl Supervisor {
                 | Phase::Failed { .. },
             ) => {}
         }
+        self.align(turn, name);
     }
 
     fn refresh_goal(&mut self, name: &Name) {
@@ -375,6 +378,7 @@ impl Supervisor {
                 turn.rearm(&name);
                 self.with(&name, |instance| instance.on_deadline(turn));
                 self.evaluate(turn, &name);
+                self.align_one(turn, &name);
                 self.settle(turn);
             }
         }
@@ -388,15 +392,20 @@ impl Supervisor {
     }
 
     fn rearm_one(&mut self, name: &Name) {
-        let failback = self.failback_due(name);
+        let next = self.instances.get(name).and_then(|instance| self.deadline_of(instance));
         let Some(instance) = self.instances.get_mut(name) else { return };
-        let next = instance.deadline().into_iter().chain(failback).min();
         if next != instance.timer {
             if let Some(old) = core::mem::replace(&mut instance.timer, next) {
                 self.timers.remove(&(old, name.clone()));
             }
             self.timers.extend(next.map(|next| (next, name.clone())));
         }
+    }
+
+    /// When something about `instance` is due, as it and the others are.
+    pub(crate) fn deadline_of(&self, instance: &Instance) -> Option<Deadline> {
+        let of_others = self.failback_due(instance.name()).into_iter().chain(self.fence_due(instance));
+        instance.deadline().into_iter().chain(of_others).min()
     }
 
     /// Once nothing runs, the callers of `Halt` are answered.

@@ -20,6 +20,8 @@ pub struct Policy {
     pub health: HealthPolicy,
     /// From the request to end until the whole process tree is killed.
     pub stop_grace: Duration,
+    /// So long after a gateway has died, its channels may still think that it polls.
+    pub poll_expiry: Duration,
     /// What is done beyond restarts.
     pub ladder: LadderPolicy,
     /// When its configuration has proven good.
@@ -236,6 +238,7 @@ impl Default for Policy {
                 }),
             },
             stop_grace: Duration::from_secs(10),
+            poll_expiry: Duration::from_secs(30),
             ladder: LadderPolicy { deaths: 3, repair: None, roll_back: true, quarantine: false, held: false },
             trial: TrialPolicy { good_after: Duration::from_secs(60) },
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::{
     event::{Exit, Files},
     failover::{Cause, Standing},
+    fence::Fence,
     ids::{Incarnation, Name},
     ladder::Ladder,
     ports::Block,
@@ -61,6 +62,9 @@ pub struct Record {
     /// What is known of its configurations.
     #[serde(default)]
     pub trial: Trial,
+    /// What it uses of the channels.
+    #[serde(default)]
+    pub fence: Fence,
     /// Its restarts so far: neither the budget nor the delays begin anew with the next supervisor.
     #[serde(default)]
     pub restarts: Restarts,
@@ -112,6 +116,7 @@ impl Record {
             quarantined: None,
             ladder: Ladder::default(),
             trial: Trial::default(),
+            fence: Fence::default(),
             restarts: Restarts::default(),
             standing: Standing::Own,
             deleting: None,
@@ -124,8 +129,9 @@ impl Record {
     pub(crate) fn no_later_than(&mut self, now: Moment) -> bool {
         let later = self.created > now;
         self.created = self.created.min(now);
-        let rejections = self.trial.no_later_than(now);
-        self.restarts.no_later_than(now) || rejections || later
+        let parts =
+            [self.trial.no_later_than(now), self.fence.no_later_than(now), self.restarts.no_later_than(now)];
+        later || parts.contains(&true)
     }
 }
 

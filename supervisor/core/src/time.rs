@@ -54,6 +54,8 @@ pub enum Why {
     Trial,
     /// A stop takes longer than its worker should need.
     Stop,
+    /// The last poll that kept a gateway from its channels has expired.
+    Fence,
     /// The primary has been ready long enough to get its place back.
     Failback,
 }

@@ -172,14 +172,25 @@ impl Trial {
 impl Instance {
     /// Its configuration has been looked at: because it changed, or because a launch reads it.
     pub(crate) fn on_config_seen(&mut self, turn: &mut Turn<'_>, sighting: &Sighting) {
+        // Its own launch has told, or will tell, what this life has read since.
+        if let Some(life) = sighting.used_by.filter(|life| *life < self.incarnation) {
+            return self.stale(turn, life);
+        }
         // It may come after the life has begun: the first content of all is kept while the gateway starts.
         let used = sighting.used_by == Some(self.incarnation) && self.launching != Launching::Held;
         if used && let Some(content) = sighting.content {
             self.record.trial.running = Some((self.incarnation, content));
+            if sighting.problem.is_none() {
+                self.has_read(turn.now, &sighting.credentials);
+            }
             turn.store(self.name());
             turn.touch(self.name());
         }
         let before = self.seen.replace(sighting.clone());
+        if before.as_ref().is_none_or(|before| before.credentials != sighting.credentials) {
+            self.add_credentials(turn);
+            turn.touch(self.name());
+        }
         if before.as_ref().is_some_and(|before| before.content == sighting.content) {
             return;
         }
@@ -218,10 +229,12 @@ impl Instance {
     fn try_edited(&mut self, turn: &mut Turn<'_>) {
         let hopeful = match &self.phase {
             Phase::Failed { failure, .. } => match failure {
-                Failure::Launch(LaunchFailure::BadConfig(_)) | Failure::Fatal(_) => true,
+                Failure::Launch(LaunchFailure::BadConfig(_) | LaunchFailure::Fenced { .. })
+                | Failure::Fatal(_) => true,
                 Failure::Launch(
                     LaunchFailure::PortTaken { .. }
                     | LaunchFailure::Refused(_)
+                    | LaunchFailure::Unexpected
                     | LaunchFailure::Spawn(_)
                     | LaunchFailure::NoAnswer,
                 )

@@ -127,6 +127,9 @@ lots! {
     Config = "config",
     /// What a repair does.
     Repair = "repair",
+    // Of channels.
+    /// The token in a new configuration.
+    Token = "token",
 }
 
 const LOTS: usize = Lot::ALL.len();

@@ -12,7 +12,7 @@ use supervisor_core::{
     time::Moment,
 };
 
-use crate::{trial::Misstep, world::World};
+use crate::{fence::Fight, trial::Misstep, world::World};
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -182,6 +182,9 @@ pub enum Violation {
     /// A rule of configurations or of the ladder.
     #[error("{0}")]
     Misstep(#[from] Misstep),
+    /// A rule of the fence around channel credentials.
+    #[error("{0}")]
+    Fight(#[from] Fight),
     /// Long after the faults have ended, something is not as it should be.
     #[error("not settled long after the faults have ended: {0}")]
     NotSettled(String),
@@ -304,6 +307,7 @@ fn one_settled(world: &World, core: &Supervisor, instance: &Instance) -> Result<
         (Phase::Stopped, Goal::Rest) => {}
         (Phase::Failed { .. }, Goal::Run) if alive.is_some() => return Err("failed, but alive"),
         (Phase::Failed { retry: None, .. }, Goal::Run) if instance.death().is_some() => {}
+        (Phase::Failed { .. }, Goal::Run) if world.is_kept_off(who, instance) => {}
         (
             Phase::Stopped
             | Phase::Adopting
@@ -317,7 +321,8 @@ fn one_settled(world: &World, core: &Supervisor, instance: &Instance) -> Result<
             Goal::Run | Goal::Rest,
         ) => return Err("neither ready, nor at rest, nor failed for good"),
     }
-    standing_settled(core, instance)?;
+    world.channels_settled(who, instance)?;
+    standing_settled(world, core, instance)?;
     world.config_settled(who, instance)?;
     let informed = &world.host.machines[who].informed;
     let called: Vec<_> =
@@ -333,7 +338,7 @@ fn stands_in(primary: &Instance, rescue: &Name) -> bool {
     primary.record().standing.stand_in().is_some_and(|by| by.rescue == *rescue)
 }
 
-fn standing_settled(core: &Supervisor, instance: &Instance) -> Result<(), &'static str> {
+fn standing_settled(world: &World, core: &Supervisor, instance: &Instance) -> Result<(), &'static str> {
     let ready = *instance.phase() == Phase::Ready;
     match &instance.record().standing {
         Standing::Own => {
@@ -344,10 +349,16 @@ fn standing_settled(core: &Supervisor, instance: &Instance) -> Result<(), &'stat
             }
         }
         Standing::Promoting(by) => {
-            let failed = core
-                .instance(&by.rescue)
-                .is_some_and(|rescue| matches!(rescue.phase(), Phase::Failed { .. }));
-            if ready || !failed {
+            let rescue = core.instance(&by.rescue);
+            let failed = rescue.is_some_and(|rescue| matches!(rescue.phase(), Phase::Failed { .. }));
+            let muted = |instance: &Instance| {
+                world.fleet.index(instance.name()).is_some_and(|who| world.is_muted(who, instance))
+            };
+            let kept_off = |instance: &Instance| {
+                world.fleet.index(instance.name()).is_some_and(|who| world.is_kept_off(who, instance))
+            };
+            let ready = ready && !muted(instance) && !rescue.is_some_and(kept_off);
+            if ready || !(failed || rescue.is_some_and(muted)) {
                 return Err("its rescue is still on its way");
             }
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use supervisor_core::{
     event::{Command, Event, ExitStatus, Files, LaunchFailure, Sighting},
-    ids::{ConfigId, Incarnation},
+    ids::{ConfigId, Credential, Incarnation},
     instance::Goal,
     policy::Startup,
 };
@@ -12,6 +12,7 @@ use supervisor_core::{
 use crate::{
     agenda::Next,
     chance::{ALWAYS, Lot, NOBODY, Swarm},
+    fence::draw_token,
     host::{Doom, Serial, Turn},
     world::World,
 };
@@ -58,6 +59,8 @@ pub(crate) struct Config {
     content: Option<ConfigId>,
     /// Everything it ever held.
     natures: BTreeMap<ConfigId, Nature>,
+    /// The tokens in those that name one.
+    tokens: BTreeMap<ConfigId, Credential>,
     /// What can be put back, the newest last.
     snapshots: Vec<ConfigId>,
     /// What was kept and was deleted with all the files of a namesake.
@@ -89,8 +92,18 @@ impl Config {
         }
     }
 
+    /// The token in what it holds.
+    pub(crate) fn token(&self) -> Option<Credential> {
+        self.content.and_then(|content| self.token_in(content))
+    }
+
+    /// What cannot be read names none.
+    fn token_in(&self, content: ConfigId) -> Option<Credential> {
+        self.tokens.get(&content).copied().filter(|_| self.nature(content) != Nature::Refused)
+    }
+
     /// A content that nothing ever held, with a name that tells its nature.
-    fn make(&mut self, nature: Nature) -> ConfigId {
+    fn make(&mut self, nature: Nature, token: Option<Credential>) -> ConfigId {
         let tag: [u8; 2] = match nature {
             Nature::Good => [0x60, 0x0d],
             Nature::Refused => [0x0b, 0xad],
@@ -104,6 +117,7 @@ impl Config {
         digest[2..6].copy_from_slice(&number.to_be_bytes());
         let content = ConfigId::of_digest(&digest);
         self.natures.insert(content, nature);
+        self.tokens.extend(token.map(|token| (content, token)));
         content
     }
 
@@ -156,15 +170,21 @@ impl World {
             swarm.one_of(&earlier)
         } else {
             let nature = if swarm.often(300) { Nature::Good } else { swarm.one_of(BAD) };
-            config.make(nature)
+            self.make_config(who, nature)
         };
         self.edit(who, content);
+    }
+
+    fn make_config(&mut self, who: usize, nature: Nature) -> ConfigId {
+        let token = self.fleet.channels.then(|| draw_token(&mut self.chance.draw(Lot::Token, who)));
+        self.configs[who].make(nature, token.flatten())
     }
 
     fn edit(&mut self, who: usize, content: ConfigId) {
         let (name, nature) = (self.fleet.names[who].clone(), self.configs[who].nature(content));
         self.narrate(|| format!("the configuration of {name} becomes {}, {nature:?}", content.short()));
         self.configs[who].content = Some(content);
+        self.note_edit(who);
         self.notice(who);
     }
 
@@ -198,8 +218,22 @@ impl World {
         self.configs[who].known = Some(content);
         let refused = self.configs[who].nature(content) == Nature::Refused;
         let problem = refused.then(|| "line 3: this is not JSON5".into());
-        let sighting = Sighting { content: Some(content), problem, credentials: Vec::new(), used_by };
-        self.tell(Some(who), Event::ConfigSeen(self.fleet.names[who].clone(), sighting));
+        let credentials = self.configs[who].token_in(content).into_iter().collect();
+        let sighting = Sighting { content: Some(content), problem, credentials, used_by };
+        let event = Event::ConfigSeen(self.fleet.names[who].clone(), sighting);
+        match used_by {
+            Some(_) => self.tell(Some(who), event),
+            // One watch looks at all of them, and tells of one look after the other.
+            None => self.tell_in_order(who, event),
+        }
+    }
+
+    /// A launch tells what it found.
+    pub(crate) fn tell_of_config(&mut self, who: usize) {
+        if let Some(content) = self.configs[who].content {
+            self.keep(who, content);
+            self.tell_sighting(who, content, None);
+        }
     }
 
     /// What a launch finds, if that keeps it from starting anything. The first launch makes a configuration.
@@ -210,7 +244,7 @@ impl World {
         if self.configs[who].content.is_none() {
             let mut swarm = self.chance.draw(Lot::Config, who);
             let nature = if swarm.often(850) { Nature::Good } else { swarm.one_of(BAD) };
-            let content = self.configs[who].make(nature);
+            let content = self.make_config(who, nature);
             self.configs[who].content = Some(content);
         }
         let content = self.configs[who].content?;
@@ -257,6 +291,7 @@ impl World {
         if let Some(before) = self.configs[who].content.replace(to) {
             self.keep(who, before);
         }
+        self.note_edit(who);
         self.notice(who);
         self.tell(Some(who), Event::Restored(name, to));
     }
@@ -291,7 +326,7 @@ impl World {
     /// Somebody writes a configuration that a gateway can serve with.
     pub(crate) fn mend_one(&mut self, who: usize) {
         if self.configs[who].is_bad() {
-            let content = self.configs[who].make(Nature::Good);
+            let content = self.make_config(who, Nature::Good);
             self.edit(who, content);
         }
     }

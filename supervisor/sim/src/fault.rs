@@ -61,6 +61,9 @@ const EDITED: &[u64] = &[2, 10, 60];
 /// Worlds whose instances have configurations. The others run what reads none.
 const CONFIGURED: Permille = 750;
 
+/// Worlds whose configurations name tokens, of those that have configurations.
+const CHANNELS: Permille = 500;
+
 /// The faults of one world.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +85,9 @@ pub struct Faults {
     /// Whether the gateways read configurations.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub configured: bool,
+    /// Whether their configurations name tokens.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub channels: bool,
 }
 
 impl Serialize for Lot {
@@ -117,9 +123,11 @@ impl Faults {
             late_ticks_ms: swarm.one_of(&[0, 0, 5, 500]),
             commands_ms: swarm.one_of(&[300, 3_000, 30_000]),
             configured: false,
+            channels: false,
         };
         // Last, so that whatever is drawn before it stays what it was.
         faults.draw_configured(swarm);
+        faults.channels = swarm.often(CHANNELS) && faults.configured;
         faults
     }
 
@@ -153,6 +161,9 @@ impl fmt::Display for Faults {
         }
         if self.configured {
             write!(f, "; with configurations")?;
+        }
+        if self.channels {
+            write!(f, "; with channels")?;
         }
         Ok(())
     }

@@ -12,7 +12,11 @@ use supervisor_core::{
     rng::Rng,
 };
 
-use crate::chance::Swarm;
+use crate::{
+    chance::Swarm,
+    fault::{Faults, Setup},
+    fence::draw_expiry,
+};
 
 /// The names. Who comes later may rescue who comes before.
 pub(crate) const NAMES: [&str; 6] = ["main", "rescue", "second", "third", "other", "loner"];
@@ -23,14 +27,20 @@ pub(crate) struct Fleet {
     pub(crate) names: Vec<Name>,
     /// Whether they have configurations.
     pub(crate) configured: bool,
+    /// Whether those name tokens.
+    pub(crate) channels: bool,
+    /// How long the channels think that a dead gateway polls.
+    pub(crate) poll_expiry: Duration,
     /// A spec is the number of its policy.
     policies: Vec<Policy>,
 }
 
 impl Fleet {
-    pub(crate) fn new(count: usize, configured: bool) -> Self {
-        let names = NAMES.iter().take(count).filter_map(|name| Name::new(name).ok()).collect();
-        Self { names, configured, policies: Vec::new() }
+    pub(crate) fn new(setup: &Setup) -> Self {
+        let names = NAMES.iter().take(setup.instances).filter_map(|name| Name::new(name).ok()).collect();
+        let Faults { configured, channels, .. } = setup.faults;
+        let poll_expiry = draw_expiry(&mut Swarm(Rng::new(setup.seed)));
+        Self { names, configured, channels, poll_expiry, policies: Vec::new() }
     }
 
     /// Which of the names this is.
@@ -93,6 +103,7 @@ impl Fleet {
             },
             health: draw_health(swarm),
             stop_grace: swarm.time(&[0, 1, 10]),
+            poll_expiry: self.poll_expiry,
             ..Policy::default()
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     agenda::Next,
     chance::{ALWAYS, Lot},
     check::Violation,
+    fence::Polls,
     world::World,
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Machine {
     pub(crate) taken: Option<(Block, Moment)>,
     /// For whom its incident file says that it stands in.
     pub(crate) informed: Vec<Name>,
+    /// What it polls with, and did.
+    pub(crate) polls: Polls,
 }
 
 /// A worker.
@@ -151,6 +154,7 @@ impl World {
                 other: self.fleet.names[other].clone(),
             });
         }
+        self.begin_polls(who, launch)?;
         let (worker, serial) = (self.host.serial(), self.host.serial());
         let machine = &mut self.host.machines[who];
         let fresh = machine.worker.is_none();
@@ -285,6 +289,7 @@ impl World {
     pub(crate) fn end_life(&mut self, who: usize, status: ExitStatus) {
         let Some(life) = self.host.machines[who].life.take() else { return };
         self.narrate_end(who, life.incarnation, status);
+        self.end_polls(who, Some((status, life.ordered)));
         if let Some(mut swarm) = self.strikes(Lot::PortHeld, who) {
             self.host.machines[who].taken = Some((life.block, self.now + swarm.span(LINGER)));
         }
@@ -314,6 +319,7 @@ impl World {
         let both = self.chance.draw(Lot::Gateway, who).often(500);
         if both {
             self.host.machines[who].life = None;
+            self.end_polls(who, None);
         }
         let name = self.fleet.names[who].clone();
         self.narrate(|| format!("the worker of {name} dies{}", if both { ", and its gateway" } else { "" }));
@@ -326,6 +332,7 @@ impl World {
         if self.chance.draw(Lot::Clear, who).often(200) {
             self.end_life(who, ExitStatus::Signal { number: 9, core: false });
         }
+        self.end_polls(who, None);
         let machine = &mut self.host.machines[who];
         machine.life = None;
         machine.worker = None;
@@ -337,6 +344,7 @@ impl World {
             machine.life = None;
             machine.worker = None;
             machine.taken = None;
+            machine.polls = Polls::default();
         }
     }
 

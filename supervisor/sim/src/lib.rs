@@ -12,9 +12,10 @@
 //!        ▲                                          │
 //!        │        workers, gateways, probes (host)  │
 //!        │        configurations, repairs (config)  │
+//!        │        channels and tokens (fence)       │
 //!        └─────── the disk (store), callers (client)◄┘               (tasks)
 //!
-//!   after every event: what must never be                            (watch, check, trial, reference)
+//!   after every event: what must never be                            (watch, check, trial, fence, reference)
 //!   once the faults stop: what must come about                       (check)
 //!
 //!   written down, run again, made smaller                            (trace, words, shrink, command)
@@ -31,6 +32,7 @@ pub mod command;
 mod config;
 mod daemon;
 mod fault;
+mod fence;
 mod fleet;
 mod host;
 mod news;
@@ -47,6 +49,7 @@ mod world;
 pub use chance::{Injection, Lot, NoInjection, Permille};
 pub use check::{Disagreement, Violation};
 pub use fault::{Faults, Setup};
+pub use fence::Fight;
 pub use shrink::{Show, kind_of, shrink};
 pub use trace::{Error, Header, Line, Scribe, Trace, What};
 pub use trial::Misstep;

@@ -55,6 +55,7 @@ impl<'a> News<'a> {
             | Kind::WorkerLost
             | Kind::NoRescue { .. }
             | Kind::Recovery(_)
+            | Kind::Channel(_)
             | Kind::StaleReport { .. } => Self::Other,
         }
     }

@@ -104,6 +104,7 @@ impl Smaller<'_> {
         while self.best.faults.span_s > 1 && self.attempt_faults(|faults| faults.span_s /= 2) {}
         self.attempt_faults(|faults| faults.write_ms = 1);
         self.attempt_faults(|faults| faults.late_ticks_ms = 0);
+        self.attempt_faults(|faults| faults.channels = false);
         self.attempt_faults(|faults| faults.configured = false);
         for lot in Lot::ALL {
             if let Some(faults) = self.best.faults.without(*lot) {

@@ -18,6 +18,7 @@ use crate::{
     agenda::Next,
     chance::{Lot, NOBODY},
     check::Violation,
+    fence::Polls,
     host::Mood,
     world::{BEGINNING, World},
 };
@@ -209,6 +210,7 @@ impl World {
                 machine.worker = None;
                 machine.exits.clear();
                 machine.informed.clear();
+                machine.polls = Polls::default();
                 self.tasks[who].linked = false;
                 self.configs[who].forget(files);
             }
@@ -229,7 +231,7 @@ impl World {
             self.put_back(who, restoring.to);
         }
         let failure = match launch.purpose {
-            Purpose::Serve => self.bad_config(who, incarnation),
+            Purpose::Serve => self.bad_config(who, incarnation).or_else(|| self.unexpected(who, launch)),
             Purpose::Repair => None,
         };
         if let Some(failure) = failure.or_else(|| self.launch_failure(who, &launch.block)) {
@@ -326,16 +328,25 @@ impl World {
         let overtaken = self.strikes(Lot::Overtaken, place).map(|mut swarm| swarm.span(OVERTAKEN));
         let at = match overtaken {
             Some(span) => self.now + span,
-            None => {
-                let span = self.span(Lot::Report, place, REPORT);
-                self.told[place] = (self.now + span).max(self.told[place]);
-                self.told[place]
-            }
+            None => self.in_order(place),
         };
         if let Some(later) = twice {
             self.at(at + later, Next::Tell(self.epoch, Box::new(event.clone())));
         }
         self.at(at, Next::Tell(self.epoch, Box::new(event)));
+    }
+
+    /// The same, and nothing overtakes it.
+    pub(crate) fn tell_in_order(&mut self, who: usize, event: Event) {
+        let at = self.in_order(who);
+        self.at(at, Next::Tell(self.epoch, Box::new(event)));
+    }
+
+    /// When the next report of a source arrives.
+    fn in_order(&mut self, place: usize) -> Moment {
+        let span = self.span(Lot::Report, place, REPORT);
+        self.told[place] = (self.now + span).max(self.told[place]);
+        self.told[place]
     }
 }
 

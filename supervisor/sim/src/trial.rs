@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use supervisor_core::{
     Supervisor,
     action::{Action, Launch},
-    event::{Command, Event},
+    event::{Command, Event, Sighting},
     failover::Standing,
     ids::{ConfigId, Incarnation, Name},
     instance::{Goal, Instance, Phase},
@@ -187,7 +187,12 @@ pub(crate) fn watch_sighting(core: &Supervisor, fleet: &Fleet, watched: &mut [Wa
         let restoring = core.instance(name).and_then(|instance| instance.record().trial.restoring());
         restoring.is_some_and(|restoring| restoring.to == *content)
     };
+    let is_late = |name: &Name, sighting: &Sighting| {
+        core.instance(name)
+            .is_some_and(|instance| sighting.used_by.is_some_and(|life| life < instance.incarnation()))
+    };
     let (name, content, used_by) = match event {
+        Event::ConfigSeen(name, sighting) if is_late(name, sighting) => return,
         Event::ConfigSeen(name, sighting) => (name, sighting.content, sighting.used_by),
         Event::Restored(name, content) if awaits(name, content) => (name, Some(*content), None),
         // It comes so late that something else has been wished since.
@@ -315,6 +320,7 @@ impl World {
         let Some(now) = now else {
             let (asked, proven) = (watched.asked, std::mem::take(&mut watched.proven));
             *watched = Watched { asked, proven, ..Watched::default() };
+            self.host.machines[who].polls.forget();
             return Ok(());
         };
         let rung = |instance: &Instance| instance.record().ladder.rung();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use supervisor_core::{
     Supervisor,
     action::Action,
-    event::Event,
+    event::{Event, LaunchFailure},
     failover::{Cause, Standing},
     ids::{CommandId, Incarnation, Name},
     instance::{Failure, Goal, Instance, Phase, Then},
@@ -29,6 +29,8 @@ pub(crate) enum Source {
     Due,
     /// A report about a life that is over, of an instance that is like this.
     Stale(Box<Instance>),
+    /// A launch found what core did not know of, which is no failure.
+    Unexpected,
     /// Anything else.
     World,
 }
@@ -61,7 +63,11 @@ impl Source {
             Event::Exited(name, exit) => (name, exit.incarnation),
         };
         let stale = core.instance(name).filter(|instance| !due && is_over(instance, event, about));
-        stale.map_or(Self::World, |instance| Self::Stale(Box::new(instance.clone())))
+        match (stale, event) {
+            (Some(instance), _) => Self::Stale(Box::new(instance.clone())),
+            (None, Event::LaunchFailed(_, _, LaunchFailure::Unexpected)) => Self::Unexpected,
+            (None, _) => Self::World,
+        }
     }
 }
 
@@ -121,7 +127,7 @@ impl World {
                 return Err(Violation::RefusedChanged(*id));
             }
             Source::Stale(before) => check_stale(core, before, actions)?,
-            Source::Caller(_) | Source::Due | Source::World => {}
+            Source::Caller(_) | Source::Due | Source::Unexpected | Source::World => {}
         }
         if self.view.revision == revision {
             // Whatever changes visibly gets a revision.
@@ -157,7 +163,8 @@ impl World {
             let (Some(before), Some(now)) = (before, now) else { continue };
             self.check_place(&before, &now, became_ready(actions, now.name()), source)?;
             let promoting = *promoted.get_or_insert_with(promoting);
-            let restarted = !source.is_caller() && !promoting && is_restart(&before, &now);
+            let wished = source.is_caller() || matches!(source, Source::Unexpected);
+            let restarted = !wished && !promoting && is_restart(&before, &now);
             self.check_budget(who, &now, restarted)?;
             let away = matches!(now.record().standing, Standing::Away(_));
             self.tally.failovers += u64::from(away && before.record().standing != now.record().standing);
@@ -188,6 +195,8 @@ impl World {
             && let Some(rescue) = core.instance(&by.rescue)
             // Ready, or it was until a probe that was due in the same moment.
             && !matches!(rescue.phase(), Phase::Ready | Phase::Unhealthy)
+            // Ready, and in the same moment to be started anew without its channels.
+            && !(self.fleet.channels && matches!(rescue.phase(), Phase::Stopping { then: Then::Run, .. }))
         {
             let phase = rescue.phase().clone();
             return Err(Violation::PromotedUnready { primary, rescue: by.rescue.clone(), phase });

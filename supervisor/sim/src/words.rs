@@ -9,6 +9,7 @@ use supervisor_core::{
         Verdict,
     },
     failover::Incident,
+    fence::Channels,
     ids::Name,
     ladder::Purpose,
     policy::{Failback, Policy, Standby},
@@ -59,6 +60,9 @@ fn configuration(sighting: &Sighting) -> String {
     let mut text = sighting.content.map_or("no configuration".into(), |content| content.short());
     if let Some(life) = sighting.used_by {
         let _ = write!(text, " for {life}");
+    }
+    for token in &sighting.credentials {
+        let _ = write!(text, " with token {}", token.0);
     }
     if let Some(problem) = &sighting.problem {
         let _ = write!(text, ", which no gateway could be started with: {problem}");
@@ -158,7 +162,11 @@ pub(crate) fn action(action: &Action) -> String {
             };
             let restore = launch.restore.as_ref().map(|restoring| format!(" with {}", restoring.to.short()));
             let restore = restore.unwrap_or_default();
-            format!("{what} {} {} on {}{restore}{whom}", launch.name, launch.incarnation, launch.block)
+            let channels = if launch.channels == Channels::Off { ", without channels" } else { "" };
+            format!(
+                "{what} {} {} on {}{restore}{channels}{whom}",
+                launch.name, launch.incarnation, launch.block
+            )
         }
         Action::Stop { name, incarnation, grace } => {
             format!("ask {name} {incarnation} to end within {}", Humane(*grace))

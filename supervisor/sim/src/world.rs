@@ -141,7 +141,7 @@ pub fn run(setup: &Setup, scribe: Scribe) -> Outcome {
 
 impl World {
     fn new(setup: &Setup, scribe: Scribe) -> Self {
-        let fleet = Fleet::new(setup.instances, setup.faults.configured);
+        let fleet = Fleet::new(setup);
         let names = fleet.names.len();
         let mut world = Self {
             now: BEGINNING,

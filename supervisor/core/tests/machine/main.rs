@@ -5,6 +5,7 @@ mod clock;
 mod commands;
 mod durability;
 mod failover;
+mod fence;
 mod handoff;
 mod health;
 mod ladder;

@@ -17,7 +17,7 @@ use supervisor_core::{
         Adoption, Command, Dangling, Definition, Event, Exit, ExitStatus, Files, Found, LaunchFailure,
         Manner, Process, Report, Sighting, Verdict,
     },
-    ids::{CommandId, ConfigId, Incarnation, Name, Revision},
+    ids::{CommandId, ConfigId, Credential, Incarnation, Name, Revision},
     instance::{Boot, Instance},
     invariant,
     journal::{Entry, Kind},
@@ -377,6 +377,13 @@ impl World {
         self.tell(Event::ConfigSeen(name(who), sighting));
     }
 
+    /// Its configuration is looked at, and names these channel credentials.
+    pub(crate) fn names(&mut self, who: &str, content: u8, credentials: &[u64]) {
+        let credentials = credentials.iter().copied().map(Credential).collect();
+        let sighting = Sighting { content: Some(config(content)), credentials, ..Sighting::default() };
+        self.tell(Event::ConfigSeen(name(who), sighting));
+    }
+
     pub(crate) fn launch_fails(&mut self, who: &str, failure: LaunchFailure) {
         let launch = self.launches.remove(who).expect("a launch has left");
         self.tell(Event::LaunchFailed(launch.name, launch.incarnation, failure));
@@ -399,6 +406,13 @@ impl World {
     pub(crate) fn exits(&mut self, who: &str, code: i32) {
         self.lives.remove(who);
         let exit = self.exit(who, ExitStatus::Code(code));
+        self.tell(Event::Exited(name(who), exit));
+    }
+
+    /// It is killed.
+    pub(crate) fn killed(&mut self, who: &str) {
+        self.lives.remove(who);
+        let exit = self.exit(who, ExitStatus::Signal { number: 9, core: false });
         self.tell(Event::Exited(name(who), exit));
     }
 
