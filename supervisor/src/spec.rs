@@ -69,6 +69,9 @@ pub struct InstanceSpec {
     /// When its configuration has proven good.
     #[serde(skip_serializing_if = "unset")]
     pub trial: Trial,
+    /// So long after its gateway has died, nobody else is started with its channel credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_expiry: Option<Span>,
 }
 
 /// What runs inside an instance, as asked for.
@@ -351,6 +354,7 @@ impl InstanceSpec {
             ladder: self.ladder.merged(&defaults.ladder),
             maintenance: self.maintenance || defaults.maintenance,
             trial: self.trial.merged(&defaults.trial),
+            poll_expiry: or(&self.poll_expiry, &defaults.poll_expiry),
         }
     }
 }

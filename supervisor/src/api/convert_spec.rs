@@ -225,6 +225,7 @@ fn read(spec: &v1::InstanceSpec) -> Result<InstanceSpec, Vec<Violation>> {
         ladder: spec.ladder.as_ref().map(|ladder| reader.ladder(ladder)).unwrap_or_default(),
         maintenance: spec.maintenance,
         trial: spec.trial.as_ref().map(|trial| reader.trial(trial)).unwrap_or_default(),
+        poll_expiry: reader.span(&["poll_expiry"], spec.poll_expiry.as_ref()),
     };
     if reader.0.is_empty() { Ok(found) } else { Err(reader.0) }
 }
@@ -337,6 +338,7 @@ pub(crate) fn to_proto(spec: &InstanceSpec) -> v1::InstanceSpec {
         ladder: recovery::ladder(spec),
         maintenance: spec.maintenance,
         trial: recovery::trial(spec),
+        poll_expiry: duration(spec.poll_expiry),
     }
 }
 
@@ -378,7 +380,7 @@ const GROUPS: [(&str, &[&str]); 10] = [
 const PROBE: [&str; 9] =
     ["check", "path", "port_offset", "interval", "timeout", "failures", "of", "deadline", "cap"];
 
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "runtime",
     "program",
     "args",
@@ -394,6 +396,7 @@ const FIELDS: [&str; 15] = [
     "ladder",
     "maintenance",
     "trial",
+    "poll_expiry",
 ];
 
 fn is_field(path: &str) -> bool {

@@ -171,6 +171,7 @@ impl Facts {
             incidents: &incidents,
             incident_file: &incident_file,
             contract: Contract::None,
+            channels: instance.channels(),
         });
         // What a person runs in it must not be taken for a process of the instance.
         variables.remove(MARK);

@@ -8,6 +8,7 @@ use std::path::Path;
 use supervisor_core::{
     event::{Exit, ExitStatus, LaunchFailure},
     failover::{Cause, Standing},
+    fence::Channels,
     instance::{Failure, Instance, Means, Phase, Then},
     ladder::Purpose,
     policy::Failback,
@@ -79,6 +80,14 @@ impl Telling<'_> {
     }
 
     fn ready(&self) -> String {
+        let without = match self.instance.channels() {
+            Channels::On => "",
+            Channels::Off => ", without its channels: another instance uses their credentials",
+        };
+        format!("{}{without}", self.serves())
+    }
+
+    fn serves(&self) -> String {
         match self.role {
             Role::Single | Role::Primary => "serves".into(),
             Role::Standby => format!("serves and stands by for {}", self.primaries()),
@@ -153,6 +162,8 @@ impl Telling<'_> {
                 LaunchFailure::PortTaken { .. }
                 | LaunchFailure::Refused(_)
                 | LaunchFailure::BadConfig(_)
+                | LaunchFailure::Fenced { .. }
+                | LaunchFailure::Unexpected
                 | LaunchFailure::Spawn(_)
                 | LaunchFailure::NoAnswer => failure.to_string(),
             },
@@ -191,10 +202,14 @@ impl Telling<'_> {
                 Failure::BudgetSpent => logs(),
                 Failure::Quarantined(_) => format!("openclawctl logs {name}, then {}", up()),
                 Failure::Launch(LaunchFailure::PortTaken { .. }) => "openclawctl ports".into(),
+                Failure::Launch(LaunchFailure::Fenced { by }) => {
+                    format!("give it a bot of its own in {config}, or openclawctl down {by}")
+                }
                 // A refusal says itself what to mend, and where.
                 Failure::Launch(
                     LaunchFailure::Refused(_)
                     | LaunchFailure::BadConfig(_)
+                    | LaunchFailure::Unexpected
                     | LaunchFailure::Spawn(_)
                     | LaunchFailure::NoAnswer,
                 ) => up(),

@@ -6,7 +6,7 @@
 //! out: with it the gateway restarts within its process instead.
 
 use serde::Deserialize;
-use supervisor_core::{event::Handoff, ids::Name, ports::Block};
+use supervisor_core::{event::Handoff, fence::Channels, ids::Name, ports::Block};
 
 use super::{
     config::Discovery,
@@ -130,6 +130,7 @@ pub(crate) fn tool(
         incidents: &[],
         incident_file: &incident::file(&directories.root),
         contract: Contract::None,
+        channels: Channels::On,
     });
     Ok(Tool {
         program: runtime.program,

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use supervisor_core::{ids::Name, ports::Block};
+use supervisor_core::{fence::Channels, ids::Name, ports::Block};
 
 use super::{
     config::Discovery,
@@ -85,6 +85,8 @@ pub struct Ingredients<'a> {
     pub incident_file: &'a Path,
     /// Whether the runtime hands its restarts over.
     pub contract: Contract,
+    /// Whether the gateway has its channels.
+    pub channels: Channels,
 }
 
 /// How the supervisor is reached.
@@ -127,6 +129,10 @@ pub fn environment(from: &Ingredients<'_>) -> BTreeMap<String, String> {
         // restarts over would keep them to itself.
         Contract::None => set("OPENCLAW_NO_RESPAWN", "1".to_owned()),
         Contract::Handoff => None,
+    };
+    match from.channels {
+        Channels::Off => set("OPENCLAW_SKIP_CHANNELS", "1".to_owned()),
+        Channels::On => None,
     };
     match from.discovery {
         Discovery::Quiet => set("OPENCLAW_DISABLE_BONJOUR", "1".to_owned()),
@@ -232,6 +238,7 @@ mod tests {
             incidents,
             incident_file: Path::new("/data/instances/rescue/incident.json"),
             contract: Contract::None,
+            channels: Channels::On,
         })
     }
 

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use supervisor_core::{ids::Name, ladder::Purpose, ports::Block};
+use supervisor_core::{fence::Channels, ids::Name, ladder::Purpose, ports::Block};
 
 use super::{
     config::{self, ConfigError, Discovery, Token, Wanted},
@@ -60,6 +60,8 @@ pub struct Request<'a> {
     pub purpose: Purpose,
     /// Whether the runtime hands its restarts over.
     pub contract: Contract,
+    /// Whether the gateway has its channels.
+    pub channels: Channels,
 }
 
 /// What is to be started, and in what surroundings.
@@ -163,6 +165,7 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
         incidents: request.incidents,
         incident_file: &incident_file,
         contract: request.contract,
+        channels: request.channels,
     });
     Ok(Prepared {
         program: runtime.program.clone(),

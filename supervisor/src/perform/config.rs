@@ -7,8 +7,10 @@
 use std::{cell::RefCell, collections::HashMap, path::PathBuf, rc::Rc, sync::Arc, time::SystemTime};
 
 use supervisor_core::{
+    action::Launch,
     event::{Event, Sighting},
-    ids::{ConfigId, Incarnation, Name},
+    fence::Channels,
+    ids::{ConfigId, Credential, Name},
     ports::Block,
     trial::Restoring,
 };
@@ -21,7 +23,7 @@ use crate::{
         config::{
             Wanted,
             check::{Look, look, read_plainly},
-            credentials::Purse,
+            credentials::{self, Purse},
         },
         layout::{Directories, Neighbour},
         prepare::Host,
@@ -137,7 +139,10 @@ impl Place {
             && let Ok(Some(content)) = read_plainly(&directories.config)
             && known.content == Some(content_id(&content))
         {
-            let sighting = Sighting { used_by: None, ..known.clone() };
+            // A credential may stand in a file of its own.
+            let named = credentials::of(&String::from_utf8_lossy(&content), &directories, &self.purse());
+            let credentials = named.into_iter().map(|named| named.credential).collect();
+            let sighting = Sighting { used_by: None, credentials, ..known.clone() };
             return Look { sighting, content: Some(content), credentials: Vec::new() };
         }
         let wanted = Wanted {
@@ -148,7 +153,11 @@ impl Place {
             data_dir: &self.host.control.data_dir,
             neighbours: &self.neighbours,
         };
-        look(&wanted, &Purse { salt: &self.store_id, environment: &self.spec.env })
+        look(&wanted, &self.purse())
+    }
+
+    fn purse(&self) -> Purse<'_> {
+        Purse { salt: &self.store_id, environment: &self.spec.env }
     }
 
     /// Keeps a content; says so in the daemon's log if it cannot.
@@ -169,11 +178,19 @@ impl Place {
         }
     }
 
-    /// What the life `incarnation` is started with. Looks, and keeps what has to be kept before the start.
-    pub(super) fn used(&self, incarnation: Incarnation) -> Option<Used> {
+    /// What a life is started with. Looks, and keeps what has to be kept before the start. `Err`: what it finds names
+    /// credentials that the launch may not use.
+    pub(super) fn used(&self, launch: &Launch) -> Result<Option<Used>, Sighting> {
         let Look { sighting, content, .. } = self.look();
-        let sighting = Sighting { used_by: Some(incarnation), ..sighting };
-        let content = content?;
+        let cleared = |named: &Credential| launch.credentials.contains(named);
+        if launch.channels == Channels::On && !sighting.credentials.iter().all(cleared) {
+            return Err(sighting);
+        }
+        let sighting = Sighting { used_by: Some(launch.incarnation), ..sighting };
+        Ok(content.and_then(|content| self.kept_for(sighting, content)))
+    }
+
+    fn kept_for(&self, sighting: Sighting, content: Vec<u8>) -> Option<Used> {
         let same = self.known.as_ref().is_some_and(|known| known.content == sighting.content);
         if same {
             return Some(Used { sighting, unkept: None });
@@ -230,7 +247,7 @@ pub(super) async fn tell(surroundings: &Surroundings, name: Name, sighting: Sigh
 }
 
 /// The same for one that is not: the next start has to keep it.
-async fn tell_unkept(surroundings: &Surroundings, name: Name, sighting: Sighting) {
+pub(super) async fn tell_unkept(surroundings: &Surroundings, name: Name, sighting: Sighting) {
     let _ = surroundings.events.send(Event::ConfigSeen(name, sighting)).await;
 }
 

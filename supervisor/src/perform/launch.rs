@@ -12,7 +12,7 @@ use std::{
 
 use supervisor_core::{
     action::Launch,
-    event::{Event, Files, LaunchFailure},
+    event::{Event, Files, LaunchFailure, Sighting},
     failover::Incident,
     ids::Name,
     ladder::Purpose,
@@ -70,6 +70,8 @@ pub(crate) struct Prepared {
     pub(crate) restored: Option<Event>,
     /// The configuration that it is started with.
     pub(crate) used: Option<Used>,
+    /// The configuration, if it names credentials that the launch may not use.
+    pub(crate) unexpected: Option<Sighting>,
     /// The program, if it can be run.
     pub(crate) ready: Result<Ready, LaunchFailure>,
 }
@@ -94,7 +96,7 @@ pub(crate) async fn prepare(
         Ok(prepared) => prepared,
         Err(error) => {
             let failure = LaunchFailure::Refused(format!("failed to prepare its surroundings: {error}"));
-            Prepared { restored: None, used: None, ready: Err(failure) }
+            Prepared { restored: None, used: None, unexpected: None, ready: Err(failure) }
         }
     }
 }
@@ -122,24 +124,32 @@ struct Job {
 
 impl Job {
     fn run(self) -> Prepared {
-        let Launch { incarnation, purpose, restore, .. } = &self.launch;
+        let Launch { purpose, restore, .. } = &self.launch;
         let restored = self.place.restore_first(restore.as_ref());
         let ready = self.surroundings();
         let used = match (purpose, &ready) {
-            (Purpose::Serve, Ok(_) | Err(LaunchFailure::BadConfig(_))) => self.place.used(*incarnation),
+            (Purpose::Serve, Ok(_) | Err(LaunchFailure::BadConfig(_))) => self.place.used(&self.launch),
             // It is looked at again, or not read.
             (
                 Purpose::Serve,
                 Err(
                     LaunchFailure::PortTaken { .. }
                     | LaunchFailure::Refused(_)
+                    | LaunchFailure::Fenced { .. }
+                    | LaunchFailure::Unexpected
                     | LaunchFailure::Spawn(_)
                     | LaunchFailure::NoAnswer,
                 ),
             )
-            | (Purpose::Repair, _) => None,
+            | (Purpose::Repair, _) => Ok(None),
         };
-        Prepared { restored, used, ready }
+        match used {
+            Ok(used) => Prepared { restored, used, unexpected: None, ready },
+            Err(sighting) => {
+                let ready = ready.and(Err(LaunchFailure::Unexpected));
+                Prepared { restored, used: None, unexpected: Some(sighting), ready }
+            }
+        }
     }
 
     fn surroundings(&self) -> Result<Ready, LaunchFailure> {
@@ -162,6 +172,7 @@ impl Job {
                 neighbours: &self.place.neighbours,
                 purpose: *purpose,
                 contract: self.contract,
+                channels: self.launch.channels,
             },
         )
         .map_err(|refusal| refused(&refusal))?;

@@ -257,10 +257,14 @@ impl Task {
         let patience = if self.has_run { Duration::ZERO } else { contract::FIRST_START };
         self.contract = self.contract(&place, patience).await;
         self.has_run = true;
-        let Prepared { restored, used, ready } =
+        let Prepared { restored, used, unexpected, ready } =
             launch::prepare(&self.surroundings, launch, place.clone(), self.contract).await;
         if let Some(event) = restored {
             self.tell(event).await;
+        }
+        if let Some(sighting) = unexpected {
+            // Before the failure: core tries again with what it knows then. The next launch keeps the content.
+            config::tell_unkept(&self.surroundings, self.name.clone(), sighting).await;
         }
         match used {
             Some(Used { sighting, unkept: Some(content) }) => {

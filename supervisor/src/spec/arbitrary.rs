@@ -195,13 +195,13 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
         option::of(4_096..1u64 << 40),
         option::of(2..1_000u32),
     );
-    let third = (ladder(), any::<bool>(), (span(), option::of(8..1_000u32)));
+    let third = (ladder(), any::<bool>(), (span(), option::of(8..1_000u32)), span());
     (first, second, third)
         .prop_map(
             |(
                 (runtime, program, args, env, port, profile, rescues),
                 (rescue, restart, probes, stop_grace, bytes, max_files),
-                (ladder, maintenance, (good_after, snapshots)),
+                (ladder, maintenance, (good_after, snapshots), poll_expiry),
             )| {
                 let (startup, liveness, readiness) = probes;
                 InstanceSpec {
@@ -220,6 +220,7 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
                     ladder,
                     maintenance,
                     trial: Trial { good_after, snapshots },
+                    poll_expiry,
                 }
             },
         )

@@ -11,6 +11,7 @@ use std::{
 };
 
 use supervisor_core::{
+    fence::LONGEST_POLL,
     health::OUTCOMES,
     ports::{BLOCK, Block},
 };
@@ -183,6 +184,7 @@ impl InstanceSpec {
         check_restart(&self.restart, &mut checker);
         check_probes(&self.probes, &mut checker);
         checker.span(&["stop_grace"], self.stop_grace, Duration::ZERO, MAX_GRACE);
+        checker.span(&["poll_expiry"], self.poll_expiry, Duration::ZERO, LONGEST_POLL);
         let bytes = self.log.max_file_bytes.map(|bytes| bytes.0);
         checker.number(&["log", "max_file_bytes"], bytes, 4 << 10, 1 << 40);
         checker.number(&["log", "max_files"], self.log.max_files.map(u64::from), 2, 1_000);

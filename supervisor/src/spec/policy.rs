@@ -65,6 +65,7 @@ impl InstanceSpec {
             restart: self.restart_policy(default.restart),
             health: self.health_policy(kind, default.health),
             stop_grace: or(self.stop_grace, default.stop_grace),
+            poll_expiry: or(self.poll_expiry, default.poll_expiry),
             ladder: self.ladder.policy(kind, self.maintenance),
             trial: self.trial.policy(default.trial),
         }

@@ -61,6 +61,7 @@ impl World {
             &Request {
                 purpose: Purpose::Serve,
                 contract: Contract::None,
+                channels: Channels::On,
                 name: &name(who),
                 spec,
                 block: Block::at(base).unwrap(),

@@ -7,7 +7,8 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use supervisor_core::{
-    action::Launch, action::Write, ids::Incarnation, ladder::Purpose, ports::Block, record::Wish,
+    action::Launch, action::Write, fence::Channels, ids::Incarnation, ladder::Purpose, ports::Block,
+    record::Wish,
 };
 use tempfile::TempDir;
 
@@ -275,6 +276,8 @@ fn launched_by(
     alive: bool,
 ) -> Option<Flock<fs::File>> {
     let launch = Launch {
+        channels: Channels::On,
+        credentials: Arc::new([]),
         name: name(of),
         incarnation: Incarnation(incarnation),
         block: Block { base },
