@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use supervisor_core::{ids::Name, ladder::Purpose, ports::Block};
+use supervisor_core::{fence::Channels, ids::Name, ladder::Purpose, ports::Block};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -281,6 +281,7 @@ impl Subject {
                 neighbours: &self.neighbours,
                 purpose: Purpose::Serve,
                 contract: Contract::None,
+                channels: Channels::On,
             },
         )
     }

@@ -47,14 +47,14 @@ fn has_channels(status: &InstanceStatus) -> bool {
 
 async fn silent(host: &Host, name: &str) -> InstanceStatus {
     host.wait(name, "ready without its channels", |status| {
-        status.phase() == Phase::Ready && status.message.contains("without its channels")
+        status.phase() == Phase::Ready && status.reason.contains("without its channels")
     })
     .await
 }
 
 async fn with_channels(host: &Host, name: &str) -> InstanceStatus {
     host.wait(name, "ready with its channels", |status| {
-        status.phase() == Phase::Ready && !status.message.contains("without its channels")
+        status.phase() == Phase::Ready && !status.reason.contains("without its channels")
     })
     .await
 }
@@ -67,7 +67,7 @@ async fn of_two_with_one_token_the_second_is_refused_by_name_until_the_first_has
     begin(&host, "other", bot()).await;
     let refused =
         host.wait("other", "refused", |status| status.phase() == Phase::Failed && status.pid == 0).await;
-    assert!(refused.message.contains("a channel credential of `one`"), "{}", refused.message);
+    assert!(refused.reason.contains("a channel credential of `one`"), "{}", refused.reason);
     assert!(refused.hint.contains("openclawctl down one"), "{}", refused.hint);
     assert!(!format!("{refused:?}").contains("AAsecret"));
     host.down("one").await;
@@ -105,5 +105,5 @@ async fn a_rescue_with_its_primarys_token_gets_the_channels_only_once_the_primar
     host.instances().await.fail_back(request).await.unwrap();
     assert!(has_channels(&with_channels(&host, "main").await));
     assert!(!has_channels(&silent(&host, "rescue").await));
-    assert_eq!(host.status("main").await.role(), Role::Primary);
+    host.wait_role("main", Role::Primary).await;
 }
