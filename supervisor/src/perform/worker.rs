@@ -121,19 +121,21 @@ impl Task {
             tokio::select! {
                 biased;
                 report = receive(&mut self.link) => match report {
-                    Ok(report) => self.heard(report).await,
+                    // What is to be done about it is put aside, here and below: else each instance would carry for
+                    // ever what the largest of it needs for a moment.
+                    Ok(report) => Box::pin(self.heard(report)).await,
                     Err(error) => self.lost(&error).await,
                 },
                 order = inbox.recv() => match order {
                     None => return,
                     Some(Order::Forget(files)) => {
-                        self.forget(files).await;
+                        Box::pin(self.forget(files)).await;
                         // Whoever finds the inbox closed starts another task; on this thread nothing comes between.
                         if inbox.is_empty() {
                             return;
                         }
                     }
-                    Some(order) => self.obey(order).await,
+                    Some(order) => Box::pin(self.obey(order)).await,
                 },
             }
         }
