@@ -460,15 +460,6 @@ impl Task {
         link::left_exits(&self.run_dir).iter().map(|exit| self.exit(exit)).collect()
     }
 
-    async fn forget(&mut self, files: Files) {
-        self.surroundings.configs.forget(&self.name);
-        self.release().await;
-        if let Err(error) = launch::delete(&self.surroundings, &self.name, self.run_dir.clone(), files).await
-        {
-            warn!(instance = %self.name, %error, "failed to delete its files");
-        }
-    }
-
     fn process(&self, process: worker::Process) -> Process {
         Process {
             pid: process.pid,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use supervisor_core::{
-    event::Event,
+    event::{Event, Files},
     failover::Incident,
     ids::{ConfigId, Incarnation},
 };
@@ -65,6 +65,15 @@ impl Task {
         let Some(place) = Place::of(&self.surroundings, &self.name) else { return };
         if let Ok(event) = task::spawn_blocking(move || place.restore(to, &why)).await {
             self.tell(event).await;
+        }
+    }
+
+    pub(super) async fn forget(&mut self, files: Files) {
+        self.surroundings.configs.forget(&self.name);
+        self.release().await;
+        if let Err(error) = launch::delete(&self.surroundings, &self.name, self.run_dir.clone(), files).await
+        {
+            warn!(instance = %self.name, %error, "failed to delete its files");
         }
     }
 }
