@@ -13,6 +13,7 @@ const CONTROL: &[&str] = &[
     "openclaw/supervisor/v1/config.proto",
     "openclaw/supervisor/v1/incident.proto",
     "openclaw/supervisor/v1/setup.proto",
+    "openclaw/supervisor/v1/upgrade.proto",
 ];
 const WORKER: &[&str] = &["openclaw/worker/v1/worker.proto"];
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, env, fs, path::Path};
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor, ServiceDescriptor};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "openclaw/supervisor/v1/config.proto",
     "openclaw/supervisor/v1/doctor.proto",
     "openclaw/supervisor/v1/event.proto",
@@ -18,6 +18,7 @@ const FILES: [&str; 11] = [
     "openclaw/supervisor/v1/reason.proto",
     "openclaw/supervisor/v1/setup.proto",
     "openclaw/supervisor/v1/system.proto",
+    "openclaw/supervisor/v1/upgrade.proto",
     "openclaw/worker/v1/worker.proto",
 ];
 

@@ -16,6 +16,7 @@
 //! * [`spec`], [`fleet`], [`settings`]: what people write, with line and column for every mistake.
 //! * [`doctor`]: examines fleet and host, when somebody asks.
 //! * [`setup`], [`import`]: make new instances ready to run, and take existing profiles over.
+//! * [`runtimes`], [`upgrade`]: versions of OpenClaw side by side, and instances moved from one to another.
 //! * [`api`]: what callers see; [`lineage`]: where they come from; [`events`] and [`logs`]: what they read.
 //! * [`daemon`]: puts the rooms together.
 //!
@@ -39,8 +40,10 @@ pub mod openclaw;
 mod perform;
 pub mod problem;
 pub mod registry;
+mod runtimes;
 pub mod settings;
 mod setup;
 pub mod spec;
 mod tool;
+mod upgrade;
 pub mod yaml;

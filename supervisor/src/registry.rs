@@ -1,7 +1,5 @@
 //! From stored specs to what core needs to know of them.
 
-use std::{collections::BTreeMap, path::Path};
-
 use supervisor_core::{
     event::{Dangling, Definition},
     ids::Name,
@@ -61,10 +59,11 @@ pub fn restore(records: Vec<Record>, host: &Host) -> Result<Vec<(Record, Policy)
 /// What the runtime of a spec comes to on this host. A program that is missing is refused when the instance is
 /// started; until then the instance is treated as what was asked for.
 #[must_use]
-pub fn kind(spec: &InstanceSpec, environment: &BTreeMap<String, String>, beside_daemon: &Path) -> Kind {
-    match runtime::resolve(spec, environment, beside_daemon) {
+pub fn kind(spec: &InstanceSpec, host: &Host) -> Kind {
+    match runtime::resolve(spec, host) {
         Ok(resolved) => resolved.kind,
         Err(_) => match spec.runtime.unwrap_or(Runtime::Auto) {
+            Runtime::Auto if spec.version.is_some() => Kind::Openclaw,
             Runtime::Auto | Runtime::Builtin => Kind::Builtin,
             Runtime::Openclaw => Kind::Openclaw,
             Runtime::Command => Kind::Command,
@@ -75,7 +74,7 @@ pub fn kind(spec: &InstanceSpec, environment: &BTreeMap<String, String>, beside_
 /// How an instance with this spec is treated on this host.
 #[must_use]
 pub fn policy(spec: &InstanceSpec, host: &Host) -> Policy {
-    spec.policy(kind(spec, &host.environment, &host.beside_daemon))
+    spec.policy(kind(spec, host))
 }
 
 /// What core is told of an instance that is to have this spec.

@@ -204,7 +204,7 @@ impl Subject {
 
     /// What would be done.
     pub(crate) fn plan(&self, wish: &Wish) -> Result<Vec<String>, SetupError> {
-        let runtime = runtime::resolve(&self.spec, &self.host.environment, &self.host.beside_daemon)
+        let runtime = runtime::resolve(&self.spec, &self.host)
             .map_err(|error| SetupError::from(Refusal::from(error)))?;
         let Directories { root, config, .. } = self.directories();
         let mut steps = vec![

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use supervisor_core::ids::Name;
 
-pub use check::{FieldPath, Step, Violation, is_supervisors};
+pub use check::{FieldPath, Step, Violation, is_supervisors, is_version};
 pub use probes::{ProbePlan, Target, Watched};
 pub use recovery::{Ladder, Trial};
 pub use units::{Bytes, Span};
@@ -30,6 +30,9 @@ pub struct InstanceSpec {
     /// OpenClaw: the executable, if not the first on PATH. Command: the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<String>,
+    /// OpenClaw: this version, as the supervisor has installed it, and no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Command: its arguments.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
@@ -324,11 +327,17 @@ impl InstanceSpec {
         let list = |mine: &Vec<String>, theirs: &Vec<String>| {
             if mine.is_empty() { theirs.clone() } else { mine.clone() }
         };
+        // They are two ways to say what runs: whoever names one does not inherit the other.
+        let inherits = self.program.is_none() && self.version.is_none();
+        let unless_chosen = |mine: &Option<String>, theirs: &Option<String>| {
+            if inherits { theirs.clone() } else { mine.clone() }
+        };
         let mut env = defaults.env.clone();
         env.extend(self.env.clone());
         Self {
             runtime: or(&self.runtime, &defaults.runtime),
-            program: or(&self.program, &defaults.program),
+            program: unless_chosen(&self.program, &defaults.program),
+            version: unless_chosen(&self.version, &defaults.version),
             args: list(&self.args, &defaults.args),
             env,
             port: or(&self.port, &defaults.port),

@@ -201,6 +201,7 @@ fn read(spec: &v1::InstanceSpec) -> Result<InstanceSpec, Vec<Violation>> {
             v1::Runtime::Command => Some(Runtime::Command),
         }),
         program: text(&spec.program),
+        version: text(&spec.version),
         args: spec.args.clone(),
         env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         port: Some(reader.port(&["port"], spec.port)).filter(|port| *port != 0),
@@ -314,6 +315,7 @@ pub(crate) fn to_proto(spec: &InstanceSpec) -> v1::InstanceSpec {
             Runtime::Command => v1::Runtime::Command,
         }) as i32,
         program: spec.program.clone().unwrap_or_default(),
+        version: spec.version.clone().unwrap_or_default(),
         args: spec.args.clone(),
         env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         port: spec.port.map_or(0, u32::from),
@@ -380,9 +382,10 @@ const GROUPS: [(&str, &[&str]); 10] = [
 const PROBE: [&str; 9] =
     ["check", "path", "port_offset", "interval", "timeout", "failures", "of", "deadline", "cap"];
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "runtime",
     "program",
+    "version",
     "args",
     "env",
     "port",

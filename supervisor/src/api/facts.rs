@@ -131,7 +131,7 @@ impl Facts {
     }
 
     fn runtime(&self, spec: &InstanceSpec) -> (v1::Runtime, String) {
-        match runtime::resolve(spec, &self.host.environment, &self.host.beside_daemon) {
+        match runtime::resolve(spec, &self.host) {
             Ok(resolved) => (convert_spec::kind_to_proto(resolved.kind), resolved.note.unwrap_or_default()),
             Err(missing) => {
                 let asked = convert_spec::to_proto(spec).runtime();
@@ -144,9 +144,8 @@ impl Facts {
     pub(super) fn surroundings(&self, view: &View, instance: &Instance) -> Surroundings {
         let spec = spec(instance);
         let directories = self.directories_of(instance);
-        let (host, beside_daemon) = (&self.host.environment, &self.host.beside_daemon);
-        let runtime = runtime::resolve(&spec, host, beside_daemon).unwrap_or_else(|_| Resolved {
-            kind: registry::kind(&spec, host, beside_daemon),
+        let runtime = runtime::resolve(&spec, &self.host).unwrap_or_else(|_| Resolved {
+            kind: registry::kind(&spec, &self.host),
             program: PathBuf::new(),
             args: Vec::new(),
             note: None,

@@ -23,7 +23,7 @@ use supervisor_proto::v1::{
     event_service_server::EventServiceServer, fleet_service_server::FleetServiceServer,
     incident_service_server::IncidentServiceServer, instance_service_server::InstanceServiceServer,
     log_service_server::LogServiceServer, setup_service_server::SetupServiceServer,
-    system_service_server::SystemServiceServer,
+    system_service_server::SystemServiceServer, upgrade_service_server::UpgradeServiceServer,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -54,6 +54,7 @@ use super::{
     patience::Patience,
     setup::Setups,
     system::Systems,
+    upgrade::Upgrades,
 };
 use crate::lineage::Origin;
 
@@ -164,6 +165,9 @@ pub(super) async fn serve_through(
         )
         .add_service(
             SetupServiceServer::new(Setups::new(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(
+            UpgradeServiceServer::new(Upgrades::new(Arc::clone(&api))).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(HealthServer::new(Healths(api)).max_decoding_message_size(MAX_REQUEST))
         .add_service(descriptors().build_v1()?)

@@ -28,6 +28,7 @@ mod status;
 mod story;
 mod stream;
 mod system;
+mod upgrade;
 mod verbs;
 mod wait;
 mod watch;

@@ -156,9 +156,7 @@ fn short_of_room(free: u64, all: u64) -> Option<Severity> {
 pub(super) fn limits(scene: &Scene, _: &Budget) -> Vec<Finding> {
     let instances = scene.patients.len() as u64;
     let host = &scene.host;
-    let is_openclaw = |patient: &&Patient| {
-        registry::kind(&patient.spec, &host.environment, &host.beside_daemon) == Kind::Openclaw
-    };
+    let is_openclaw = |patient: &&Patient| registry::kind(&patient.spec, host) == Kind::Openclaw;
     // Others watch nothing and have few threads.
     let openclaws = scene.patients.iter().filter(is_openclaw).count() as u64;
     let number = |path: &str| fs::read_to_string(scene.at(path)).ok()?.trim().parse::<u64>().ok();

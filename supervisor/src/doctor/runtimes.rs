@@ -40,8 +40,7 @@ pub(super) fn node(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut found: BTreeMap<Installed, Finding> = BTreeMap::new();
     let mut well: Vec<Installed> = Vec::new();
     for patient in &scene.patients {
-        let resolved = runtime::resolve(&patient.spec, &scene.host.environment, &scene.host.beside_daemon);
-        let Ok(resolved) = resolved else { continue };
+        let Ok(resolved) = runtime::resolve(&patient.spec, &scene.host) else { continue };
         if resolved.kind != Kind::Openclaw || !budget.take() {
             continue;
         }
@@ -65,9 +64,7 @@ pub(super) fn node(scene: &Scene, budget: &Budget) -> Vec<Finding> {
 pub(super) fn missing(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut found = Vec::new();
     for patient in scene.patients.iter().take_while(|_| budget.take()) {
-        if let Err(error) =
-            runtime::resolve(&patient.spec, &scene.host.environment, &scene.host.beside_daemon)
-        {
+        if let Err(error) = runtime::resolve(&patient.spec, &scene.host) {
             let what = format!("`{}` cannot be started: {error}", patient.name);
             let why = "its next start fails, also after a crash";
             found.push(

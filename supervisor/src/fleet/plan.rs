@@ -94,7 +94,7 @@ pub struct FieldChange {
 }
 
 /// Fields that a running process was started with; all others are the supervisor's own business.
-const STARTED_WITH: [&str; 7] = ["runtime", "program", "args", "env", "port", "profile", "log"];
+const STARTED_WITH: [&str; 8] = ["runtime", "program", "version", "args", "env", "port", "profile", "log"];
 
 /// What stands in place of a value that may be secret.
 const WITHHELD: &str = "(withheld)";

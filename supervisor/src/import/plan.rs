@@ -89,7 +89,7 @@ impl Importer {
             Err(error) => return vec![format!("{error}; an instance cannot be called so")],
         };
         obstacles.extend(of_system(found, wish));
-        if let Err(missing) = runtime::resolve(spec, &self.host.environment, &self.host.beside_daemon) {
+        if let Err(missing) = runtime::resolve(spec, &self.host) {
             obstacles.push(format!("{missing}; {}", missing.mend()));
         }
         if view.instances.contains_key(&name) {

@@ -116,7 +116,7 @@ pub(crate) fn tool(
     args: Vec<String>,
 ) -> Result<Tool, RuntimeError> {
     let directories = Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
-    let runtime: Resolved = runtime::resolve(spec, &host.environment, &host.beside_daemon)?;
+    let runtime: Resolved = runtime::resolve(spec, host)?;
     let environment = environment(&Ingredients {
         host: &host.environment,
         name,

@@ -133,7 +133,7 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     let directories = Directories::of(data_dir, name, spec.profile.as_ref());
     keep_apart(data_dir, request, &directories)?;
     directories.create(data_dir)?;
-    let runtime = runtime::resolve(spec, &host.environment, &host.beside_daemon)?;
+    let runtime = runtime::resolve(spec, host)?;
     let needed = request.purpose == Purpose::Serve && needs_config(&runtime, &directories.config);
     let config = match needed {
         true => Some(config::pin(&Wanted {

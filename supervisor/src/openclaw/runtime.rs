@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::environment::DEFAULT_PATH;
+use super::{environment::DEFAULT_PATH, prepare::Host};
 use crate::spec::{InstanceSpec, Kind, Runtime};
 
 /// OpenClaw's command, as npm installs it.
@@ -15,6 +15,9 @@ const OPENCLAW: &str = "openclaw";
 
 /// The built-in gateway, installed beside the daemon.
 const BUILTIN: &str = "builtin-gateway";
+
+/// Where the versions lie that the supervisor has installed, in the data directory.
+pub(crate) const RUNTIMES: &str = "runtimes";
 
 /// Port, bind and auth come from the configuration: versions differ in which flags they honour here.
 const RUN: [&str; 2] = ["gateway", "run"];
@@ -54,6 +57,14 @@ pub enum RuntimeError {
     /// A command without a program.
     #[error("failed to choose a program: a command needs one")]
     NoProgram,
+    /// The version that the spec pins is not there.
+    #[error("OpenClaw {version} is not installed under `{}`", directory.display())]
+    NotInstalled {
+        /// Which.
+        version: String,
+        /// Where it should be.
+        directory: PathBuf,
+    },
 }
 
 fn looked(search: Option<&str>) -> String {
@@ -71,36 +82,51 @@ impl RuntimeError {
             Self::NotFound { .. } => "install it, or correct `program` in the spec".into(),
             Self::NoBuiltin { .. } => format!("install `{BUILTIN}` beside `openclaw-supervisor`"),
             Self::NoProgram => "add `program` to the spec".into(),
+            Self::NotInstalled { version, .. } => format!("run `openclawctl runtimes install {version}`"),
         }
     }
 }
 
-/// Chooses the program for `spec`. `beside_daemon` is the directory of the daemon's own executable.
-pub fn resolve(
-    spec: &InstanceSpec,
-    host: &BTreeMap<String, String>,
-    beside_daemon: &Path,
-) -> Result<Resolved, RuntimeError> {
+/// Where the supervisor keeps this version of OpenClaw, if it has installed it.
+pub(crate) fn home(data_dir: &Path, version: &str) -> PathBuf {
+    data_dir.join(RUNTIMES).join(format!("{OPENCLAW}-{version}"))
+}
+
+/// The executable of an OpenClaw with this home.
+pub(crate) fn executable(home: &Path) -> PathBuf {
+    home.join("bin").join(OPENCLAW)
+}
+
+/// Chooses the program for `spec`. A version that it pins is never replaced by another.
+pub fn resolve(spec: &InstanceSpec, host: &Host) -> Result<Resolved, RuntimeError> {
+    let (environment, beside_daemon) = (&host.environment, &host.beside_daemon);
     let openclaw = || {
-        find(spec.program.as_deref().unwrap_or(OPENCLAW), host)
-            .map(|program| gateway(Kind::Openclaw, program))
+        let program = match &spec.version {
+            Some(version) => pinned(&host.control.data_dir, version)?,
+            None => find(spec.program.as_deref().unwrap_or(OPENCLAW), environment)?,
+        };
+        Ok(gateway(Kind::Openclaw, program))
     };
     match spec.runtime.unwrap_or(Runtime::Auto) {
         Runtime::Openclaw => openclaw(),
         Runtime::Builtin => builtin(beside_daemon),
+        Runtime::Auto if spec.version.is_some() => openclaw(),
         Runtime::Auto => openclaw().or_else(|missing| {
             let note = match missing {
                 RuntimeError::NotFound { program, .. } if program != OPENCLAW => {
                     format!("`{program}` is not there; the built-in gateway runs")
                 }
-                RuntimeError::NotFound { .. } | RuntimeError::NoBuiltin { .. } | RuntimeError::NoProgram => {
+                RuntimeError::NotFound { .. }
+                | RuntimeError::NoBuiltin { .. }
+                | RuntimeError::NoProgram
+                | RuntimeError::NotInstalled { .. } => {
                     "OpenClaw is not installed; the built-in gateway runs".to_owned()
                 }
             };
             builtin(beside_daemon).map(|resolved| Resolved { note: Some(note), ..resolved })
         }),
         Runtime::Command => {
-            let program = find(spec.program.as_deref().ok_or(RuntimeError::NoProgram)?, host)?;
+            let program = find(spec.program.as_deref().ok_or(RuntimeError::NoProgram)?, environment)?;
             Ok(Resolved { args: spec.args.clone(), ..gateway(Kind::Command, program) })
         }
     }
@@ -115,6 +141,15 @@ fn gateway(kind: Kind, program: PathBuf) -> Resolved {
         note: None,
         beside: beside.map(Path::to_owned),
         program,
+    }
+}
+
+fn pinned(data_dir: &Path, version: &str) -> Result<PathBuf, RuntimeError> {
+    let directory = home(data_dir, version);
+    let program = executable(&directory);
+    match is_executable(&program) {
+        true => Ok(program),
+        false => Err(RuntimeError::NotInstalled { version: version.to_owned(), directory }),
     }
 }
 
@@ -147,17 +182,18 @@ fn find(program: &str, host: &BTreeMap<String, String>) -> Result<PathBuf, Runti
         })
 }
 
-fn is_executable(path: &Path) -> bool {
+pub(crate) fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openclaw::environment::Control;
 
     struct World {
         directory: tempfile::TempDir,
-        host: BTreeMap<String, String>,
+        host: Host,
     }
 
     impl World {
@@ -171,7 +207,13 @@ mod tests {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
             }
             let path = format!("relative::{}", directory.path().join("bin").display());
-            Self { directory, host: BTreeMap::from([("PATH".to_owned(), path)]) }
+            let data_dir = directory.path().join("data");
+            let host = Host {
+                control: Control { socket: data_dir.join("control.sock"), data_dir },
+                environment: BTreeMap::from([("PATH".to_owned(), path)]),
+                beside_daemon: directory.path().join("libexec"),
+            };
+            Self { directory, host }
         }
 
         fn at(&self, path: &str) -> PathBuf {
@@ -179,7 +221,7 @@ mod tests {
         }
 
         fn resolve(&self, spec: &InstanceSpec) -> Result<Resolved, RuntimeError> {
-            resolve(spec, &self.host, &self.at("libexec"))
+            resolve(spec, &self.host)
         }
     }
 
@@ -237,5 +279,21 @@ mod tests {
         assert!(matches!(world.resolve(&command("/nowhere")), Err(RuntimeError::NotFound { .. })));
         let nothing = InstanceSpec { program: None, ..command("x") };
         assert_eq!(world.resolve(&nothing), Err(RuntimeError::NoProgram));
+    }
+
+    #[test]
+    fn a_pinned_version_is_the_one_that_was_installed_and_no_other() {
+        let world = World::new(&[
+            "bin/openclaw",
+            "data/runtimes/openclaw-2026.9.6/bin/openclaw",
+            "libexec/builtin-gateway",
+        ]);
+        let of = |version: &str| InstanceSpec { version: Some(version.into()), ..InstanceSpec::default() };
+        let resolved = world.resolve(&of("2026.9.6")).unwrap();
+        assert_eq!(resolved.kind, Kind::Openclaw);
+        assert_eq!(resolved.program, world.at("data/runtimes/openclaw-2026.9.6/bin/openclaw"));
+        let error = world.resolve(&of("2026.2.9")).unwrap_err();
+        assert!(error.to_string().starts_with("OpenClaw 2026.2.9 is not installed under"), "{error}");
+        assert_eq!(error.mend(), "run `openclawctl runtimes install 2026.2.9`");
     }
 }

@@ -111,7 +111,7 @@ impl Place {
 
     /// Of which kind its runtime is.
     pub(super) fn kind(&self) -> Kind {
-        registry::kind(&self.spec, &self.host.environment, &self.host.beside_daemon)
+        registry::kind(&self.spec, &self.host)
     }
 
     /// Whether what runs there reads a configuration.

@@ -336,7 +336,7 @@ impl Target {
         let target = self.resolved.get_or_try_init(|| async {
             let spec: InstanceSpec = serde_json::from_str(spec).map_err(drop)?;
             let host = &surroundings.host;
-            let kind = registry::kind(&spec, &host.environment, &host.beside_daemon);
+            let kind = registry::kind(&spec, host);
             let token = match kind {
                 Kind::Openclaw => token(host, name, &spec).await,
                 Kind::Builtin | Kind::Command => None,

@@ -195,18 +195,24 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
         option::of(4_096..1u64 << 40),
         option::of(2..1_000u32),
     );
-    let third = (ladder(), any::<bool>(), (span(), option::of(8..1_000u32)), span());
+    let third = (
+        ladder(),
+        any::<bool>(),
+        (span(), option::of(8..1_000u32)),
+        (span(), option::of("[a-z0-9][a-z0-9.+-]{0,8}")),
+    );
     (first, second, third)
         .prop_map(
             |(
                 (runtime, program, args, env, port, profile, rescues),
                 (rescue, restart, probes, stop_grace, bytes, max_files),
-                (ladder, maintenance, (good_after, snapshots), poll_expiry),
+                (ladder, maintenance, (good_after, snapshots), (poll_expiry, version)),
             )| {
                 let (startup, liveness, readiness) = probes;
                 InstanceSpec {
                     runtime,
                     program,
+                    version,
                     args,
                     env,
                     port,

@@ -30,6 +30,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 const MAX_ITEMS: usize = 256;
 /// The longest argument or value. Linux allows 128 KiB each (MAX_ARG_STRLEN, execve(2)).
 const MAX_TEXT: usize = 32 * 1024;
+/// The longest version. Those of npm have 10 to 20 characters; it is part of a file's name.
+const MAX_VERSION: usize = 64;
 /// The longest path and URL path (PATH_MAX, limits.h).
 const MAX_PATH: usize = 4096;
 
@@ -116,6 +118,15 @@ pub fn is_supervisors(name: &str) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether it can be a version, and so the end of a directory's name.
+#[must_use]
+pub fn is_version(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-+_".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.len() <= MAX_VERSION
+        && text.bytes().all(fits)
+}
+
 #[derive(Default)]
 pub(super) struct Checker {
     found: Vec<Violation>,
@@ -178,6 +189,7 @@ impl InstanceSpec {
     pub fn validate(&self) -> Vec<Violation> {
         let mut checker = Checker::default();
         self.check_program(&mut checker);
+        self.check_version(&mut checker);
         self.check_environment(&mut checker);
         self.check_place(&mut checker);
         checker.span(&["rescue", "failback_after"], self.rescue.failback_after, Duration::ZERO, MAX_WAIT);
@@ -231,6 +243,26 @@ impl InstanceSpec {
         );
         for (index, argument) in self.args.iter().enumerate().take(MAX_ITEMS) {
             checker.text(FieldPath::of(&["args"]).item(index), argument, MAX_TEXT);
+        }
+    }
+
+    fn check_version(&self, checker: &mut Checker) {
+        let Some(version) = &self.version else { return };
+        let at = FieldPath::of(&["version"]);
+        match self.runtime.unwrap_or(Runtime::Auto) {
+            Runtime::Auto | Runtime::Openclaw => {}
+            Runtime::Builtin | Runtime::Command => {
+                let message = "only versions of OpenClaw are kept side by side";
+                checker.add(at.clone(), message, "remove it, or say `runtime: openclaw`");
+            }
+        }
+        if self.program.is_some() {
+            let message = "`program` says already what runs";
+            checker.add(at.clone(), message, "remove one of the two");
+        }
+        if !is_version(version) {
+            let message = format!("`{version}` is not a version");
+            checker.add(at, message, "write it as npm does, e.g. `2026.9.6`");
         }
     }
 

@@ -161,6 +161,24 @@ fn defaults_fill_in_what_is_left_out_and_nothing_else() {
     );
 }
 
+#[test]
+fn a_version_is_pinned_instead_of_a_program() {
+    let defaults = read("program: /opt/openclaw\n");
+    let merged = read("version: 2026.9.6\n").merged(&defaults);
+    assert_eq!((merged.program.as_deref(), merged.version.as_deref()), (None, Some("2026.9.6")));
+    assert_eq!(merged.validate(), []);
+    let merged = read("program: /opt/mine\n").merged(&read("version: 2026.9.6\n"));
+    assert_eq!((merged.program.as_deref(), merged.version.as_deref()), (Some("/opt/mine"), None));
+    for (text, found) in [
+        ("version: 2026.9.6\nprogram: /opt/openclaw\n", "`program` says already what runs"),
+        ("version: 2026.9.6\nruntime: builtin\n", "only versions of OpenClaw are kept side by side"),
+        ("version: ../other\n", "`../other` is not a version"),
+        ("version: ''\n", "`` is not a version"),
+    ] {
+        assert!(violations(text).iter().any(|one| one.contains(found)), "{text}: {:?}", violations(text));
+    }
+}
+
 proptest! {
     #[test]
     fn a_spec_survives_json_and_yaml(spec in arbitrary::spec()) {

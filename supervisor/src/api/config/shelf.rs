@@ -221,7 +221,7 @@ impl Shelf {
 
     /// Why no gateway could start with it, if none could.
     fn problem(&self, held: &Held) -> Option<String> {
-        match registry::kind(&self.spec, &self.host.environment, &self.host.beside_daemon) {
+        match registry::kind(&self.spec, &self.host) {
             // Whatever it reads, it is no configuration of OpenClaw's.
             Kind::Command => return None,
             Kind::Openclaw | Kind::Builtin => {}

@@ -1,0 +1,267 @@
+//! What is being done to an instance, so written down that the next supervisor can go on with it; and what is
+//! remembered of its upgrades.
+//!
+//! One file for each instance in `upgrades` of the data directory, replaced as a whole before each step.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use supervisor_core::ids::Name;
+
+use super::state::Kept;
+use crate::{
+    openclaw::{file::Durability, place::Place},
+    spec::InstanceSpec,
+};
+
+/// In the data directory.
+const DIRECTORY: &str = "upgrades";
+
+/// Ends the name of each file.
+const SUFFIX: &str = ".json";
+
+/// As all that is the supervisor's own.
+const PRIVATE: u32 = 0o600;
+
+/// A journal has a few paths and at most [`FAILED`] reasons.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Versions that failed are remembered up to this many: half a year of weekly ones.
+const FAILED: usize = 32;
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// All that is known of the upgrades of one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    version: u32,
+    /// The instance.
+    pub(crate) name: Name,
+    /// What is being done to it.
+    pub(crate) attempt: Option<Attempt>,
+    /// The last upgrade that was kept.
+    pub(crate) last: Option<Upgraded>,
+    /// The versions that it was put back from, oldest first.
+    pub(crate) failed: Vec<Failed>,
+}
+
+/// An upgrade that was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Upgraded {
+    pub(crate) version: String,
+    /// A version, or a program.
+    pub(crate) previous: String,
+    /// In seconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// A version that an instance was put back from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failed {
+    pub(crate) version: String,
+    pub(crate) why: String,
+    /// In seconds since 1970.
+    pub(crate) at: u64,
+}
+
+/// An upgrade that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    /// What the instance was started with.
+    pub(super) from: Pin,
+    /// The same for people: a version, or a program.
+    pub(super) previous: String,
+    /// The version that it is moved to.
+    pub(crate) to: String,
+    /// Whether it is to run.
+    pub(super) run: bool,
+    /// It must stay ready for so many milliseconds.
+    pub(super) soak: u64,
+    /// Where its state is, and where the copy.
+    pub(super) kept: Kept,
+    /// What is being done.
+    pub(super) step: Step,
+    /// Why it is being put back.
+    pub(super) why: Option<String>,
+    /// The version is to blame for that.
+    pub(super) blamed: bool,
+}
+
+/// What an instance's spec says about its program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pin {
+    pub(super) program: Option<String>,
+    pub(super) version: Option<String>,
+}
+
+/// A step, written down before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Step {
+    /// The instance is stopped.
+    Stop,
+    /// Its state is copied aside.
+    Copy,
+    /// It is pinned to the version, and started.
+    Start,
+    /// It is to become ready, and to stay so.
+    Soak,
+    /// It failed: the instance is stopped, and its state put back.
+    PutBack,
+    /// It is pinned to what it was on, and started.
+    Return,
+}
+
+impl Pin {
+    pub(super) fn of(spec: &InstanceSpec) -> Self {
+        Self { program: spec.program.clone(), version: spec.version.clone() }
+    }
+
+    /// `spec` with this.
+    pub(super) fn put(&self, spec: &InstanceSpec) -> InstanceSpec {
+        InstanceSpec { program: self.program.clone(), version: self.version.clone(), ..spec.clone() }
+    }
+}
+
+impl Attempt {
+    pub(super) fn soak(&self) -> Duration {
+        Duration::from_millis(self.soak)
+    }
+}
+
+impl Journal {
+    /// Of an instance that was never upgraded.
+    pub(super) fn new(name: Name) -> Self {
+        Self { version: VERSION, name, attempt: None, last: None, failed: Vec::new() }
+    }
+
+    /// Ends an upgrade that is kept.
+    pub(super) fn keep(&mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        self.failed.retain(|failed| failed.version != attempt.to);
+        self.last = Some(Upgraded { version: attempt.to, previous: attempt.previous, at: now() });
+    }
+
+    /// Ends an upgrade that was put back.
+    pub(super) fn give_up(&mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        if !attempt.blamed {
+            return;
+        }
+        self.failed.retain(|failed| failed.version != attempt.to);
+        let why = attempt.why.unwrap_or_default();
+        self.failed.push(Failed { version: attempt.to, why, at: now() });
+        self.failed.drain(..self.failed.len().saturating_sub(FAILED));
+    }
+}
+
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Writes it down, durably. Blocks, as all of these do.
+pub(super) fn write(data_dir: &Path, journal: &Journal) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(journal)?;
+    Place::open(data_dir)?.made_below(DIRECTORY)?.put(
+        &file(&journal.name),
+        &text,
+        PRIVATE,
+        Durability::Durable,
+    )
+}
+
+/// What is known of the instance of this name.
+pub(super) fn read(data_dir: &Path, name: &Name) -> io::Result<Journal> {
+    let Some(place) = existing(data_dir)? else { return Ok(Journal::new(name.clone())) };
+    let Some(found) = place.read(&file(name), MOST_BYTES)? else { return Ok(Journal::new(name.clone())) };
+    let journal: Journal = serde_json::from_slice(&found.content)?;
+    match journal.version {
+        VERSION => Ok(journal),
+        newer => Err(io::Error::other(format!("it is of version {newer}, which a newer supervisor wrote"))),
+    }
+}
+
+/// The instances of which something is known, by name.
+pub(super) fn names(data_dir: &Path) -> io::Result<Vec<Name>> {
+    let Some(place) = existing(data_dir)? else { return Ok(Vec::new()) };
+    place.tidy()?;
+    let name = |file: &String| Name::new(file.strip_suffix(SUFFIX)?).ok();
+    let mut names: Vec<Name> = place.names()?.iter().filter_map(name).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Where it is, for people.
+pub(super) fn path(data_dir: &Path, name: &Name) -> PathBuf {
+    data_dir.join(DIRECTORY).join(file(name))
+}
+
+/// The directory, if anything was ever upgraded.
+fn existing(data_dir: &Path) -> io::Result<Option<Place>> {
+    match Place::open(data_dir)?.below(DIRECTORY) {
+        Ok(place) => Ok(Some(place)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn file(name: &str) -> String {
+    format!("{name}{SUFFIX}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(to: &str) -> Attempt {
+        Attempt {
+            from: Pin { program: Some("/opt/openclaw".into()), version: None },
+            previous: "/opt/openclaw".into(),
+            to: to.into(),
+            run: true,
+            soak: 60_000,
+            kept: Kept::default(),
+            step: Step::Soak,
+            why: Some("it died".into()),
+            blamed: true,
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_read_as_it_was_written() {
+        let data = tempfile::tempdir().unwrap();
+        let name = Name::new("main").unwrap();
+        assert_eq!(names(data.path()).unwrap(), []);
+        assert_eq!(read(data.path(), &name).unwrap(), Journal::new(name.clone()));
+        let journal = Journal { attempt: Some(attempt("2026.9.6")), ..Journal::new(name.clone()) };
+        write(data.path(), &journal).unwrap();
+        assert_eq!(read(data.path(), &name).unwrap(), journal);
+        assert_eq!(names(data.path()).unwrap(), std::slice::from_ref(&name));
+        write(data.path(), &Journal { version: 2, ..journal }).unwrap();
+        assert!(read(data.path(), &name).unwrap_err().to_string().contains("newer"));
+    }
+
+    #[test]
+    fn a_version_that_failed_is_remembered_until_it_does_well() {
+        let mut journal = Journal::new(Name::new("main").unwrap());
+        for number in 0..FAILED + 2 {
+            journal.attempt = Some(attempt(&number.to_string()));
+            journal.give_up();
+        }
+        assert_eq!((journal.failed.len(), journal.failed[0].version.as_str()), (FAILED, "2"));
+        journal.attempt = Some(attempt("5"));
+        journal.keep();
+        assert!(journal.failed.iter().all(|failed| failed.version != "5"));
+        assert_eq!(journal.last.unwrap().version, "5");
+        // The disk was full: no version is to blame for that.
+        let mut journal = Journal::new(Name::new("main").unwrap());
+        journal.attempt = Some(Attempt { blamed: false, ..attempt("6") });
+        journal.give_up();
+        assert_eq!((journal.attempt, journal.failed), (None, Vec::new()));
+    }
+}

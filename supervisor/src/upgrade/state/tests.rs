@@ -1,0 +1,209 @@
+//! States that are copied, damaged, and put back, also by supervisors that are killed in between.
+
+use std::{collections::BTreeMap, os::unix::net::UnixListener, time::SystemTime};
+
+use supervisor_core::ids::Name;
+
+use super::*;
+use crate::spec::Profile;
+
+struct World {
+    data: tempfile::TempDir,
+    directories: Directories,
+}
+
+/// Whatever can be told of a tree: content or target, mode, and time of change.
+type Tree = BTreeMap<PathBuf, (String, u32, Option<SystemTime>)>;
+
+fn tree(root: &Path) -> Tree {
+    let mut found = Tree::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let about = fs::symlink_metadata(&path).unwrap();
+            let within = path.strip_prefix(root).unwrap().to_owned();
+            if about.is_symlink() {
+                let target = fs::read_link(&path).unwrap().display().to_string();
+                found.insert(within, (target, 0, None));
+            } else if about.is_dir() {
+                found.insert(within, (String::new(), about.mode() & 0o7777, about.modified().ok()));
+                directories.push(path);
+            } else if about.is_file() {
+                let content = fs::read_to_string(&path).unwrap();
+                found.insert(within, (content, about.mode() & 0o7777, about.modified().ok()));
+            }
+        }
+    }
+    found
+}
+
+impl World {
+    fn new(profile: Option<&Profile>) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let name = Name::new("main").unwrap();
+        let directories = Directories::of(data.path(), &name, profile);
+        for directory in ["state/agents/main/sessions", "logs", "workspace", "cache", "tmp"] {
+            fs::create_dir_all(directories.state.join(directory)).unwrap();
+        }
+        fs::create_dir_all(&directories.root).unwrap();
+        let world = Self { data, directories };
+        world.write("openclaw.json", "{}");
+        world.write("state/agents/main/sessions/a.jsonl", "hello");
+        world.write("state/openclaw.sqlite", "old schema");
+        world.write("logs/gateway.log", "a line");
+        world.write("workspace/notes.md", "mine");
+        world.write("cache/big", "x");
+        symlink("/nowhere", world.directories.state.join("link")).unwrap();
+        fs::set_permissions(world.directories.state.join("openclaw.json"), Permissions::from_mode(0o600))
+            .unwrap();
+        fs::set_permissions(world.directories.state.join("state"), Permissions::from_mode(0o700)).unwrap();
+        world
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::write(self.directories.state.join(path), text).unwrap();
+    }
+
+    fn plan(&self, number: u64) -> Kept {
+        Kept::plan(&self.directories, "main", number).unwrap()
+    }
+
+    fn tree(&self) -> Tree {
+        tree(&self.directories.state)
+    }
+
+    /// What a new version does to a state.
+    fn spoil(&self) {
+        self.write("state/openclaw.sqlite", "new schema");
+        fs::remove_file(self.directories.state.join("openclaw.json")).unwrap();
+        self.write("new", "new");
+        self.write("logs/gateway.log", "a line\nanother");
+        self.write("workspace/notes.md", "mine, and more");
+    }
+}
+
+/// Without what is made anew, and with people's work as it is now.
+fn expected(before: &Tree, now: &Tree) -> Tree {
+    let first = |path: &Path| path.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    let peoples = |path: &PathBuf| PEOPLES.contains(&first(path).as_str());
+    let kept = before.iter().filter(|(path, _)| !peoples(path) && !PASSING.contains(&first(path).as_str()));
+    let stays = now.iter().filter(|(path, _)| peoples(path));
+    kept.chain(stays).map(|(path, about)| (path.clone(), about.clone())).collect()
+}
+
+#[test]
+fn a_state_is_put_back_byte_for_byte_and_nobodys_work_is_lost() {
+    let world = World::new(None);
+    let _socket = UnixListener::bind(world.directories.state.join("socket")).unwrap();
+    let before = world.tree();
+    let kept = world.plan(1);
+    kept.copy().unwrap();
+    assert_eq!(world.tree(), before, "a copy changes nothing");
+    world.spoil();
+    let spoilt = world.tree();
+    kept.put_back().unwrap();
+    assert_eq!(world.tree(), expected(&before, &spoilt));
+    let failed = kept.failed().unwrap();
+    assert_eq!(fs::read_to_string(failed.join("state/openclaw.sqlite")).unwrap(), "new schema");
+    kept.put_back().unwrap();
+    assert_eq!(world.tree(), expected(&before, &spoilt), "a second time changes nothing");
+}
+
+#[test]
+fn a_profile_has_its_copy_beside_it_and_its_configuration_back_wherever_that_is() {
+    let home = tempfile::tempdir().unwrap();
+    let profile = Profile {
+        state_dir: Some(home.path().join(".openclaw")),
+        config: Some(home.path().join("elsewhere.json")),
+        workspace: Some(home.path().join(".openclaw/mine")),
+    };
+    let world = World::new(Some(&profile));
+    fs::create_dir(home.path().join(".openclaw/mine")).unwrap();
+    fs::write(home.path().join("elsewhere.json"), "good").unwrap();
+    let before = world.tree();
+    let kept = world.plan(7);
+    kept.copy().unwrap();
+    world.spoil();
+    fs::write(home.path().join(".openclaw/mine/new"), "work").unwrap();
+    fs::write(home.path().join("elsewhere.json"), "migrated").unwrap();
+    kept.put_back().unwrap();
+    let now = world.tree();
+    assert_eq!(now[Path::new("mine/new")].0, "work");
+    assert_eq!(now[Path::new("state/openclaw.sqlite")], before[Path::new("state/openclaw.sqlite")]);
+    assert_eq!(fs::read_to_string(home.path().join("elsewhere.json")).unwrap(), "good");
+    assert!(home.path().join(".openclawctl-upgrades-main/7/failed").is_dir());
+    assert!(world.data.path().exists());
+}
+
+#[test]
+fn a_copy_that_was_broken_off_is_made_anew() {
+    let world = World::new(None);
+    let before = world.tree();
+    let kept = world.plan(1);
+    fs::create_dir_all(kept.aside.join(PARTIAL).join("state")).unwrap();
+    fs::write(kept.aside.join(PARTIAL).join("state/half"), "half").unwrap();
+    kept.put_back().unwrap();
+    assert_eq!(world.tree(), before, "half a copy is none");
+    kept.copy().unwrap();
+    world.spoil();
+    // A copy that is complete is never made again: this is the new version's state.
+    kept.copy().unwrap();
+    let spoilt = world.tree();
+    kept.put_back().unwrap();
+    assert_eq!(world.tree(), expected(&before, &spoilt));
+}
+
+#[test]
+fn putting_back_goes_on_wherever_it_was_broken_off() {
+    for broken_off in 0..3 {
+        let world = World::new(None);
+        let before = world.tree();
+        let kept = world.plan(1);
+        kept.copy().unwrap();
+        world.spoil();
+        let spoilt = world.tree();
+        let (failed, copy) = (kept.aside.join(FAILED), kept.aside.join(BEFORE));
+        fs::rename(&world.directories.state, &failed).unwrap();
+        if broken_off > 0 {
+            fs::rename(failed.join("logs"), copy.join("logs")).unwrap();
+        }
+        if broken_off > 1 {
+            // Somebody has looked for the state meanwhile, and made an empty one.
+            fs::create_dir(&world.directories.state).unwrap();
+        }
+        kept.put_back().unwrap();
+        assert_eq!(world.tree(), expected(&before, &spoilt), "{broken_off}");
+    }
+}
+
+#[test]
+fn a_state_that_has_no_room_is_not_copied() {
+    let world = World::new(None);
+    // It takes no room itself.
+    File::create(world.directories.state.join("huge")).unwrap().set_len(8 << 40).unwrap();
+    let error = Kept::plan(&world.directories, "main", 1).unwrap_err();
+    assert!(
+        error.to_string().starts_with("there is no room for a copy of its state: it has 8388"),
+        "{error}"
+    );
+    // What is not copied needs none.
+    fs::rename(world.directories.state.join("huge"), world.directories.state.join("cache/huge")).unwrap();
+    world.plan(1);
+}
+
+#[test]
+fn only_the_last_copies_are_kept() {
+    let world = World::new(None);
+    for number in [9, 10, 11, 12] {
+        world.plan(number).copy().unwrap();
+    }
+    fs::create_dir(world.directories.root.join("upgrades/mine")).unwrap();
+    world.plan(12).prune().unwrap();
+    let mut names: Vec<_> = fs::read_dir(world.directories.root.join("upgrades"))
+        .unwrap()
+        .map(|one| one.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["11", "12", "mine"]);
+}
