@@ -83,6 +83,8 @@ pub(crate) enum Command {
     FailOver(command::failover::FailOver),
     #[command(name = "failback")]
     FailBack(command::failback::FailBack),
+    Upgrade(command::upgrade::Upgrade),
+    Runtimes(command::runtimes::Runtimes),
     Config(command::config::Config),
     Maintenance(command::maintenance::Maintenance),
     Incidents(command::incidents::Incidents),
@@ -131,6 +133,8 @@ fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
             Command::Events(args) => command::events::run(args, context).await,
             Command::FailOver(args) => command::failover::run(args, context).await,
             Command::FailBack(args) => command::failback::run(args, context).await,
+            Command::Upgrade(args) => command::upgrade::run(args, context).await,
+            Command::Runtimes(args) => command::runtimes::run(args, context).await,
             Command::Config(args) => command::config::run(args, context).await,
             Command::Maintenance(args) => command::maintenance::run(args, context).await,
             Command::Incidents(args) => command::incidents::list(args, context).await,

@@ -16,6 +16,7 @@ use supervisor_proto::v1::{
     fleet_service_client::FleetServiceClient, incident_service_client::IncidentServiceClient,
     instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
     setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient,
+    upgrade_service_client::UpgradeServiceClient,
 };
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{
@@ -198,6 +199,10 @@ impl Supervisor {
 
     pub(crate) fn setup(&self) -> SetupServiceClient<Channel> {
         SetupServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn upgrade(&self) -> UpgradeServiceClient<Channel> {
+        UpgradeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(crate) fn system(&self) -> SystemServiceClient<Channel> {

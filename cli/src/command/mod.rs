@@ -19,10 +19,12 @@ pub(crate) mod ports;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod runtimes;
 pub(crate) mod setup;
 pub(crate) mod status;
 pub(crate) mod supervisor;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 pub(crate) mod version;
 
 mod fleet_error;

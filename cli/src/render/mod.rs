@@ -16,3 +16,4 @@ pub(crate) mod status;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod time;
+pub(crate) mod upgrade;

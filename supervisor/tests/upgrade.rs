@@ -1,0 +1,370 @@
+//! Instances moved to another version and back, with a real daemon, real gateways and the real command line.
+//!
+//! The gateway is the built-in one under the name of `openclaw`. Each version is a script of its own that writes into
+//! the state directory, as a migration does, and can be told to wait or to die.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use supervisor_proto::v1::{self, InstanceSpec, Phase, Wish};
+use support::{Host, program, until};
+
+/// `hold-WORD` beside it makes it wait there until that file is gone, and say so in `held-WORD`.
+const VERSION: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+hold() {
+  while [ -e "$here/hold-$1" ]; do : >"$here/held-$1"; sleep 0.02; done
+}
+case $1 in
+config)
+  hold config
+  if [ -e "$here/declines" ]; then
+    echo '{"valid":false,"issues":[{"path":"gateway.port","message":"no such key"}]}'
+    exit 1
+  fi ;;
+gateway)
+  if [ "$*" = "gateway run" ]; then
+    hold run
+    echo {version} >"$OPENCLAW_STATE_DIR/schema"
+    : >"$OPENCLAW_STATE_DIR/made-by-{version}"
+  fi ;;
+esac
+export BUILTIN_GATEWAY_MISBEHAVE="version={version};{misbehave}"
+exec {gateway} "$@"
+"#;
+
+struct World {
+    host: Host,
+}
+
+impl World {
+    /// A supervisor that finds version 1.0.0 on its PATH.
+    async fn new() -> Self {
+        let mut world = Self { host: Host::prepare() };
+        fs::create_dir_all(world.at("real")).unwrap();
+        symlink(program("builtin-gateway"), world.at("real/openclaw")).unwrap();
+        world.version("1.0.0", "");
+        world.start().await;
+        world
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.host.directory.path().join(path)
+    }
+
+    /// Makes a version, in a directory that is called as it is.
+    fn version(&self, version: &str, misbehave: &str) {
+        let path = self.at(&format!("{version}/openclaw"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let gateway = self.at("real/openclaw");
+        let text = VERSION
+            .replace("{misbehave}", misbehave)
+            .replace("{version}", version)
+            .replace("{gateway}", gateway.to_str().unwrap());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    async fn start(&mut self) {
+        let path = format!("{}:/usr/bin:/bin", self.at("1.0.0").display());
+        self.host.spawn_supervisor(|command| {
+            command.env("PATH", path);
+        });
+        until("the supervisor answers", async || self.host.try_instances().await.ok().map(|_| ())).await;
+    }
+
+    /// `kill -9`, and the next one.
+    async fn replace_supervisor(&mut self) {
+        self.host.kill_supervisor();
+        self.start().await;
+    }
+
+    /// An instance that runs, with something in its state.
+    async fn instance(&self, name: &str, spec: InstanceSpec) -> v1::InstanceStatus {
+        self.host.create(name, InstanceSpec { runtime: v1::Runtime::Openclaw.into(), ..spec }).await;
+        let status = self.host.up(name).await;
+        fs::write(self.state(name, "precious"), name).unwrap();
+        status
+    }
+
+    fn state(&self, name: &str, file: &str) -> PathBuf {
+        self.host.data_dir().join("instances").join(name).join("state").join(file)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(program("openclawctl"));
+        command.arg("--data-dir").arg(self.host.data_dir()).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    async fn run(&self, words: &[&str]) -> (i32, String) {
+        let mut command = self.command(words);
+        Self::told(tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap())
+    }
+
+    fn told(Output { status, stdout, stderr }: Output) -> (i32, String) {
+        let told = [stdout, stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        // Lines are broken for terminals.
+        (status.code().unwrap(), told.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    /// To a version that was made here.
+    async fn upgrade(&self, names: &[&str], version: &str, flags: &[&str]) -> (i32, String) {
+        let from = self.at(&format!("{version}/openclaw"));
+        let words = [&["upgrade", "--to", version, "--from", from.to_str().unwrap()], names, flags].concat();
+        self.run(&words).await
+    }
+
+    /// The same while the test does something else.
+    fn begin(&self, name: &str, version: &str, soak: &str) -> std::process::Child {
+        let from = self.at(&format!("{version}/openclaw"));
+        let words = ["upgrade", name, "--to", version, "--from", from.to_str().unwrap(), "--soak", soak];
+        self.command(&words).spawn().unwrap()
+    }
+
+    fn hold(&self, version: &str, word: &str) {
+        fs::write(self.at(&format!("{version}/hold-{word}")), "").unwrap();
+    }
+
+    fn release(&self, version: &str, word: &str) {
+        fs::remove_file(self.at(&format!("{version}/hold-{word}"))).unwrap();
+    }
+
+    async fn held(&self, version: &str, word: &str) {
+        let path = self.at(&format!("{version}/held-{word}"));
+        until(&format!("{version} waits before {word}"), async || path.exists().then_some(())).await;
+    }
+
+    /// What is written down about the instance's upgrades.
+    fn journal(&self, name: &str) -> serde_json::Value {
+        let path = self.host.data_dir().join("upgrades").join(format!("{name}.json"));
+        let text = fs::read_to_string(path).unwrap_or_else(|_| "{}".into());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn step(&self, name: &str, step: &str) {
+        until(&format!("{name} is at {step}"), async || {
+            (self.journal(name)["attempt"]["step"] == step).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until no upgrade is under way.
+    async fn settled(&self, name: &str) {
+        until("the upgrade has come to its end", async || {
+            let journal = self.journal(name);
+            (journal.is_object() && journal["attempt"].is_null() && journal["name"] == name).then_some(())
+        })
+        .await;
+    }
+
+    async fn spec(&self, name: &str) -> InstanceSpec {
+        let request = v1::GetInstanceRequest { name: name.into() };
+        let answer = self.host.instances().await.get_instance(request).await.unwrap();
+        answer.into_inner().instance.unwrap().spec.unwrap()
+    }
+
+    /// It runs on the version, on a state that only this version and those before it have seen.
+    async fn is_on(&self, name: &str, version: &str) {
+        self.host.wait_ready(name).await;
+        let pinned = if version == "1.0.0" { "" } else { version };
+        assert_eq!(self.spec(name).await.version, pinned);
+        assert_eq!(fs::read_to_string(self.state(name, "schema")).unwrap().trim(), version);
+        assert_eq!(fs::read_to_string(self.state(name, "precious")).unwrap(), name);
+    }
+}
+
+#[tokio::test]
+async fn an_instance_is_upgraded_with_its_state_and_once_is_enough() {
+    let world = World::new().await;
+    world.version("2.0.0", "");
+    world.instance("main", InstanceSpec::default()).await;
+    let (code, told) = world.upgrade(&["main"], "2.0.0", &["--soak", "100ms"]).await;
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("main: it is ready on 2.0.0, and was for 100ms"), "{told}");
+    world.is_on("main", "2.0.0").await;
+    let (code, told) = world.run(&["runtimes"]).await;
+    assert!(code == 0 && told.contains("2.0.0") && told.ends_with("openclaw main"), "{told}");
+    let before = world.host.status("main").await;
+    let (code, told) = world.upgrade(&["main"], "2.0.0", &[]).await;
+    assert!(code == 0 && told.contains("it is on 2.0.0 already"), "{told}");
+    assert_eq!(world.host.status("main").await.pid, before.pid);
+    let (_, told) = world.run(&["runtimes", "prune"]).await;
+    assert!(told.contains("every version is in use"), "{told}");
+    let (_, told) = world.run(&["export"]).await;
+    assert!(told.contains("version: 2.0.0"), "{told}");
+}
+
+#[tokio::test]
+async fn a_version_that_dies_in_its_soak_is_put_back_with_its_state_and_remembered() {
+    let world = World::new().await;
+    let dies = world.at("dies");
+    world.version("3.0.0", &format!("exit=1,while-file={}", dies.display()));
+    world.instance("main", InstanceSpec::default()).await;
+    let config = fs::read(world.state("main", "openclaw.json")).unwrap();
+    let asked = world.begin("main", "3.0.0", "5m");
+    world.step("main", "soak").await;
+    world.host.wait_ready("main").await;
+    fs::write(dies, "").unwrap();
+    let told = World::told(asked.wait_with_output().unwrap());
+    assert_eq!(told.0, 3, "{told:?}");
+    let told = told.1;
+    assert!(told.contains("everything is as it was: it did not stay ready: exited with status 1"), "{told}");
+    assert!(told.contains("it is ready on"), "{told}");
+    world.is_on("main", "1.0.0").await;
+    assert_eq!(fs::read(world.state("main", "openclaw.json")).unwrap(), config);
+    assert!(!world.state("main", "made-by-3.0.0").exists());
+    let upgrades = world.host.data_dir().join("instances/main/upgrades");
+    let kept: Vec<_> = fs::read_dir(upgrades).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(kept.len() == 1 && kept[0].join("failed/made-by-3.0.0").exists(), "{kept:?}");
+    let (code, told) = world.upgrade(&["main"], "3.0.0", &[]).await;
+    assert!(code == 3 && told.contains("3.0.0 has failed on it before: it did not stay ready"), "{told}");
+    world.version("3.0.0", "");
+    let (code, told) = world.upgrade(&["main"], "3.0.0", &["--again", "--soak", "0s"]).await;
+    assert_eq!(code, 0, "{told}");
+    world.is_on("main", "3.0.0").await;
+}
+
+#[tokio::test]
+async fn a_version_that_declines_or_has_no_room_stops_nothing() {
+    let world = World::new().await;
+    world.version("2.0.0", "");
+    let before = world.instance("main", InstanceSpec::default()).await;
+    fs::write(world.at("2.0.0/declines"), "").unwrap();
+    let (code, told) = world.upgrade(&["main"], "2.0.0", &[]).await;
+    let expected = "nothing was done: it does not take the configuration: `gateway.port`: no such key";
+    assert!(code == 3 && told.contains(expected), "{told}");
+    fs::remove_file(world.at("2.0.0/declines")).unwrap();
+    // It takes no room itself.
+    File::create(world.state("main", "huge")).unwrap().set_len(8 << 40).unwrap();
+    let (code, told) = world.upgrade(&["main"], "2.0.0", &[]).await;
+    assert!(code == 3 && told.contains("there is no room for a copy of its state"), "{told}");
+    let (code, told) = world.run(&["upgrade", "main", "--to", "9.9.9", "--from", "/nowhere"]).await;
+    assert!(code == 3 && told.contains("`/nowhere` is neither an executable"), "{told}");
+    let after = world.host.status("main").await;
+    assert_eq!((after.pid, after.phase()), (before.pid, Phase::Ready));
+    assert!(world.journal("main")["attempt"].is_null());
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_supervisor_is_killed_anywhere_is_finished_by_the_next() {
+    let mut world = World::new().await;
+    // A stop takes a while, so that a supervisor can be killed in it.
+    world.version("1.0.0", "drain=1s");
+    world.version("2.0.0", "drain=1s");
+    world.version("3.0.0", "");
+    let before = world.instance("main", InstanceSpec::default()).await;
+    // While it is looked at, nothing has begun.
+    world.hold("2.0.0", "config");
+    let mut asked = world.begin("main", "2.0.0", "0s");
+    world.held("2.0.0", "config").await;
+    world.host.kill_supervisor();
+    asked.wait().unwrap();
+    world.release("2.0.0", "config");
+    world.start().await;
+    assert_eq!(world.host.wait_ready("main").await.pid, before.pid);
+    // While it stops, and while it starts.
+    world.hold("2.0.0", "run");
+    let mut asked = world.begin("main", "2.0.0", "100ms");
+    world.step("main", "stop").await;
+    world.replace_supervisor().await;
+    world.held("2.0.0", "run").await;
+    world.replace_supervisor().await;
+    world.release("2.0.0", "run");
+    world.settled("main").await;
+    asked.wait().unwrap();
+    world.is_on("main", "2.0.0").await;
+    // While it is watched.
+    let mut asked = world.begin("main", "3.0.0", "3s");
+    world.step("main", "soak").await;
+    world.replace_supervisor().await;
+    world.settled("main").await;
+    asked.wait().unwrap();
+    world.is_on("main", "3.0.0").await;
+    assert_eq!(world.journal("main")["last"]["previous"], "2.0.0");
+}
+
+#[tokio::test]
+async fn what_a_killed_supervisor_was_putting_back_is_put_back_by_the_next() {
+    let mut world = World::new().await;
+    let dies = world.at("dies");
+    world.version("3.0.0", &format!("exit=1,while-file={}", dies.display()));
+    world.instance("main", InstanceSpec::default()).await;
+    world.hold("1.0.0", "run");
+    let mut asked = world.begin("main", "3.0.0", "5m");
+    // It dies while nobody watches.
+    world.step("main", "soak").await;
+    world.host.wait_ready("main").await;
+    world.host.kill_supervisor();
+    fs::write(dies, "").unwrap();
+    world.start().await;
+    world.held("1.0.0", "run").await;
+    world.replace_supervisor().await;
+    world.release("1.0.0", "run");
+    world.settled("main").await;
+    assert_ne!(asked.wait().unwrap().code(), Some(0));
+    world.is_on("main", "1.0.0").await;
+    assert!(!world.state("main", "made-by-3.0.0").exists());
+    assert_eq!(world.journal("main")["failed"][0]["version"], "3.0.0");
+}
+
+#[tokio::test]
+async fn what_an_operator_stops_meanwhile_stays_stopped_on_what_it_was() {
+    let world = World::new().await;
+    world.version("2.0.0", "");
+    world.instance("main", InstanceSpec::default()).await;
+    let asked = world.begin("main", "2.0.0", "5m");
+    world.step("main", "soak").await;
+    world.host.wait_ready("main").await;
+    world.host.down("main").await;
+    let told = asked.wait_with_output().unwrap();
+    assert_eq!(told.status.code(), Some(3));
+    world.settled("main").await;
+    let status = world.host.status("main").await;
+    assert_eq!((status.phase(), status.wish()), (Phase::Stopped, Wish::Down));
+    assert_eq!(world.spec("main").await.version, "");
+    assert_eq!(world.journal("main")["failed"], serde_json::json!([]), "no version is to blame for that");
+    // One that does not run is only pinned.
+    let (code, told) = world.upgrade(&["main"], "2.0.0", &[]).await;
+    assert!(code == 0 && told.contains("it does not run"), "{told}");
+    world.host.up("main").await;
+    world.is_on("main", "2.0.0").await;
+}
+
+#[tokio::test]
+async fn a_fleet_is_upgraded_one_at_a_time_and_stops_at_the_first_failure_before_its_rescue() {
+    let world = World::new().await;
+    world.version("2.0.0", "");
+    let rescues = |name: &str| InstanceSpec { rescues: vec![name.into()], ..Default::default() };
+    world.instance("b", InstanceSpec::default()).await;
+    let rescue = world.instance("a-rescue", rescues("b")).await;
+    world.instance("c", InstanceSpec::default()).await;
+    let last = world.instance("d", InstanceSpec::default()).await;
+    let (code, told) = world.upgrade(&["--all"], "2.0.0", &["--canary", "--yes", "--soak", "0s"]).await;
+    assert!(code == 0 && told.contains("c, d, a-rescue still to be upgraded"), "{told}");
+    world.is_on("b", "2.0.0").await;
+    fs::write(world.state("c", "huge"), "").unwrap();
+    File::options().write(true).open(world.state("c", "huge")).unwrap().set_len(8 << 40).unwrap();
+    let (code, told) = world.upgrade(&["--all"], "2.0.0", &["--yes", "--soak", "0s"]).await;
+    assert_eq!(code, 3, "{told}");
+    assert!(told.contains("b: it is on 2.0.0 already"), "{told}");
+    assert_eq!(told.matches("not tried, as an earlier one failed").count(), 2, "{told}");
+    world.is_on("c", "1.0.0").await;
+    assert_eq!(world.host.status("d").await.pid, last.pid);
+    assert_eq!(world.host.status("a-rescue").await.pid, rescue.pid);
+    fs::remove_file(world.state("c", "huge")).unwrap();
+    let (code, told) = world.upgrade(&["--all"], "2.0.0", &["--yes", "--soak", "0s"]).await;
+    assert_eq!(code, 0, "{told}");
+    for name in ["b", "c", "d", "a-rescue"] {
+        world.is_on(name, "2.0.0").await;
+    }
+}
