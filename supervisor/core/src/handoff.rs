@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The shell answers sooner; this passes only if it cannot.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 impl Instance {
     /// A life ended by itself. If only its runtime knows what that means, it is asked, and nothing else is to be done

@@ -31,8 +31,9 @@ const CAPABLE: Duration = Duration::from_secs(120);
 pub(super) const FIRST_START: Duration = Duration::from_secs(15);
 
 /// Whether a gateway wants to be run again is asked for this long: less than core waits for it. Until then it is not
-/// run, and its rescue is not called.
-const ASK: Duration = Duration::from_secs(8);
+/// run, and its rescue is not called. OpenClaw needs 6 s of processor time to answer: 5 s of two idle cores, 12 s of
+/// two busy ones. What it left is lost after 60 s.
+const ASK: Duration = Duration::from_secs(25);
 
 /// A program as it is now.
 type Program = (PathBuf, Option<SystemTime>);

@@ -60,7 +60,7 @@ fn one_that_ended_for_another_reason_has_died_and_its_rescue_is_called() {
 fn one_that_nobody_can_tell_about_has_died() {
     let mut world = pair();
     world.exits("main", 0);
-    world.after(seconds(9));
+    world.after(seconds(29));
     assert_eq!((world.phase("main").as_str(), world.standing("main").as_str()), ("backoff", "own"));
     world.after(seconds(1));
     assert_eq!(world.standing("main"), "promoting rescue");
