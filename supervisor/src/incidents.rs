@@ -1,9 +1,9 @@
 //! Incidents, told from the journal: what went wrong with an instance, from its beginning to its end.
 //!
 //! ```text
-//!   a failover begins, or it is quarantined           its place is given back, it is ready again, deleted
+//!   a failover begins, or it is given up              its place is given back, it is ready again, deleted
 //!                     └──────────────► open ──────────────────────┘
-//!                      further failovers and quarantines belong to it
+//!                      what else goes wrong meanwhile belongs to it
 //! ```
 //!
 //! The journal is all there is: what is durable there is what an incident is made of, and both are forgotten
@@ -22,14 +22,16 @@ const FAILED_BACK: &str = "failover.failed_back";
 /// Nobody stands in any more.
 const RESCUE_LOST: &str = "failover.rescue_lost";
 const QUARANTINED: &str = "instance.quarantined";
+/// Another start would not mend it.
+const GAVE_UP: &str = "instance.gave_up";
 const READY: &str = "instance.ready";
 const DELETED: &str = "instance.deleted";
 /// A configuration is taken back.
 pub(crate) const TAKEN_BACK: &str = "config.taken_back";
 
 /// The kinds of events that incidents are made of.
-pub(crate) const KINDS: [&str; 8] =
-    [BEGAN, DONE, CANCELLED, FAILED_BACK, RESCUE_LOST, QUARANTINED, READY, DELETED];
+pub(crate) const KINDS: [&str; 9] =
+    [BEGAN, DONE, CANCELLED, FAILED_BACK, RESCUE_LOST, QUARANTINED, GAVE_UP, READY, DELETED];
 
 /// Something that went wrong with an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub(crate) struct Incident {
     pub(crate) cause: String,
     /// Who was called, in this order.
     pub(crate) rescues: Vec<String>,
-    /// It was given up.
+    /// It was given up after all was tried.
     pub(crate) quarantined: bool,
     /// Whether a rescue is in its place, or on its way there.
     failed_over: bool,
@@ -113,6 +115,10 @@ impl Ledger {
                 self.opened(event).quarantined = true;
                 return None;
             }
+            GAVE_UP => {
+                self.opened(event);
+                return None;
+            }
             RESCUE_LOST => {
                 self.open.get_mut(&event.instance)?.failed_over = false;
                 return None;
@@ -163,6 +169,7 @@ fn cause_of(event: &Event) -> &str {
     let message = event.message.as_str();
     match event.kind.as_str() {
         BEGAN => message.rsplit_once("; `").map_or(message, |(cause, _)| cause),
+        GAVE_UP => message.rsplit_once("; another start").map_or(message, |(cause, _)| cause),
         _ => message.split_once("stays down: ").map_or(message, |(_, cause)| cause),
     }
 }

@@ -356,8 +356,13 @@ impl Instance {
             return;
         }
         if let Some(failure) = failure {
-            if let Failure::Fatal(exit) | Failure::NotRestarted(exit) = &failure {
-                self.note(turn, Kind::GaveUp(exit.clone()));
+            let note = match &failure {
+                Failure::Fatal(exit) => Some((exit, Kind::GaveUp(exit.clone()))),
+                Failure::NotRestarted(exit) => Some((exit, Kind::LeftDown(exit.clone()))),
+                Failure::Launch(_) | Failure::BudgetSpent | Failure::Quarantined(_) => None,
+            };
+            if let Some((exit, note)) = note {
+                self.note(turn, note);
                 self.record.gave_up = Some(exit.clone());
                 turn.store(self.name());
             }

@@ -67,6 +67,7 @@ pub enum Kind {
     BackingOff { delay: Duration },
     BudgetSpent { budget: u32, window: Duration },
     GaveUp(Exit),
+    LeftDown(Exit),
     StartupFailed { message: String },
     Hung { message: String },
     Unhealthy { message: String },
@@ -111,6 +112,7 @@ impl Kind {
             Self::BackingOff { .. } => "instance.backing_off",
             Self::BudgetSpent { .. } => "instance.budget_spent",
             Self::GaveUp(_) => "instance.gave_up",
+            Self::LeftDown(_) => "instance.left_down",
             Self::StartupFailed { .. } => "instance.startup_failed",
             Self::Hung { .. } => "instance.hung",
             Self::Unhealthy { .. } => "instance.unhealthy",
@@ -155,6 +157,7 @@ impl Kind {
             | Self::Exited(_)
             | Self::BackingOff { .. }
             | Self::Healthy
+            | Self::LeftDown(_)
             | Self::Stopped
             | Self::Adopted { .. }
             | Self::FailoverCancelled { .. }
@@ -203,6 +206,7 @@ impl fmt::Display for Kind {
                 write!(f, "restarted {budget} times within {}; waits until that has passed", Humane(*window))
             }
             Self::GaveUp(exit) => write!(f, "{}; another start would not mend that", exit.status),
+            Self::LeftDown(exit) => write!(f, "{}; its restart policy leaves it so", exit.status),
             Self::StartupFailed { message } => write!(f, "did not become ready: {message}"),
             Self::Hung { message } => write!(f, "hangs and is killed: {message}"),
             Self::Unhealthy { message } => write!(f, "runs but is not ready: {message}"),

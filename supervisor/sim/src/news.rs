@@ -45,6 +45,7 @@ impl<'a> News<'a> {
             | Kind::BackingOff { .. }
             | Kind::BudgetSpent { .. }
             | Kind::GaveUp(_)
+            | Kind::LeftDown(_)
             | Kind::StartupFailed { .. }
             | Kind::Hung { .. }
             | Kind::Unhealthy { .. }

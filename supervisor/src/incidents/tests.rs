@@ -1,9 +1,11 @@
 use std::time::Duration;
 
 use supervisor_core::{
+    event::{Exit, ExitStatus},
     failover::Cause,
-    ids::{ConfigId, Name},
+    ids::{ConfigId, Incarnation, Name},
     journal::{Kind, Recovery},
+    time::Moment,
 };
 
 use super::*;
@@ -43,6 +45,16 @@ fn began(rescue: &str) -> Kind {
 
 fn quarantined() -> Kind {
     Kind::Recovery(Recovery::Quarantined { cause: Cause::WorkerLost })
+}
+
+fn gave_up() -> Kind {
+    Kind::GaveUp(Exit {
+        incarnation: Incarnation(3),
+        status: ExitStatus::Code(78),
+        at: Moment(0),
+        stragglers: 2,
+        ordered: false,
+    })
 }
 
 fn ready() -> Kind {
@@ -89,6 +101,15 @@ fn a_quarantine_is_an_incident_until_the_instance_is_ready_again_or_deleted() {
 }
 
 #[test]
+fn one_that_another_start_would_not_mend_is_an_incident_until_it_is_ready_again() {
+    let (ended, open) = told(None, &[gave_up(), gave_up(), Kind::WishedUp, ready(), gave_up()]);
+    let [incident] = ended.as_slice() else { panic!("{ended:?}") };
+    assert_eq!((incident.number, incident.end.unwrap().outcome), (10, Outcome::Ready));
+    assert_eq!((incident.cause.as_str(), incident.quarantined), ("exited with status 78", false));
+    assert_eq!(open.len(), 1);
+}
+
+#[test]
 fn whatever_else_goes_wrong_meanwhile_belongs_to_the_same_incident() {
     let lost = |rescue| Kind::RescueLost { rescue: named(rescue) };
     let kinds = [began("rescue"), lost("rescue"), began("second"), quarantined()];
@@ -126,6 +147,7 @@ fn all_that_is_looked_for_is_what_core_says() {
         Kind::FailedBack { rescue: rescue() },
         Kind::RescueLost { rescue: rescue() },
         quarantined(),
+        gave_up(),
         ready(),
         Kind::Deleted,
     ];
