@@ -143,11 +143,12 @@ impl Telling<'_> {
         let restart = &self.instance.policy().restart;
         match failure {
             Failure::Fatal(exit) if is_config(exit) => {
+                let status = exit.status;
                 format!(
-                    "{exit}, which says that its configuration is broken; another start would not mend that"
+                    "{status}, which blames its configuration or its state; another start would not mend that"
                 )
             }
-            Failure::Fatal(exit) => format!("{exit}; another start would not mend that"),
+            Failure::Fatal(exit) => format!("{}; another start would not mend that", exit.status),
             Failure::NotRestarted(exit) => format!("{exit}; its restart policy leaves it so"),
             Failure::BudgetSpent => {
                 let last = self.instance.death().map(|cause| format!("{cause}; ")).unwrap_or_default();

@@ -28,8 +28,8 @@ pub(super) fn not_text(path: &Path, error: &FromUtf8Error) -> ConfigError {
     let text = String::from_utf8_lossy(error.as_bytes());
     let place = Place::at(&text, error.utf8_error().valid_up_to());
     let file = path.to_string_lossy();
-    let mend = "restore the file from a backup (`openclaw.json.bak`), or save it as UTF-8";
-    ConfigError::Syntax(Box::new(Problem::new(&file, &text, place, "", "this is not UTF-8 text", mend)))
+    let (message, mend) = ("this is not UTF-8 text", "save it as UTF-8");
+    ConfigError::Syntax(Box::new(Problem::new(&file, &text, place, "", message, mend)))
 }
 
 impl<'a> Document<'a> {
@@ -40,8 +40,8 @@ impl<'a> Document<'a> {
             Err(error) => {
                 let place = Place::at(text, error.range().start);
                 let message = format!("this is not JSON5: {}", lower(&error.kind().to_string()));
-                let mend = "correct the line, or restore the file from a backup (`openclaw.json.bak`)";
-                Err(ConfigError::Syntax(Box::new(Problem::new(&file, text, place, "", &message, mend))))
+                let problem = Problem::new(&file, text, place, "", &message, "correct the line");
+                Err(ConfigError::Syntax(Box::new(problem)))
             }
         }
     }
