@@ -166,11 +166,11 @@ impl Driver {
         self.core.next_deadline().map_or(PULSE, |deadline| deadline.at.since(self.clock.now()).min(PULSE))
     }
 
-    fn take(&mut self, (command, reply): Submission) {
+    fn take(&mut self, (by, command, reply): Submission) {
         self.last_command += 1;
         let id = CommandId(self.last_command);
         self.replies.insert(id, reply);
-        self.handle(Event::Command(id, command));
+        self.handle(Event::Command(id, by, command));
     }
 
     fn handle(&mut self, event: Event) {

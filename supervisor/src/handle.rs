@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use supervisor_core::{action::Done, denied::Denied, event::Command, view::View};
+use supervisor_core::{
+    action::Done,
+    denied::Denied,
+    event::{Asker, Command},
+    view::View,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time,
@@ -14,8 +19,8 @@ pub(crate) const COMMANDS: usize = 256;
 /// How long a caller waits among those. The driver takes a command in within microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A command and where its reply goes.
-pub(crate) type Submission = (Command, oneshot::Sender<Result<Done, Denied>>);
+/// Who asks for what, and where the reply goes.
+pub(crate) type Submission = (Asker, Command, oneshot::Sender<Result<Done, Denied>>);
 
 /// The door.
 #[derive(Debug, Clone)]
@@ -47,8 +52,13 @@ impl Handle {
 
     /// Gives a command and waits until it is durable, or refused.
     pub async fn submit(&self, command: Command) -> Result<Done, SubmitError> {
+        self.submit_by(Asker::Operator, command).await
+    }
+
+    /// The same for somebody in particular.
+    pub async fn submit_by(&self, by: Asker, command: Command) -> Result<Done, SubmitError> {
         let (reply, outcome) = oneshot::channel();
-        let given = time::timeout(PATIENCE, self.commands.send((command, reply))).await;
+        let given = time::timeout(PATIENCE, self.commands.send((by, command, reply))).await;
         given.map_err(|_| SubmitError::Overloaded)?.map_err(|_| SubmitError::Gone)?;
         Ok(outcome.await.map_err(|_| SubmitError::Gone)??)
     }

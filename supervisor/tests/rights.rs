@@ -147,6 +147,11 @@ async fn a_rescue_mends_main_with_the_very_commands_of_its_incident_file() {
     }
     assert_eq!(fs::read_to_string(config(&host)).unwrap(), good);
     host.wait_ready("main").await;
+    // It is told who did it.
+    host.wait_event("the wish", |event| {
+        event.instance == "main" && event.message == "`rescue` wants it restarted"
+    })
+    .await;
 
     let fleet = rescue.done("openclawctl status").await;
     assert!(fleet.contains("\nmain ") && fleet.contains("\nrescue "), "{fleet}");

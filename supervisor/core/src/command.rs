@@ -6,7 +6,7 @@ use crate::{
     Supervisor,
     action::{Action, Done, Write},
     denied::Denied,
-    event::{ApplyMode, Change, Command, Definition, Files, Manner},
+    event::{ApplyMode, Asker, Change, Command, Definition, Files, Manner},
     failover::{Cause, Standing, Urgency},
     ids::{CommandId, ConfigId, Incarnation, Name},
     instance::{Goal, Instance, Phase, Then},
@@ -26,7 +26,7 @@ const GRAVES: usize = 1_000;
 type Created = bool;
 
 impl Supervisor {
-    pub(crate) fn on_command(&mut self, turn: &mut Turn<'_>, id: CommandId, command: Command) {
+    pub(crate) fn on_command(&mut self, turn: &mut Turn<'_>, id: CommandId, by: &Asker, command: Command) {
         if self.halting.is_some() && !matches!(command, Command::Halt) {
             return turn.act(Action::Reply(id, Err(Denied::ShuttingDown)));
         }
@@ -40,14 +40,14 @@ impl Supervisor {
                 self.delete(turn, &name, generation, files).map(|()| false)
             }
             Command::Apply { changes, pool, mode } => self.apply(turn, changes, pool, mode).map(|()| false),
-            Command::Start { name, otherwise } => self.start(turn, &name, otherwise),
-            Command::Stop { name, manner } => self.stop(turn, &name, manner).map(|()| false),
-            Command::Restart { name, manner } => self.restart(turn, &name, manner).map(|()| false),
+            Command::Start { name, otherwise } => self.start(turn, by, &name, otherwise),
+            Command::Stop { name, manner } => self.stop(turn, by, &name, manner).map(|()| false),
+            Command::Restart { name, manner } => self.restart(turn, by, &name, manner).map(|()| false),
             Command::FailOver { primary, rescue } => {
                 self.fail_over_by_hand(turn, &primary, rescue).map(|()| false)
             }
             Command::FailBack { primary } => self.fail_back_by_hand(turn, &primary).map(|()| false),
-            Command::RollBack { name, to } => self.roll_back_by_hand(turn, &name, to).map(|()| false),
+            Command::RollBack { name, to } => self.roll_back_by_hand(turn, by, &name, to).map(|()| false),
             Command::MarkGood { name, content } => {
                 self.known(&name).map(|instance| instance.mark_good(turn, content)).map(|()| false)
             }
@@ -203,6 +203,7 @@ impl Supervisor {
     fn start(
         &mut self,
         turn: &mut Turn<'_>,
+        by: &Asker,
         name: &Name,
         otherwise: Option<Definition>,
     ) -> Result<Created, Denied> {
@@ -213,7 +214,7 @@ impl Supervisor {
         let instance = self.known(name)?;
         if instance.record.wish == Wish::Down {
             instance.record.wish = Wish::Up;
-            instance.note(turn, Kind::WishedUp);
+            instance.note(turn, Kind::WishedUp { by: by.clone() });
             turn.store_before_launch(name);
         }
         let ladder = instance.record.ladder;
@@ -229,11 +230,11 @@ impl Supervisor {
         Ok(missing)
     }
 
-    fn stop(&mut self, turn: &mut Turn<'_>, name: &Name, manner: Manner) -> Result<(), Denied> {
+    fn stop(&mut self, turn: &mut Turn<'_>, by: &Asker, name: &Name, manner: Manner) -> Result<(), Denied> {
         let instance = self.known(name)?;
         if instance.record.wish == Wish::Up {
             instance.record.wish = Wish::Down;
-            instance.note(turn, Kind::WishedDown);
+            instance.note(turn, Kind::WishedDown { by: by.clone() });
             turn.store_before_launch(name);
         }
         self.refresh_goal(name);
@@ -244,12 +245,18 @@ impl Supervisor {
         Ok(())
     }
 
-    fn restart(&mut self, turn: &mut Turn<'_>, name: &Name, manner: Manner) -> Result<(), Denied> {
+    fn restart(
+        &mut self,
+        turn: &mut Turn<'_>,
+        by: &Asker,
+        name: &Name,
+        manner: Manner,
+    ) -> Result<(), Denied> {
         let instance = self.known(name)?;
         if instance.record.wish == Wish::Down {
             return Err(Denied::InstanceDown(name.clone()));
         }
-        instance.note(turn, Kind::WishedRestart);
+        instance.note(turn, Kind::WishedRestart { by: by.clone() });
         instance.begin_anew(turn);
         let means = instance.means(manner);
         if instance.is_running() {
@@ -262,10 +269,16 @@ impl Supervisor {
 
     /// An operator wants an older configuration. A gateway that runs is ended first, so that it sees the new one from
     /// the start.
-    fn roll_back_by_hand(&mut self, turn: &mut Turn<'_>, name: &Name, to: ConfigId) -> Result<(), Denied> {
+    fn roll_back_by_hand(
+        &mut self,
+        turn: &mut Turn<'_>,
+        by: &Asker,
+        name: &Name,
+        to: ConfigId,
+    ) -> Result<(), Denied> {
         let instance = self.known(name)?;
         instance.record.trial.pardon(to);
-        instance.restore(turn, Restoring { to, why: "an operator wished it".into(), unasked: false });
+        instance.restore(turn, Restoring { to, why: alloc::format!("{by} wished it"), unasked: false });
         let means = instance.means(Manner::Graceful);
         if instance.is_running() {
             instance.end(turn, means, Then::Run);

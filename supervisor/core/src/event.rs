@@ -1,6 +1,7 @@
 //! Everything that can happen to the supervisor.
 
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A caller asks for something; answered with exactly one [`Action::Reply`](crate::action::Action).
-    Command(CommandId, Command),
+    Command(CommandId, Asker, Command),
     /// All changes up to this revision are durable.
     Stored(Revision),
     /// The store cannot write, and says why. It goes on trying.
@@ -129,6 +130,24 @@ pub enum Command {
     },
     /// Ends every instance and answers when all have stopped. Their wishes stay.
     Halt,
+}
+
+/// Who gives a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody outside of all instances.
+    Operator,
+    /// Something that runs inside this one: a rescue that mends its primary.
+    Inside(Name),
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator => f.write_str("an operator"),
+            Self::Inside(name) => write!(f, "`{name}`"),
+        }
+    }
 }
 
 /// One step of [`Command::Apply`].

@@ -7,7 +7,7 @@ use alloc::string::String;
 use core::{fmt, time::Duration};
 
 use crate::{
-    event::{Exit, ExitStatus, LaunchFailure},
+    event::{Asker, Exit, ExitStatus, LaunchFailure},
     failover::Cause,
     ids::{Incarnation, Name, Revision},
     ports::{Block, Pool},
@@ -57,9 +57,9 @@ pub enum Kind {
     Moved { from: Block, to: Block },
     Deleting,
     Deleted,
-    WishedUp,
-    WishedDown,
-    WishedRestart,
+    WishedUp { by: Asker },
+    WishedDown { by: Asker },
+    WishedRestart { by: Asker },
     Started { pid: i32 },
     Ready { after: Duration },
     Exited(Exit),
@@ -102,9 +102,9 @@ impl Kind {
             Self::Moved { .. } => "instance.moved",
             Self::Deleting => "instance.deleting",
             Self::Deleted => "instance.deleted",
-            Self::WishedUp => "instance.wished_up",
-            Self::WishedDown => "instance.wished_down",
-            Self::WishedRestart => "instance.wished_restart",
+            Self::WishedUp { .. } => "instance.wished_up",
+            Self::WishedDown { .. } => "instance.wished_down",
+            Self::WishedRestart { .. } => "instance.wished_restart",
             Self::Started { .. } => "instance.started",
             Self::Ready { .. } => "instance.ready",
             Self::Exited(_) => "instance.exited",
@@ -149,9 +149,9 @@ impl Kind {
             | Self::Moved { .. }
             | Self::Deleting
             | Self::Deleted
-            | Self::WishedUp
-            | Self::WishedDown
-            | Self::WishedRestart
+            | Self::WishedUp { .. }
+            | Self::WishedDown { .. }
+            | Self::WishedRestart { .. }
             | Self::Started { .. }
             | Self::Ready { .. }
             | Self::Exited(_)
@@ -194,9 +194,9 @@ impl fmt::Display for Kind {
             Self::Moved { from, to } => write!(f, "moved from ports {from} to {to}"),
             Self::Deleting => f.write_str("to be deleted once it has stopped"),
             Self::Deleted => f.write_str("deleted"),
-            Self::WishedUp => f.write_str("an operator wants it up"),
-            Self::WishedDown => f.write_str("an operator wants it down"),
-            Self::WishedRestart => f.write_str("an operator wants it restarted"),
+            Self::WishedUp { by } => write!(f, "{by} wants it up"),
+            Self::WishedDown { by } => write!(f, "{by} wants it down"),
+            Self::WishedRestart { by } => write!(f, "{by} wants it restarted"),
             Self::Started { pid } => write!(f, "started as process {pid}"),
             Self::Ready { after } => write!(f, "ready {} after its start", Humane(*after)),
             Self::Exited(exit) => exit.fmt(f),

@@ -246,7 +246,7 @@ impl Supervisor {
 
     fn dispatch(&mut self, turn: &mut Turn<'_>, event: Event) {
         match event {
-            Event::Command(id, command) => self.on_command(turn, id, command),
+            Event::Command(id, by, command) => self.on_command(turn, id, &by, command),
             Event::Stored(revision) => self.on_stored(turn, revision),
             Event::StoreFailing(message) => {
                 if !core::mem::replace(&mut self.store_failing, true) {

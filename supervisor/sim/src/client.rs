@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use supervisor_core::{
     action::{Action, Done},
     denied::Denied,
-    event::{ApplyMode, Change, Command, Event, Files, Manner},
+    event::{ApplyMode, Asker, Change, Command, Event, Files, Manner},
     ids::{CommandId, Revision},
     ports::Pool,
     record::Wish,
@@ -70,7 +70,7 @@ impl World {
         self.ask_watched(&command);
         self.clients.waiting.insert(id, Waiting { needs: Revision(0), halts });
         let mut actions = Vec::new();
-        self.handle(Event::Command(id, command), &mut actions)?;
+        self.handle(Event::Command(id, Asker::Operator, command), &mut actions)?;
         let refused = |action: &Action| matches!(action, Action::Reply(to, Err(_)) if *to == id);
         let allowed = !actions.iter().any(refused);
         self.answer_watched(allowed);

@@ -35,9 +35,9 @@ impl<'a> News<'a> {
             | Kind::StoreRecovered
             | Kind::Updated { .. }
             | Kind::Deleting
-            | Kind::WishedUp
-            | Kind::WishedDown
-            | Kind::WishedRestart
+            | Kind::WishedUp { .. }
+            | Kind::WishedDown { .. }
+            | Kind::WishedRestart { .. }
             | Kind::Started { .. }
             | Kind::Ready { .. }
             | Kind::Exited(_)

@@ -44,7 +44,7 @@ impl Source {
         let due = core.next_deadline().is_some_and(|deadline| deadline.at <= now);
         let (name, about) = match event {
             Event::Command(..) if due => return Self::Due,
-            Event::Command(id, _) => return Self::Caller(*id),
+            Event::Command(id, ..) => return Self::Caller(*id),
             Event::Stored(_)
             | Event::StoreFailing(_)
             | Event::Tick

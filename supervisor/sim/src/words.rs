@@ -19,7 +19,7 @@ use supervisor_core::{
 
 pub(crate) fn event(event: &Event) -> String {
     match event {
-        Event::Command(id, command) => format!("caller {}: {}", id.0, asks(command)),
+        Event::Command(id, _, command) => format!("caller {}: {}", id.0, asks(command)),
         Event::Stored(revision) => format!("stored up to {}", revision.0),
         Event::StoreFailing(why) => format!("cannot store: {why}"),
         Event::Tick => "tick".into(),

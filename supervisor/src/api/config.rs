@@ -5,7 +5,7 @@ mod shelf;
 use std::{path::Path, sync::Arc};
 
 use supervisor_core::{
-    event::Command,
+    event::{Asker, Command},
     ids::{ConfigId, Name},
 };
 use supervisor_proto::v1::{
@@ -80,7 +80,7 @@ impl Configs {
         Ok(CreateSnapshotResponse { snapshot: Some(snapshot) })
     }
 
-    async fn roll_back(self, request: RollBackRequest) -> Result<RollBackResponse, Refusal> {
+    async fn roll_back(self, request: RollBackRequest, by: Asker) -> Result<RollBackResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let shelf = Shelf::of(&self.0, &request.name)?;
         let kept_in = snapshots::kept_in(&shelf.directories);
@@ -91,7 +91,7 @@ impl Configs {
         let (to, from, rejection) = aside(way_back).await?;
         let mut revision = self.0.handle.view().revision.0;
         if !request.validate_only {
-            revision = self.0.submit(Command::RollBack { name: name.clone(), to }).await?.revision.0;
+            revision = self.0.submit_by(by, Command::RollBack { name: name.clone(), to }).await?.revision.0;
         }
         Ok(RollBackResponse {
             instance: self.0.shown(&name),
@@ -156,10 +156,11 @@ impl ConfigService for Configs {
     }
 
     async fn roll_back(&self, request: Request<RollBackRequest>) -> Answer<RollBackResponse> {
-        Scope::of(&request)?.may(&request.get_ref().name)?;
+        let scope = Scope::of(&request)?;
+        scope.may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
-        let work = Configs::roll_back(self.clone(), request.clone());
+        let work = Configs::roll_back(self.clone(), request.clone(), scope.asker());
         if request.validate_only {
             return Ok(Response::new(work.await?));
         }

@@ -9,7 +9,7 @@ use std::{
 use supervisor_core::{
     action::Done,
     denied::Denied,
-    event::{Command, Dangling, Definition},
+    event::{Asker, Command, Dangling, Definition},
     ids::Name,
     instance::Instance,
     time::Moment,
@@ -139,6 +139,11 @@ impl Api {
     /// Gives the driver a command. The view shows what it did before this returns.
     pub(super) async fn submit(&self, command: Command) -> Result<Done, Refusal> {
         Ok(self.handle.submit(command).await?)
+    }
+
+    /// The same for who may call from inside an instance.
+    pub(super) async fn submit_by(&self, by: Asker, command: Command) -> Result<Done, Refusal> {
+        Ok(self.handle.submit_by(by, command).await?)
     }
 
     pub(super) fn scene<'a>(&'a self, view: &'a View, extent: Extent) -> Scene<'a> {

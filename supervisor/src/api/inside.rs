@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, thread, time::Duration};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
-use supervisor_core::{ids::Name, view::View};
+use supervisor_core::{event::Asker, ids::Name, view::View};
 use tokio::{
     net::UnixStream,
     sync::{Semaphore, oneshot},
@@ -110,6 +110,11 @@ impl Scope {
     /// Of a request that has passed the gate, which attaches one to each. None means no right.
     pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
         request.extensions().get::<Self>().cloned().ok_or(Refusal::Untraced(0))
+    }
+
+    /// Who calls, for the history.
+    pub(super) fn asker(&self) -> Asker {
+        self.0.as_ref().map_or(Asker::Operator, |narrow| Asker::Inside(narrow.who.clone()))
     }
 
     /// Refuses a request about `name`, unless it may be about that.

@@ -148,10 +148,11 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::StartInstanceRequest>,
     ) -> Answer<v1::StartInstanceResponse> {
-        Scope::of(&request)?.may(&request.get_ref().name)?;
+        let scope = Scope::of(&request)?;
+        scope.may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
-        let work = Arc::clone(&self.0).start(request.clone());
+        let work = Arc::clone(&self.0).start(request.clone(), scope.asker());
         let answer = self.0.requests.once(&request.request_id, request.clone(), work).await?;
         let awaited = (request.name.as_str(), Awaited::Up);
         let outcome = self.outcome(request.wait, awaited, answer.revision, deadline).await?;
@@ -175,10 +176,11 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::RestartInstanceRequest>,
     ) -> Answer<v1::RestartInstanceResponse> {
-        Scope::of(&request)?.may(&request.get_ref().name)?;
+        let scope = Scope::of(&request)?;
+        scope.may(&request.get_ref().name)?;
         let deadline = deadline(&request);
         let request = request.into_inner();
-        let work = Arc::clone(&self.0).restart(request.clone());
+        let work = Arc::clone(&self.0).restart(request.clone(), scope.asker());
         let answer = self.0.requests.once(&request.request_id, request.clone(), work).await?;
         let awaited = (request.name.as_str(), Awaited::Up);
         let outcome = self.outcome(request.wait, awaited, answer.revision, deadline).await?;

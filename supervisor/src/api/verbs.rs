@@ -5,7 +5,7 @@ use std::sync::Arc;
 use supervisor_core::{
     action::Done,
     denied::Denied,
-    event::{ApplyMode, Change, Command, Dangling, Definition, Files, Manner},
+    event::{ApplyMode, Asker, Change, Command, Dangling, Definition, Files, Manner},
     ids::Name,
 };
 use supervisor_proto::v1;
@@ -140,6 +140,7 @@ impl Api {
     pub(super) async fn start(
         self: Arc<Self>,
         request: v1::StartInstanceRequest,
+        by: Asker,
     ) -> Result<v1::StartInstanceResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let otherwise = match request.allow_missing {
@@ -148,7 +149,7 @@ impl Api {
             }
             false => None,
         };
-        let done = self.submit(Command::Start { name: name.clone(), otherwise }).await?;
+        let done = self.submit_by(by, Command::Start { name: name.clone(), otherwise }).await?;
         let (instance, revision) = (self.shown(&name), done.revision.0);
         Ok(v1::StartInstanceResponse { instance, revision, created: done.created })
     }
@@ -165,10 +166,12 @@ impl Api {
     pub(super) async fn restart(
         self: Arc<Self>,
         request: v1::RestartInstanceRequest,
+        by: Asker,
     ) -> Result<v1::RestartInstanceResponse, Refusal> {
         let name = Name::new(&request.name)?;
-        let done =
-            self.submit(Command::Restart { name: name.clone(), manner: manner(request.force) }).await?;
+        let done = self
+            .submit_by(by, Command::Restart { name: name.clone(), manner: manner(request.force) })
+            .await?;
         Ok(v1::RestartInstanceResponse { instance: self.shown(&name), revision: done.revision.0 })
     }
 

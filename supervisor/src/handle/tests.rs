@@ -26,7 +26,7 @@ async fn a_burst_of_callers_waits_for_the_driver() {
         })
         .collect();
     for _ in &callers {
-        inbox.recv().await.unwrap().1.send(done()).unwrap();
+        inbox.recv().await.unwrap().2.send(done()).unwrap();
     }
     for caller in callers {
         assert!(caller.await.unwrap());

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use supervisor_core::{
-    event::{Exit, ExitStatus},
+    event::{Asker, Exit, ExitStatus},
     failover::Cause,
     ids::{ConfigId, Incarnation, Name},
     journal::{Kind, Recovery},
@@ -91,7 +91,10 @@ fn a_primary_that_is_ready_first_ends_its_incident() {
 
 #[test]
 fn a_quarantine_is_an_incident_until_the_instance_is_ready_again_or_deleted() {
-    let (ended, open) = told(None, &[quarantined(), Kind::WishedUp, ready(), quarantined(), Kind::Deleted]);
+    let (ended, open) = told(
+        None,
+        &[quarantined(), Kind::WishedUp { by: Asker::Operator }, ready(), quarantined(), Kind::Deleted],
+    );
     assert!(open.is_empty());
     let outcomes: Vec<Outcome> = ended.iter().map(|incident| incident.end.unwrap().outcome).collect();
     assert_eq!(outcomes, [Outcome::Ready, Outcome::Deleted]);

@@ -155,10 +155,10 @@ impl Driver {
             let idle =
                 self.core.next_deadline().map_or(Duration::from_secs(60), |next| next.at.since(self.now()));
             tokio::select! {
-                Some((command, reply)) = commands.recv() => {
+                Some((by, command, reply)) = commands.recv() => {
                     self.next += 1;
                     self.replies.insert(CommandId(self.next), reply);
-                    self.handle(Event::Command(CommandId(self.next), command));
+                    self.handle(Event::Command(CommandId(self.next), by, command));
                 }
                 Some(report) = reports.recv(), if !self.broken => self.handle(match report {
                     store::Report::Stored(revision) => Event::Stored(revision),

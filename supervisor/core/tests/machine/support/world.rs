@@ -14,7 +14,7 @@ use supervisor_core::{
     action::{Action, Batch, Done, Launch, Write},
     denied::Denied,
     event::{
-        Adoption, Command, Dangling, Definition, Event, Exit, ExitStatus, Files, Found, LaunchFailure,
+        Adoption, Asker, Command, Dangling, Definition, Event, Exit, ExitStatus, Files, Found, LaunchFailure,
         Manner, Process, Report, Sighting, Verdict,
     },
     ids::{CommandId, ConfigId, Credential, Incarnation, Name, Revision},
@@ -281,7 +281,7 @@ impl World {
     pub(crate) fn submit(&mut self, command: Command) -> CommandId {
         self.commands += 1;
         let id = CommandId(self.commands);
-        self.tell(Event::Command(id, command));
+        self.tell(Event::Command(id, Asker::Operator, command));
         id
     }
 
