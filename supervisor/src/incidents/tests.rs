@@ -105,7 +105,8 @@ fn a_quarantine_is_an_incident_until_the_instance_is_ready_again_or_deleted() {
 
 #[test]
 fn one_that_another_start_would_not_mend_is_an_incident_until_it_is_ready_again() {
-    let (ended, open) = told(None, &[gave_up(), gave_up(), Kind::WishedUp, ready(), gave_up()]);
+    let (ended, open) =
+        told(None, &[gave_up(), gave_up(), Kind::WishedUp { by: Asker::Operator }, ready(), gave_up()]);
     let [incident] = ended.as_slice() else { panic!("{ended:?}") };
     assert_eq!((incident.number, incident.end.unwrap().outcome), (10, Outcome::Ready));
     assert_eq!((incident.cause.as_str(), incident.quarantined), ("exited with status 78", false));
