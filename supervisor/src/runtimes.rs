@@ -487,10 +487,12 @@ fn says(said: &str, version: &str) -> bool {
     said.split(|c: char| !c.is_ascii_alphanumeric() && !".-+_".contains(c)).any(|word| word == version)
 }
 
+/// What it said last that is worth telling; npm ends with where its own log is, beside the one that is told.
 fn last_line(output: &str) -> String {
     /// Enough for a person to know what is meant.
     const MOST: usize = 300;
-    let line = output.lines().rev().map(str::trim).find(|line| line.len() > 1).unwrap_or("it says nothing");
+    let tells = |line: &&str| line.len() > 1 && !line.contains("A complete log of this run");
+    let line = output.lines().rev().map(str::trim).find(tells).unwrap_or("it says nothing");
     line.chars().filter(|c| !c.is_control()).take(MOST).collect()
 }
 

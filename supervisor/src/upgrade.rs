@@ -299,8 +299,7 @@ impl Upgrader {
         let view = self.handle.view();
         let mut used: BTreeSet<String> =
             view.instances.values().filter_map(|one| spec(one).version).collect();
-        for journal in self.journals().await?.into_iter().filter(|one| view.instances.contains_key(&one.name))
-        {
+        for journal in self.known().await? {
             used.extend(journal.last.map(|last| last.previous));
             if let Some(attempt) = journal.attempt {
                 used.extend([Some(attempt.to), attempt.from.version].into_iter().flatten());
@@ -318,8 +317,15 @@ impl Upgrader {
         })
     }
 
-    /// What is known of each instance that was ever upgraded.
-    pub(crate) async fn journals(&self) -> Result<Vec<Journal>, UpgradeError> {
+    /// What is known of each instance that is there and was ever upgraded.
+    pub(crate) async fn known(&self) -> Result<Vec<Journal>, UpgradeError> {
+        let view = self.handle.view();
+        let journals = self.journals().await?;
+        Ok(journals.into_iter().filter(|one| view.instances.contains_key(&one.name)).collect())
+    }
+
+    /// The same of those that are not there any more, too.
+    async fn journals(&self) -> Result<Vec<Journal>, UpgradeError> {
         let data_dir = self.host.control.data_dir.clone();
         let path = data_dir.clone();
         let names = aside(move || journal::names(&data_dir)).await.ok_or(UpgradeError::Interrupted)?;
@@ -340,13 +346,27 @@ impl Upgrader {
             }
         };
         for journal in journals {
-            let Some(attempt) = &journal.attempt else { continue };
             let name = journal.name.clone();
+            let Some(attempt) = &journal.attempt else {
+                self.forget_deleted(name).await;
+                continue;
+            };
             info!(%name, to = attempt.to, step = ?attempt.step, "an upgrade was interrupted; it goes on");
             match self.carry_on(journal).await {
                 Ok(_) => info!(%name, "the upgrade has come to its end"),
                 Err(error) => warn!(%name, error = &error as &dyn std::error::Error, "an upgrade failed"),
             }
+        }
+    }
+
+    /// A namesake that is created later has upgrades of its own.
+    async fn forget_deleted(&self, name: Name) {
+        if self.handle.view().instances.contains_key(&name) {
+            return;
+        }
+        let data_dir = self.host.control.data_dir.clone();
+        if let Some(Err(error)) = aside(move || journal::remove(&data_dir, &name)).await {
+            warn!(%error, "the upgrades of a deleted instance cannot be forgotten");
         }
     }
 

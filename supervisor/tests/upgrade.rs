@@ -241,7 +241,8 @@ async fn a_version_that_declines_or_has_no_room_stops_nothing() {
     let before = world.instance("main", InstanceSpec::default()).await;
     fs::write(world.at("2.0.0/declines"), "").unwrap();
     let (code, told) = world.upgrade(&["main"], "2.0.0", &[]).await;
-    let expected = "nothing was done: it does not take the configuration: `gateway.port`: no such key";
+    let expected =
+        "nothing was done: the version does not take the configuration: `gateway.port`: no such key";
     assert!(code == 3 && told.contains(expected), "{told}");
     fs::remove_file(world.at("2.0.0/declines")).unwrap();
     // It takes no room itself.

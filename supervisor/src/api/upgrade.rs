@@ -168,7 +168,7 @@ impl UpgradeService for Upgrades {
     }
 
     async fn list_upgrades(&self, _: Request<ListUpgradesRequest>) -> Answer<ListUpgradesResponse> {
-        let journals = self.upgrader.journals().await.map_err(|error| unable(&error))?;
+        let journals = self.upgrader.known().await.map_err(|error| unable(&error))?;
         Ok(Response::new(ListUpgradesResponse { upgrades: journals.into_iter().map(told).collect() }))
     }
 

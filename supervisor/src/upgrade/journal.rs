@@ -196,6 +196,11 @@ pub(super) fn names(data_dir: &Path) -> io::Result<Vec<Name>> {
     Ok(names)
 }
 
+/// Forgets it.
+pub(super) fn remove(data_dir: &Path, name: &Name) -> io::Result<()> {
+    existing(data_dir)?.map_or(Ok(()), |place| place.remove(&file(name)))
+}
+
 /// Where it is, for people.
 pub(super) fn path(data_dir: &Path, name: &Name) -> PathBuf {
     data_dir.join(DIRECTORY).join(file(name))
@@ -244,6 +249,8 @@ mod tests {
         assert_eq!(names(data.path()).unwrap(), std::slice::from_ref(&name));
         write(data.path(), &Journal { version: 2, ..journal }).unwrap();
         assert!(read(data.path(), &name).unwrap_err().to_string().contains("newer"));
+        remove(data.path(), &name).unwrap();
+        assert_eq!(read(data.path(), &name).unwrap(), Journal::new(name));
     }
 
     #[test]

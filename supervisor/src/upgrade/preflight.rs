@@ -28,6 +28,9 @@ const COPY: &str = "openclawctl-preflight.sqlite";
 /// Its writer may hold the database for a moment.
 const BUSY: Duration = Duration::from_secs(30);
 
+/// Lines of a message that are told: what it is, and about what. Advice to people without a supervisor follows.
+const LINES: usize = 2;
+
 /// Problems that are told; there may be hundreds.
 const FEW: usize = 5;
 
@@ -37,6 +40,14 @@ struct Verdict {
     valid: bool,
     #[serde(default)]
     issues: Vec<Issue>,
+    /// Also of what it finds beside the configuration, such as a database of a newer version.
+    #[serde(default)]
+    error: Option<Said>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Said {
+    message: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,9 +82,7 @@ pub(super) fn ask(
     let mut notes = Vec::new();
     match answer::<Verdict>(&of(&["config", "validate", "--json"])?) {
         Some(Verdict { valid: true, .. }) => {}
-        Some(Verdict { valid: false, issues }) => {
-            return Err(format!("it does not take the configuration: {}", told(&issues)));
-        }
+        Some(Verdict { valid: false, issues, error }) => return Err(declined(&issues, error.as_ref())),
         None => notes.push("it could not be asked beforehand whether it takes the configuration".to_owned()),
     }
     let directories = Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
@@ -90,7 +99,7 @@ pub(super) fn ask(
     match compared {
         Ok(compared) => match compared?.filter(|compared: &Compared| compared.schema == SCHEMA) {
             Some(Compared { status, .. }) if status == "incompatible" => {
-                return Err("its database is newer than it, or of another shape".to_owned());
+                return Err("the database is newer than the version, or of another shape".to_owned());
             }
             Some(Compared { status, .. }) if status == "indeterminate" => {
                 notes.push("it cannot tell beforehand whether it takes the database".to_owned());
@@ -108,13 +117,21 @@ fn answer<T: for<'a> Deserialize<'a>>(tool: &Tool) -> Option<T> {
     serde_json::from_str(&tool.ask(ANSWER)?).ok()
 }
 
-fn told(issues: &[Issue]) -> String {
+fn declined(issues: &[Issue], error: Option<&Said>) -> String {
     let one = |issue: &Issue| match issue.path.as_str() {
         "" => issue.message.clone(),
         path => format!("`{path}`: {}", issue.message),
     };
-    let text = issues.iter().take(FEW).map(one).collect::<Vec<_>>().join("; ");
-    if text.is_empty() { "it does not say why".into() } else { text }
+    let lines =
+        |said: &Said| said.message.lines().take(LINES).map(str::to_owned).collect::<Vec<_>>().join(" ");
+    match (issues, error) {
+        ([], Some(error)) => format!("the version declines: {}", lines(error).trim_end_matches('.')),
+        ([], None) => "the version declines, and does not say why".into(),
+        (issues, _) => {
+            let text = issues.iter().take(FEW).map(one).collect::<Vec<_>>().join("; ");
+            format!("the version does not take the configuration: {text}")
+        }
+    }
 }
 
 /// One file that holds all that the database does, whoever writes to it meanwhile.
@@ -151,8 +168,14 @@ mod tests {
     fn problems_are_told_with_their_place() {
         let text = r#"{"valid":false,"path":"x","issues":[{"path":"gateway.port","message":"too big"},{"path":"","message":"odd"}]}"#;
         let verdict: Verdict = serde_json::from_str(text).unwrap();
-        assert_eq!(told(&verdict.issues), "`gateway.port`: too big; odd");
-        assert_eq!(told(&[]), "it does not say why");
+        let told = declined(&verdict.issues, None);
+        assert_eq!(told, "the version does not take the configuration: `gateway.port`: too big; odd");
+        assert_eq!(declined(&[], None), "the version declines, and does not say why");
+        // As printed by 2026.9.6.
+        let text = r#"{"ok":false,"error":{"type":"cli_error","message":"This OpenClaw build cannot open your existing data.\nOpenClaw state database x uses newer schema version 9999; this build supports 18.\nRefused by"},"valid":false,"path":"x"}"#;
+        let verdict: Verdict = serde_json::from_str(text).unwrap();
+        let told = declined(&verdict.issues, verdict.error.as_ref());
+        assert!(told.ends_with("cannot open your existing data. OpenClaw state database x uses newer schema version 9999; this build supports 18"), "{told}");
         assert!(serde_json::from_str::<Verdict>("error: unknown command 'validate'").is_err());
     }
 }
