@@ -80,6 +80,8 @@ impl Refusal {
         }
         let hint = match self.reason {
             None | Some(Reason::Unspecified) => hint_for_code(self.code).map(str::to_owned),
+            // It is about no instance, and its sentence says what to do.
+            Some(Reason::OutcomeFailed) if subject.is_none() => None,
             Some(reason) => hint_for_reason(reason, subject.unwrap_or("NAME")),
         };
         // The supervisor's sentence often says it already.
