@@ -165,7 +165,9 @@ impl Instance {
             lingering.retain(|(known, _)| before.used().all(|used| used != *known));
             lingering.extend(before.used().map(|used| (used, self.polled_until)));
         }
-        let named: Vec<_> = self.wanted().into();
+        // Where nobody has looked yet, it may use nothing: what was known once may be another's by now.
+        let unknown = self.seen.is_none() && channels == Channels::On;
+        let named: Vec<_> = if unknown { Vec::new() } else { self.wanted().into() };
         // What it uses itself it keeps anyhow.
         lingering.retain(|(known, _)| channels == Channels::Off || !named.contains(known));
         lingering.sort_by_key(|(_, until)| core::cmp::Reverse(*until));
@@ -247,6 +249,10 @@ impl Supervisor {
         let Some(instance) = self.instances.get(name).filter(waits) else { return Ok(Channels::On) };
         if self.entitled(instance) == Channels::Off {
             return Ok(Channels::Off);
+        }
+        if instance.seen.is_none() {
+            // Its launch looks first, and then it is known.
+            return Ok(Channels::On);
         }
         match self.holder(instance, now) {
             None => Ok(Channels::On),
