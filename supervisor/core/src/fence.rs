@@ -159,17 +159,16 @@ impl Instance {
     /// Notes what the life that begins may use.
     pub(crate) fn arm(&mut self, turn: &mut Turn<'_>, channels: Channels) {
         let before = &self.record.fence;
-        let mut lingering: Vec<_> =
-            before.lingering.iter().copied().filter(|(_, until)| *until > turn.now).collect();
-        if self.polled_until > turn.now {
-            lingering.retain(|(known, _)| before.used().all(|used| used != *known));
-            lingering.extend(before.used().map(|used| (used, self.polled_until)));
-        }
         // Where nobody has looked yet, it may use nothing: what was known once may be another's by now.
         let unknown = self.seen.is_none() && channels == Channels::On;
         let named: Vec<_> = if unknown { Vec::new() } else { self.wanted().into() };
-        // What it uses itself it keeps anyhow.
-        lingering.retain(|(known, _)| channels == Channels::Off || !named.contains(known));
+        let mut lingering: Vec<_> =
+            before.lingering.iter().copied().filter(|(_, until)| *until > turn.now).collect();
+        if self.polled_until > turn.now {
+            // What it goes on to use it keeps anyhow.
+            let dropped = before.used().filter(|used| channels == Channels::Off || !named.contains(used));
+            lingering.extend(dropped.map(|used| (used, self.polled_until)));
+        }
         lingering.sort_by_key(|(_, until)| core::cmp::Reverse(*until));
         lingering.truncate(LINGERING);
         // Without credentials there is nothing to keep it from.

@@ -454,13 +454,10 @@ impl Instance {
             Phase::Backoff { until } if *until <= turn.now => self.waited(turn),
             Phase::Failed { retry: Some(at), failure } if *at <= turn.now => {
                 if matches!(failure, Failure::BudgetSpent) {
-                    return self.again(turn);
+                    self.again(turn);
+                } else {
+                    self.enter(turn, Phase::Stopped);
                 }
-                if matches!(failure, Failure::Launch(LaunchFailure::Fenced { .. })) {
-                    // Its launch looks anew at what it would use.
-                    self.seen = None;
-                }
-                self.enter(turn, Phase::Stopped);
             }
             Phase::Backoff { .. } | Phase::Failed { .. } => {}
         }

@@ -190,10 +190,16 @@ impl World {
 
     /// A change will be noticed, if somebody is there to notice it.
     fn notice(&mut self, who: usize) {
-        if self.core.is_none() || self.strikes(Lot::Unnoticed, who).is_some() {
+        if self.core.is_none() {
             return;
         }
-        let most = if self.strikes(Lot::NoticedLate, who).is_some() { LATE } else { NOTICED };
+        let unnoticed = self.strikes(Lot::Unnoticed, who).is_some();
+        // Who is kept from a token waits for such news, so there it comes in the end.
+        if unnoticed && !self.fleet.channels {
+            return;
+        }
+        let late = unnoticed || self.strikes(Lot::NoticedLate, who).is_some();
+        let most = if late { LATE } else { NOTICED };
         let span = self.span(Lot::Config, who, most);
         self.after(span, Next::Noticed(self.epoch, who));
     }

@@ -60,14 +60,9 @@ fn refused(world: &World, who: &str) -> usize {
 fn of_two_that_name_one_credential_the_second_is_not_started_and_told_whose_it_is() {
     let mut world = strangers();
     assert_eq!(world.phase("other"), FENCED);
-    for _ in 0..6 {
-        world.after(seconds(10));
-        assert!(world.launch("other").expect("it looks again").credentials.is_empty());
-        world.names("other", 1, &[TOKEN]);
-        world.launch_fails("other", LaunchFailure::Unexpected);
-    }
+    world.after(seconds(60));
     assert_eq!(refused(&world, "other"), 1, "it is looked at again and again, and said once");
-    assert_eq!(world.phase("other"), FENCED);
+    assert!(world.launch("other").is_none());
 }
 
 #[test]
@@ -84,12 +79,10 @@ fn the_second_waits_for_the_last_poll_of_one_that_was_killed() {
     let mut world = strangers();
     world.stop("one").expect("it is known");
     world.killed("one");
-    for waited in 1..=3 {
-        world.after(seconds(10));
-        world.names("other", 1, &[TOKEN]);
-        world.launch_fails("other", LaunchFailure::Unexpected);
-        assert_eq!(world.phase("other") == FENCED, waited < 3);
-    }
+    world.after(seconds(29));
+    assert_eq!(world.phase("other"), FENCED);
+    world.after(seconds(11));
+    assert_eq!(world.phase("other"), "spawning");
 }
 
 #[test]
@@ -210,9 +203,7 @@ fn what_runs_under_the_next_supervisor_keeps_its_credential() {
     assert_eq!(world.phase("other"), FENCED, "whoever may be alive keeps it");
     world.adopted_alive("one");
     world.names("one", 3, &[]);
-    world.after(seconds(10));
-    world.names("other", 1, &[TOKEN]);
-    world.launch_fails("other", LaunchFailure::Unexpected);
+    world.after(seconds(60));
     assert_eq!(world.phase("other"), FENCED, "an edit does not take it from what runs");
 }
 
