@@ -331,7 +331,7 @@ impl Supervisor {
         let Some(instance) = self.instances.get(name).filter(|instance| is_settled(instance)) else { return };
         let entitled = self.entitled(instance);
         let may = match entitled {
-            Channels::Off => !instance.record.fence.named.is_empty(),
+            Channels::Off => instance.record.fence.used().next().is_some(),
             Channels::On => self.holder(instance, turn.now).is_none(),
         };
         if entitled != instance.record.fence.channels && may {

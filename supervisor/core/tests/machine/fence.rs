@@ -182,6 +182,23 @@ fn an_operators_failover_takes_the_channels_from_the_primary_first() {
 }
 
 #[test]
+fn a_credential_that_an_edit_has_added_is_taken_from_the_primary_too() {
+    let mut world = World::empty();
+    world.create("main", plain()).expect("there is room");
+    world.names("main", 1, &[]);
+    world.start("main").expect("it is known");
+    world.up("main");
+    world.create("rescue", warm(&["main"])).expect("there is room");
+    world.names("rescue", 2, &[TOKEN]);
+    world.names("main", 3, &[TOKEN]);
+    world.start("rescue").expect("it is known");
+    world.up("rescue");
+    assert_eq!(world.one("rescue").channels(), Channels::Off);
+    world.fail_over("main", None).expect("the rescue is ready");
+    assert!(world.phase("main").starts_with("stopping"), "{}", world.phase("main"));
+}
+
+#[test]
 fn a_launch_that_finds_other_credentials_is_repeated_with_those() {
     let mut world = World::empty();
     world.create("main", plain()).expect("there is room");
