@@ -112,6 +112,18 @@ fn a_standby_with_its_primarys_credential_runs_without_its_channels() {
 }
 
 #[test]
+fn a_standby_leaves_the_channels_to_a_primary_that_an_operator_took_down() {
+    let mut world = sharing(warm(&["main"]));
+    world.stop("main").expect("it is known");
+    world.exits("main", 0);
+    world.after(seconds(1_000));
+    assert_eq!(world.one("rescue").channels(), Channels::Off);
+    world.start("main").expect("it is known");
+    world.up("main");
+    assert_eq!(world.one("main").channels(), Channels::On);
+}
+
+#[test]
 fn a_standby_stands_in_once_its_primary_is_dead_and_its_last_poll_has_expired() {
     for rescue in [warm(&["main"]), left_alone(&["main"]), cold(&["main"])] {
         let mut world = sharing(rescue);
