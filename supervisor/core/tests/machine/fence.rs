@@ -117,7 +117,7 @@ fn a_standby_leaves_the_channels_to_a_primary_that_an_operator_took_down() {
     world.stop("main").expect("it is known");
     world.exits("main", 0);
     world.after(seconds(1_000));
-    assert_eq!(world.one("rescue").channels(), Channels::Off);
+    assert_eq!((world.phase("rescue").as_str(), world.one("rescue").channels()), ("ready", Channels::Off));
     world.start("main").expect("it is known");
     world.up("main");
     assert_eq!(world.one("main").channels(), Channels::On);
