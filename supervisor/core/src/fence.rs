@@ -296,11 +296,11 @@ impl Supervisor {
         rescue.is_some_and(|rescue| rescue.shares_with(primary) && !self.is_barred(rescue))
     }
 
-    /// Whether somebody uses what it would who will not leave it to it: anybody but its primaries.
+    /// Whether somebody uses what it would who will not leave it to it: anybody but those it is called for.
     fn is_barred(&self, instance: &Instance) -> bool {
         let mut others = self.instances.values().filter(|other| other.name() != instance.name());
         let uses = |other: &Instance| instance.wanted().iter().any(|wanted| other.keeps(*wanted).is_none());
-        others.any(|other| !instance.policy.rescues.contains(other.name()) && uses(other))
+        others.any(|other| !self.stands_in(instance.name(), other.name()) && uses(other))
     }
 
     /// Whether a rescue has as much of its channels as it can have for now.

@@ -61,8 +61,8 @@ pub enum Fight {
 pub(crate) struct Polls {
     /// What it polls with.
     now: Option<Credential>,
-    /// What edits have named since it was started.
-    later: BTreeSet<Credential>,
+    /// What it was cleared for, and what edits have named since: core cannot know that it uses none of it.
+    perhaps: BTreeSet<Credential>,
     /// What lives before it polled with, and until when the channels think that one of them does.
     before: Option<(Credential, Moment)>,
 }
@@ -86,7 +86,7 @@ impl World {
     /// A launch reads a token that it may not use.
     pub(crate) fn unexpected(&mut self, who: usize, launch: &Launch) -> Option<LaunchFailure> {
         let token = self.token(who)?;
-        if !polls(launch) || launch.credentials.contains(&token) {
+        if !has_channels(launch) || launch.credentials.contains(&token) {
             return None;
         }
         self.tell_of_config(who);
@@ -95,7 +95,7 @@ impl World {
 
     /// A gateway is started.
     pub(crate) fn begin_polls(&mut self, who: usize, launch: &Launch) -> Result<(), Violation> {
-        let token = self.token(who).filter(|_| polls(launch));
+        let token = self.token(who).filter(|_| has_channels(launch));
         let now = self.clock();
         let name = &self.fleet.names[who];
         if token.is_some_and(|token| !launch.credentials.contains(&token)) {
@@ -115,7 +115,9 @@ impl World {
             }
         }
         let polls = &mut self.host.machines[who].polls;
-        (polls.now, polls.later) = (token, BTreeSet::new());
+        polls.now = token;
+        let cleared = launch.credentials.iter().copied().filter(|_| has_channels(launch));
+        polls.perhaps = cleared.collect();
         // Who polls ends whatever poll of its own there was.
         polls.before.take_if(|(used, _)| Some(*used) == token);
         Ok(())
@@ -124,7 +126,7 @@ impl World {
     /// Whoever runs may take up what an edit names.
     pub(crate) fn note_edit(&mut self, who: usize) {
         let token = self.token(who);
-        self.host.machines[who].polls.later.extend(token);
+        self.host.machines[who].polls.perhaps.extend(token);
     }
 
     /// A gateway is no more. One that ended as it was asked to has closed its polls.
@@ -143,7 +145,7 @@ impl World {
         let mut others = self.host.machines.iter().enumerate().filter(|(place, _)| *place != who);
         let Some(token) = token else { return false };
         others.any(|(_, other)| {
-            other.life.is_some() && (other.polls.now == Some(token) || other.polls.later.contains(&token))
+            other.life.is_some() && (other.polls.now == Some(token) || other.polls.perhaps.contains(&token))
         })
     }
 
@@ -184,6 +186,6 @@ impl World {
     }
 }
 
-fn polls(launch: &Launch) -> bool {
+fn has_channels(launch: &Launch) -> bool {
     launch.purpose == Purpose::Serve && launch.channels == Channels::On
 }

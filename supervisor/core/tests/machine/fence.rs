@@ -211,6 +211,27 @@ fn a_credential_that_an_edit_has_added_is_taken_from_the_primary_too() {
 }
 
 #[test]
+fn a_rescue_of_two_stands_in_without_its_channels_for_one_while_the_other_uses_them() {
+    let mut world = World::empty();
+    for (who, policy, credential) in [
+        ("main", plain(), &[TOKEN][..]),
+        ("second", plain(), &[]),
+        ("rescue", warm(&["main", "second"]), &[TOKEN]),
+    ] {
+        world.create(who, policy).expect("there is room");
+        world.names(who, 1, credential);
+        world.start(who).expect("it is known");
+        world.up(who);
+    }
+    world.killed("second");
+    world.exits("rescue", 0);
+    world.up("rescue");
+    assert_eq!(world.standing("second"), "away rescue");
+    assert_eq!(world.one("rescue").channels(), Channels::Off);
+    assert_eq!(world.one("main").channels(), Channels::On);
+}
+
+#[test]
 fn a_launch_that_finds_other_credentials_is_repeated_with_those() {
     let mut world = World::empty();
     world.create("main", plain()).expect("there is room");

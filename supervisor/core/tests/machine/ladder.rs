@@ -352,3 +352,17 @@ fn a_rescue_is_called_for_what_an_earlier_supervisor_began_to_repair() {
     world.start("rescue").expect("it is known");
     assert_eq!(world.standing("main"), "promoting rescue");
 }
+
+#[test]
+fn a_rescue_is_called_for_what_was_repaired_while_no_supervisor_ran() {
+    let mut world = World::of(&[("main", openclaw()), ("rescue", cold(&["main"]))]);
+    world.up_with("main", 1);
+    world.stop("rescue").expect("it is known");
+    world.exits("main", EX_CONFIG);
+    world.launched("main");
+    world.crash(Boot::Same);
+    world.adopted_gone("rescue");
+    world.start("rescue").expect("it is known");
+    world.adopted_dead("main", 0);
+    assert_eq!(world.standing("main"), "promoting rescue");
+}
