@@ -41,7 +41,7 @@ use crate::{
     spec::InstanceSpec,
 };
 use find::{Found, Ground};
-use journal::{Journal, Step};
+use journal::{IMPORTS, Journal, Step};
 
 pub(crate) use unit::Unit;
 
@@ -255,7 +255,7 @@ impl Importer {
     pub(crate) async fn resume(self) {
         let _turn = self.turns.lock().await;
         let data_dir = self.host.control.data_dir.clone();
-        let names = match task::spawn_blocking(move || journal::names(&data_dir)).await {
+        let names = match task::spawn_blocking(move || IMPORTS.names(&data_dir)).await {
             Ok(Ok(names)) => names,
             Ok(Err(error)) => return warn!(%error, "the imports cannot be read"),
             Err(_) => return,
@@ -308,7 +308,7 @@ impl Importer {
         match self.put_back(&journal).await {
             Ok(report) => {
                 let (data_dir, of) = (self.host.control.data_dir.clone(), name.clone());
-                let removed = aside(move || journal::remove(&data_dir, &of)).await;
+                let removed = aside(move || IMPORTS.remove(&data_dir, &of)).await;
                 removed.map_err(|source| self.journal_error(&name, source))?;
                 Ok(report)
             }
@@ -323,7 +323,7 @@ impl Importer {
             return Ok(None);
         }
         let (data_dir, of) = (self.host.control.data_dir.clone(), name.to_owned());
-        let read = aside(move || journal::read(&data_dir, &of)).await;
+        let read = aside(move || IMPORTS.read(&data_dir, &of)).await;
         read.map_err(|source| self.journal_error(name, source))
     }
 
@@ -331,13 +331,13 @@ impl Importer {
     async fn note(&self, journal: &mut Journal, step: Step) -> Result<(), Trouble> {
         journal.step = step;
         let (data_dir, noted) = (self.host.control.data_dir.clone(), journal.clone());
-        let path = journal::path(&data_dir, &journal.name);
-        let written = aside(move || journal::write(&data_dir, &noted)).await;
+        let path = IMPORTS.path(&data_dir, &journal.name);
+        let written = aside(move || IMPORTS.write(&data_dir, &noted.name, &noted)).await;
         written.map_err(|source| Trouble::Write { path, source })
     }
 
     fn journal_error(&self, name: &str, source: io::Error) -> ImportError {
-        ImportError::Journal { path: journal::path(&self.host.control.data_dir, name), source }
+        ImportError::Journal { path: IMPORTS.path(&self.host.control.data_dir, name), source }
     }
 
     async fn find(&self) -> Vec<Found> {

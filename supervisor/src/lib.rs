@@ -33,6 +33,7 @@ pub mod fleet;
 pub mod handle;
 mod import;
 mod incidents;
+mod ledger;
 mod lineage;
 pub mod lock;
 pub mod logs;

@@ -41,7 +41,7 @@ use crate::{
     runtimes::{InstallError, Installed, Runtimes, Wanted},
     spec::{InstanceSpec, Kind},
 };
-use journal::{Attempt, Pin, Step};
+use journal::{Attempt, Pin, Step, UPGRADES};
 use state::{Kept, Unfit};
 
 pub(crate) use journal::Journal;
@@ -328,9 +328,10 @@ impl Upgrader {
     async fn journals(&self) -> Result<Vec<Journal>, UpgradeError> {
         let data_dir = self.host.control.data_dir.clone();
         let path = data_dir.clone();
-        let names = aside(move || journal::names(&data_dir)).await.ok_or(UpgradeError::Interrupted)?;
+        let names = aside(move || UPGRADES.names(&data_dir)).await.ok_or(UpgradeError::Interrupted)?;
         let mut journals = Vec::new();
-        for name in names.map_err(|source| UpgradeError::Journal { path, source })? {
+        let names = names.map_err(|source| UpgradeError::Journal { path, source })?;
+        for name in names.iter().filter_map(|name| Name::new(name).ok()) {
             journals.push(self.read(&name).await?);
         }
         Ok(journals)
@@ -365,7 +366,7 @@ impl Upgrader {
             return;
         }
         let data_dir = self.host.control.data_dir.clone();
-        if let Some(Err(error)) = aside(move || journal::remove(&data_dir, &name)).await {
+        if let Some(Err(error)) = aside(move || UPGRADES.remove(&data_dir, &name)).await {
             warn!(%error, "the upgrades of a deleted instance cannot be forgotten");
         }
     }
@@ -422,7 +423,7 @@ impl Upgrader {
 
     async fn read(&self, name: &Name) -> Result<Journal, UpgradeError> {
         let (data_dir, of) = (self.host.control.data_dir.clone(), name.clone());
-        let path = journal::path(&data_dir, name);
+        let path = UPGRADES.path(&data_dir, name);
         let read = aside(move || journal::read(&data_dir, &of)).await.ok_or(UpgradeError::Interrupted)?;
         read.map_err(|source| UpgradeError::Journal { path, source })
     }
@@ -437,8 +438,10 @@ impl Upgrader {
 
     async fn write(&self, journal: &Journal) -> Result<(), Trouble> {
         let (data_dir, noted) = (self.host.control.data_dir.clone(), journal.clone());
-        let path = journal::path(&data_dir, &journal.name);
-        let written = aside(move || journal::write(&data_dir, &noted)).await.ok_or(Trouble::Interrupted)?;
+        let path = UPGRADES.path(&data_dir, &journal.name);
+        let written = aside(move || UPGRADES.write(&data_dir, &noted.name, &noted))
+            .await
+            .ok_or(Trouble::Interrupted)?;
         written.map_err(|source| Trouble::Write { path, source })
     }
 }

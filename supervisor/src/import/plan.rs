@@ -49,7 +49,7 @@ impl Importer {
         let name = found.name.clone();
         let known = Name::new(&name).is_ok();
         let imported = known
-            && task::spawn_blocking(move || journal::read(&data_dir, &name))
+            && task::spawn_blocking(move || journal::IMPORTS.read::<journal::Journal>(&data_dir, &name))
                 .await
                 .is_ok_and(|read| read.is_ok_and(|read| read.is_some()));
         let mut notes = found.notes.clone();

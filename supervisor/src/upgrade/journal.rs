@@ -1,11 +1,9 @@
 //! What is being done to an instance, so written down that the next supervisor can go on with it; and what is
 //! remembered of its upgrades.
-//!
-//! One file for each instance in `upgrades` of the data directory, replaced as a whole before each step.
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,27 +12,15 @@ use supervisor_core::ids::Name;
 
 use super::state::Kept;
 use crate::{
-    openclaw::{file::Durability, place::Place},
+    ledger::{Ledger, VERSION},
     spec::InstanceSpec,
 };
 
-/// In the data directory.
-const DIRECTORY: &str = "upgrades";
-
-/// Ends the name of each file.
-const SUFFIX: &str = ".json";
-
-/// As all that is the supervisor's own.
-const PRIVATE: u32 = 0o600;
-
-/// A journal has a few paths and at most [`FAILED`] reasons.
-const MOST_BYTES: u64 = 1 << 20;
+/// All instances that were ever upgraded. A journal has a few paths and at most [`FAILED`] reasons.
+pub(super) const UPGRADES: Ledger = Ledger { directory: "upgrades", most_bytes: 1 << 20 };
 
 /// Versions that failed are remembered up to this many: half a year of weekly ones.
 const FAILED: usize = 32;
-
-/// The version of the format.
-const VERSION: u32 = 1;
 
 /// All that is known of the upgrades of one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,59 +150,9 @@ pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Writes it down, durably. Blocks, as all of these do.
-pub(super) fn write(data_dir: &Path, journal: &Journal) -> io::Result<()> {
-    let text = serde_json::to_vec_pretty(journal)?;
-    Place::open(data_dir)?.made_below(DIRECTORY)?.put(
-        &file(&journal.name),
-        &text,
-        PRIVATE,
-        Durability::Durable,
-    )
-}
-
-/// What is known of the instance of this name.
+/// What is known of the instance of this name. Blocks.
 pub(super) fn read(data_dir: &Path, name: &Name) -> io::Result<Journal> {
-    let Some(place) = existing(data_dir)? else { return Ok(Journal::new(name.clone())) };
-    let Some(found) = place.read(&file(name), MOST_BYTES)? else { return Ok(Journal::new(name.clone())) };
-    let journal: Journal = serde_json::from_slice(&found.content)?;
-    match journal.version {
-        VERSION => Ok(journal),
-        newer => Err(io::Error::other(format!("it is of version {newer}, which a newer supervisor wrote"))),
-    }
-}
-
-/// The instances of which something is known, by name.
-pub(super) fn names(data_dir: &Path) -> io::Result<Vec<Name>> {
-    let Some(place) = existing(data_dir)? else { return Ok(Vec::new()) };
-    place.tidy()?;
-    let name = |file: &String| Name::new(file.strip_suffix(SUFFIX)?).ok();
-    let mut names: Vec<Name> = place.names()?.iter().filter_map(name).collect();
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Forgets it.
-pub(super) fn remove(data_dir: &Path, name: &Name) -> io::Result<()> {
-    existing(data_dir)?.map_or(Ok(()), |place| place.remove(&file(name)))
-}
-
-/// Where it is, for people.
-pub(super) fn path(data_dir: &Path, name: &Name) -> PathBuf {
-    data_dir.join(DIRECTORY).join(file(name))
-}
-
-/// The directory, if anything was ever upgraded.
-fn existing(data_dir: &Path) -> io::Result<Option<Place>> {
-    match Place::open(data_dir)?.below(DIRECTORY) {
-        Ok(place) => Ok(Some(place)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn file(name: &str) -> String {
-    format!("{name}{SUFFIX}")
+    Ok(UPGRADES.read(data_dir, name)?.unwrap_or_else(|| Journal::new(name.clone())))
 }
 
 #[cfg(test)]
@@ -241,16 +177,10 @@ mod tests {
     fn what_is_known_is_read_as_it_was_written() {
         let data = tempfile::tempdir().unwrap();
         let name = Name::new("main").unwrap();
-        assert_eq!(names(data.path()).unwrap(), []);
         assert_eq!(read(data.path(), &name).unwrap(), Journal::new(name.clone()));
         let journal = Journal { attempt: Some(attempt("2026.9.6")), ..Journal::new(name.clone()) };
-        write(data.path(), &journal).unwrap();
+        UPGRADES.write(data.path(), &name, &journal).unwrap();
         assert_eq!(read(data.path(), &name).unwrap(), journal);
-        assert_eq!(names(data.path()).unwrap(), std::slice::from_ref(&name));
-        write(data.path(), &Journal { version: 2, ..journal }).unwrap();
-        assert!(read(data.path(), &name).unwrap_err().to_string().contains("newer"));
-        remove(data.path(), &name).unwrap();
-        assert_eq!(read(data.path(), &name).unwrap(), Journal::new(name));
     }
 
     #[test]
