@@ -237,15 +237,16 @@ impl Socket {
     }
 
     /// Each connection that comes, as soon as it is known from where. One whose process takes long to trace holds up
-    /// no other.
+    /// no other; it has its seat from the moment it came, so that it cannot take that of who came later.
     fn connections(self, most: Most, origins: FindOrigin) -> impl Stream<Item = io::Result<Connection>> {
         let limits = Limits::new(most);
         let accepted = stream::unfold(self, |mut socket| async { Some((socket.accept().await, socket)) });
         let traced = accepted.map(move |stream| {
-            let (origins, limits) = (origins.clone(), Arc::clone(&limits));
+            let origins = origins.clone();
+            let seat = limits.admit(stream.peer_cred().ok().and_then(|peer| peer.pid()));
             async move {
                 let origin = origins.of(&stream).await;
-                Ok(Connection::new(stream, origin, &limits))
+                Ok(Connection::new(stream, origin, seat))
             }
         });
         traced.buffer_unordered(TRACED)
@@ -322,9 +323,7 @@ struct Greeting {
 }
 
 impl Connection {
-    fn new(stream: UnixStream, origin: Option<Origin>, limits: &Arc<Limits>) -> Self {
-        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        let seat = limits.admit(pid);
+    fn new(stream: UnixStream, origin: Option<Origin>, seat: Seat) -> Self {
         let ended = Box::pin(seat.end.clone().cancelled_owned());
         let greeting = Greeting { missing: PREFACE, patience: Box::pin(sleep(PREFACE_WITHIN)) };
         Self { stream, origin, seat, ended, greeting: Some(greeting) }

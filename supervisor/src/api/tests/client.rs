@@ -51,6 +51,8 @@ pub(super) struct Server {
     pub(super) served: JoinHandle<Result<(), ServeError>>,
     /// Where all who connect from now on come from.
     pub(super) origin: Arc<Mutex<Option<Origin>>>,
+    /// What finding that out waits for.
+    pub(super) stuck: Arc<Mutex<Option<Arc<Mutex<()>>>>>,
 }
 
 impl Server {
@@ -76,7 +78,8 @@ impl Server {
             environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let shutdown = CancellationToken::new();
         let origin = Arc::new(Mutex::new(Some(Origin::Outside)));
-        let found = Arc::clone(&origin);
+        let stuck = Arc::new(Mutex::new(None::<Arc<Mutex<()>>>));
+        let (found, waits) = (Arc::clone(&origin), Arc::clone(&stuck));
         let context = Context {
             handle: world.handle.clone(),
             journal: world.journal.clone(),
@@ -87,7 +90,11 @@ impl Server {
             }),
             settings: Settings::default(),
             listeners: FindListeners(Arc::new(listeners)),
-            origins: FindOrigin::new(move |_| found.lock().unwrap().clone()),
+            origins: FindOrigin::new(move |_| {
+                let stuck = waits.lock().unwrap().clone();
+                drop(stuck.as_ref().map(|stuck| stuck.lock()));
+                found.lock().unwrap().clone()
+            }),
             started: Moment(BEGAN),
             epoch: 3,
             shutdown: shutdown.clone(),
@@ -95,7 +102,7 @@ impl Server {
         let (listening, ready) = oneshot::channel();
         let served = tokio::spawn(serve_through(gate, most, context, move || listening.send(()).unwrap()));
         within(ready).await.unwrap();
-        Self { world, channel: connect(&socket).await, shutdown, served, origin }
+        Self { world, channel: connect(&socket).await, shutdown, served, origin, stuck }
     }
 
     /// A connection from there.

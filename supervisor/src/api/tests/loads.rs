@@ -1,6 +1,10 @@
 //! Callers that take without reading, promise without sending, and are too many.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::ErrorKind,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::stream;
 use http::Request;
@@ -33,6 +37,9 @@ const TRACED: Duration = Duration::from_secs(5);
 /// An empty SETTINGS frame (RFC 9113, section 6.5).
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
+/// A PING frame (RFC 9113, section 6.7).
+const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
 /// The head of a HEADERS frame of 1,000 bytes on stream 1, which never come.
 const HEADERS: &[u8] = &[0, 0x03, 0xe8, 1, 4, 0, 0, 0, 1];
 
@@ -63,6 +70,12 @@ async fn hung_up_after(mut stream: UnixStream) -> Duration {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// Whether somebody answers at the other end.
+async fn is_greeted(stream: &mut UnixStream) -> bool {
+    let _ = stream.write_all(&[PREFACE, SETTINGS].concat()).await;
+    matches!(within(stream.read(&mut [0; 4096])).await, Ok(read) if read > 0)
 }
 
 #[tokio::test]
@@ -175,6 +188,34 @@ async fn a_newcomer_gets_in_however_many_connections_there_are() {
     time::pause();
     let gone = silent.into_iter().map(|stream| within(hung_up_after(stream.unwrap())));
     futures_util::future::join_all(gone).await;
+}
+
+#[tokio::test]
+async fn who_came_earlier_and_is_traced_later_does_not_take_a_newcomers_seat() {
+    let server = crowded(Most { connections: 4, ..Most::USUAL }).await;
+    let stuck = Arc::new(Mutex::new(()));
+    let held = stuck.lock().unwrap();
+    *server.stuck.lock().unwrap() = Some(Arc::clone(&stuck));
+    let earlier = [(); 4].map(|()| UnixStream::connect(server.socket()));
+    let earlier = futures_util::future::join_all(earlier).await;
+    // Each tracer has it, the server, and this test.
+    within(async {
+        while Arc::strong_count(&stuck) < 4 + 2 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    *server.stuck.lock().unwrap() = None;
+    let mut newcomer = UnixStream::connect(server.socket()).await.unwrap();
+    assert!(is_greeted(&mut newcomer).await);
+    drop(held);
+    let mut greeted = Vec::new();
+    for early in earlier {
+        greeted.push(is_greeted(&mut early.unwrap()).await);
+    }
+    assert_eq!(greeted, [false, true, true, true]);
+    newcomer.write_all(PING).await.unwrap();
+    assert!(within(newcomer.read(&mut [0; 4096])).await.unwrap() > 0);
 }
 
 #[tokio::test]
