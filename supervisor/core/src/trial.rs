@@ -134,7 +134,10 @@ impl Trial {
         self.good.retain(|known| *known != content);
         self.good.push(content);
         if self.good.len() > GOODS {
-            self.good.remove(0);
+            // What runs is still good, however long ago it was found to be.
+            let running = self.running.map(|(_, running)| running);
+            let oldest = self.good.iter().position(|known| Some(*known) != running);
+            self.good.remove(oldest.unwrap_or(0));
         }
         self.pardon(content);
         // Nothing is put in the place of what is good without somebody asking for it.

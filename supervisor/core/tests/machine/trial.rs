@@ -260,6 +260,17 @@ fn what_is_said_to_be_good_stays_the_last_good_one_though_something_else_runs() 
 }
 
 #[test]
+fn what_runs_and_is_good_stays_so_however_many_others_are_said_to_be() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    for other in 2..10 {
+        world.ask(Command::MarkGood { name: name("main"), content: config(other) }).expect("it is known");
+    }
+    let trial = &world.one("main").record().trial;
+    assert_eq!(trial.goods().collect::<Vec<_>>(), [9, 8, 7, 1].map(config));
+}
+
+#[test]
 fn what_is_good_already_may_be_said_to_be_while_something_else_is_on_trial() {
     let mut world = ready_with(1);
     world.after(seconds(60));
