@@ -43,6 +43,7 @@ impl Supervisor {
             Command::Start { name, otherwise } => self.start(turn, by, &name, otherwise),
             Command::Stop { name, manner } => self.stop(turn, by, &name, manner).map(|()| false),
             Command::Restart { name, manner } => self.restart(turn, by, &name, manner).map(|()| false),
+            Command::Recycle { name, life } => self.recycle(turn, by, &name, life).map(|()| false),
             Command::FailOver { primary, rescue } => {
                 self.fail_over_by_hand(turn, &primary, rescue).map(|()| false)
             }
@@ -264,6 +265,27 @@ impl Supervisor {
         } else if instance.phase != Phase::Stopped {
             instance.enter(turn, Phase::Stopped);
         }
+        Ok(())
+    }
+
+    /// Not in the middle of anything: who stands in for another, or is worked on, is left alone.
+    fn recycle(
+        &mut self,
+        turn: &mut Turn<'_>,
+        by: &Asker,
+        name: &Name,
+        life: Incarnation,
+    ) -> Result<(), Denied> {
+        let called = self.instances.get(name).is_some_and(|instance| self.is_called(instance));
+        let instance = self.known(name)?;
+        let own_place = !called && instance.record.standing == Standing::Own;
+        let undisturbed = instance.phase == Phase::Ready && instance.goal == Goal::Run;
+        if instance.incarnation != life || !own_place || !undisturbed || instance.policy.ladder.held {
+            return Err(Denied::NotRecycled(name.clone()));
+        }
+        instance.note(turn, Kind::WishedRestart { by: by.clone() });
+        let means = instance.means(Manner::Graceful);
+        instance.end(turn, means, Then::Run);
         Ok(())
     }
 

@@ -99,6 +99,9 @@ pub enum Denied {
     /// It is down by wish.
     #[error("`{0}` is down")]
     InstanceDown(Name),
+    /// The life is over, or something else is the matter with the instance.
+    #[error("`{0}` is not recycled now")]
+    NotRecycled(Name),
     /// It is about to be gone.
     #[error("`{0}` is being deleted")]
     InstanceDeleting(Name),

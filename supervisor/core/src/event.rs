@@ -102,6 +102,14 @@ pub enum Command {
         /// How its process is ended.
         manner: Manner,
     },
+    /// Ends a life that is ready and starts the next, as planned: only this life, and only while nothing else is the
+    /// matter with the instance. What is remembered of its failures stays.
+    Recycle {
+        /// Which.
+        name: Name,
+        /// The life to end.
+        life: Incarnation,
+    },
     /// Makes a rescue active in place of its primary.
     FailOver {
         /// Who is to be rescued.
@@ -139,6 +147,8 @@ pub enum Asker {
     Operator,
     /// Something that runs inside this one: a rescue that mends its primary.
     Inside(Name),
+    /// A part of the supervisor that does what was asked for earlier, as people call it: "its upgrade to 2026.9.6".
+    Part(Arc<str>),
 }
 
 impl fmt::Display for Asker {
@@ -146,6 +156,7 @@ impl fmt::Display for Asker {
         match self {
             Self::Operator => f.write_str("an operator"),
             Self::Inside(name) => write!(f, "`{name}`"),
+            Self::Part(part) => f.write_str(part),
         }
     }
 }

@@ -133,12 +133,15 @@ impl Standing {
 impl Supervisor {
     /// Whether the instance should run.
     pub(crate) fn goal(&self, instance: &Instance) -> Goal {
-        let name = instance.name();
         let wanted =
             self.halting.is_none() && instance.record.wish == Wish::Up && instance.record.deleting.is_none();
         let cold = !instance.policy.rescues.is_empty() && instance.policy.rescue.standby == Standby::Cold;
-        let called = || instance.policy.rescues.iter().any(|primary| self.stands_in(name, primary));
-        if wanted && (!cold || called()) { Goal::Run } else { Goal::Rest }
+        if wanted && (!cold || self.is_called(instance)) { Goal::Run } else { Goal::Rest }
+    }
+
+    /// Whether it is in some primary's place or on its way.
+    pub(crate) fn is_called(&self, rescue: &Instance) -> bool {
+        rescue.policy.rescues.iter().any(|primary| self.stands_in(rescue.name(), primary))
     }
 
     /// Whether `rescue` is in `primary`'s place or on its way.

@@ -6,7 +6,8 @@ use supervisor_core::{
     action::{Action, Done},
     denied::Denied,
     event::{ApplyMode, Asker, Change, Command, Event, Files, Manner},
-    ids::{CommandId, Revision},
+    ids::{CommandId, Incarnation, Name, Revision},
+    instance::Instance,
     ports::Pool,
     record::Wish,
 };
@@ -108,6 +109,7 @@ impl World {
             Command::Apply { mode: ApplyMode::Validate, .. }
             | Command::Update { .. }
             | Command::Restart { .. }
+            | Command::Recycle { .. }
             | Command::FailOver { .. }
             | Command::FailBack { .. }
             | Command::RollBack { .. }
@@ -169,7 +171,8 @@ impl World {
             0..10 if unknown => Command::Create(self.fleet.define(swarm, who)),
             0..30 => Command::Start { name, otherwise: None },
             30..45 => Command::Stop { name, manner },
-            45..60 => Command::Restart { name, manner },
+            45..57 => Command::Restart { name, manner },
+            57..60 => Command::Recycle { life: self.draw_life(swarm, &name), name },
             60..70 => Command::Update { definition: self.fleet.define(swarm, who), generation },
             70..75 => Command::Delete { name, generation, files },
             75..82 => {
@@ -180,6 +183,13 @@ impl World {
             89..99 => self.draw_apply(swarm),
             _ => Command::Halt,
         }
+    }
+
+    /// The current life of an instance, as far as the caller knows.
+    fn draw_life(&self, swarm: &mut Swarm, name: &Name) -> Incarnation {
+        let known = self.core.as_ref().and_then(|core| core.instance(name));
+        let Incarnation(life) = known.map_or(Incarnation(0), Instance::incarnation);
+        Incarnation(life.saturating_sub(u64::from(swarm.often(200))))
     }
 
     fn draw_apply(&mut self, swarm: &mut Swarm) -> Command {

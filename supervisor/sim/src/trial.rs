@@ -233,6 +233,7 @@ impl World {
             | Command::Delete { .. }
             | Command::Apply { .. }
             | Command::Stop { .. }
+            | Command::Recycle { .. }
             | Command::FailOver { rescue: None, .. }
             | Command::FailBack { .. }
             | Command::Halt => return,

@@ -117,6 +117,7 @@ fn asks(command: &Command) -> String {
         Command::Start { otherwise: Some(definition), .. } => format!("start {}", defines(definition)),
         Command::Stop { name, manner } => format!("stop {name}{}", force(manner)),
         Command::Restart { name, manner } => format!("restart {name}{}", force(manner)),
+        Command::Recycle { name, life } => format!("recycle {name} {life}"),
         Command::FailOver { primary, rescue: Some(rescue) } => format!("fail {primary} over to {rescue}"),
         Command::FailOver { primary, rescue: None } => format!("fail {primary} over"),
         Command::FailBack { primary } => format!("fail {primary} back"),

@@ -399,7 +399,7 @@ fn reason(denied: &Denied) -> Reason {
         Denied::AlreadyFailedOver { .. } => Reason::AlreadyFailedOver,
         Denied::PrimaryNotReady(_) => Reason::PrimaryNotReady,
         Denied::InstanceRunning(_) => Reason::InstanceRunning,
-        Denied::InstanceDown(_) => Reason::InstanceDown,
+        Denied::InstanceDown(_) | Denied::NotRecycled(_) => Reason::InstanceDown,
         Denied::InstanceDeleting(_) => Reason::InstanceDeleting,
         Denied::TooManyInstances(_) => Reason::TooManyInstances,
         Denied::ShuttingDown => Reason::ShuttingDown,
@@ -425,7 +425,9 @@ fn next(denied: &Denied) -> String {
         Denied::RescueDown(_) => "`openclawctl up` its rescue first".into(),
         Denied::NotFailedOver(_) => "there is nothing to give back".into(),
         Denied::AlreadyFailedOver { .. } => "`openclawctl failback` ends that".into(),
-        Denied::PrimaryNotReady(name) => format!("`openclawctl status {name}` says why"),
+        Denied::PrimaryNotReady(name) | Denied::NotRecycled(name) => {
+            format!("`openclawctl status {name}` says why")
+        }
         Denied::InstanceRunning(name) => format!("`openclawctl down {name}` first"),
         Denied::InstanceDown(name) => format!("`openclawctl up {name}` starts it"),
         Denied::InstanceDeleting(_) => "wait until it is gone".into(),
@@ -447,6 +449,7 @@ fn labels(denied: &Denied) -> Vec<Label> {
         | Denied::PrimaryNotReady(name)
         | Denied::InstanceRunning(name)
         | Denied::InstanceDown(name)
+        | Denied::NotRecycled(name)
         | Denied::InstanceDeleting(name) => vec![("instance", name.to_string())],
         Denied::PoolExhausted { first, last } => {
             vec![("poolFirst", first.to_string()), ("poolLast", last.to_string())]

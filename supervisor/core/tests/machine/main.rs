@@ -12,5 +12,6 @@ mod ladder;
 mod life;
 mod phases;
 mod properties;
+mod recycle;
 mod support;
 mod trial;

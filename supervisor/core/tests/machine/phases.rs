@@ -93,11 +93,15 @@ const SCENES: [Scene; 13] = [
 ];
 
 /// Everything that can happen to one instance.
-const HAPPENINGS: [Happening; 23] = [
+const HAPPENINGS: [Happening; 24] = [
     ("start", |world| submit(world, Command::Start { name: name("main"), otherwise: None })),
     ("stop", |world| submit(world, Command::Stop { name: name("main"), manner: Manner::Graceful })),
     ("stop by force", |world| submit(world, Command::Stop { name: name("main"), manner: Manner::Force })),
     ("restart", |world| submit(world, Command::Restart { name: name("main"), manner: Manner::Graceful })),
+    ("recycle", |world| {
+        let life = world.one("main").incarnation();
+        submit(world, Command::Recycle { name: name("main"), life });
+    }),
     ("update", |world| {
         let definition = world.definition("main", policy());
         world.submit(Command::Update { definition, generation: None });

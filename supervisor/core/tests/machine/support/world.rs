@@ -327,6 +327,10 @@ impl World {
         self.ask(Command::Restart { name: name(who), manner: Manner::Graceful })
     }
 
+    pub(crate) fn recycle(&mut self, who: &str, life: u64) -> Result<Done, Denied> {
+        self.ask(Command::Recycle { name: name(who), life: Incarnation(life) })
+    }
+
     pub(crate) fn delete(&mut self, who: &str) -> Result<Done, Denied> {
         self.ask(Command::Delete { name: name(who), generation: None, files: Files::Keep })
     }
