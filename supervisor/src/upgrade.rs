@@ -25,7 +25,7 @@ use std::{collections::BTreeSet, fmt::Write as _, io, path::PathBuf, sync::Arc, 
 
 use supervisor_core::{
     denied::Denied,
-    event::{Command, Dangling},
+    event::{Asker, Command, Dangling},
     ids::Name,
     instance::Instance,
     record,
@@ -406,7 +406,7 @@ impl Upgrader {
     }
 
     /// Changes what the instance is started with.
-    async fn pin(&self, name: &Name, pin: &Pin) -> Result<(), Trouble> {
+    async fn pin(&self, name: &Name, pin: &Pin, by: Asker) -> Result<(), Trouble> {
         let view = self.handle.view();
         let instance = present(&view, name)?;
         let before = spec(instance);
@@ -417,7 +417,7 @@ impl Upgrader {
         let definition = registry::definition(name.clone(), &after, Dangling::Accepted, &self.host)
             .map_err(|error| Trouble::Told(error.to_string()))?;
         let generation = Some(instance.record().generation);
-        self.handle.submit(Command::Update { definition, generation }).await?;
+        self.handle.submit_by(by, Command::Update { definition, generation }).await?;
         Ok(())
     }
 

@@ -239,6 +239,10 @@ async fn a_profile_is_imported_with_its_sessions_and_given_back_as_it_was() {
     assert_eq!(code, Some(0), "{told}");
     assert!(done.contains("lab: put the configuration back as it was"), "{done}");
     world.all_is_back().await;
+    let history = world.ctl(&["events", "-n", "1000", "-o", "json"]).1;
+    for said in ["its import wants it up", "the way back from its import wants it down"] {
+        assert!(history.contains(said) && !history.contains("an operator wants"), "{said}: {history}");
+    }
     let (code, _, told) = world.ctl(&["import", "--undo", "lab", "--yes"]);
     assert_eq!((code, told.contains("no import of `lab` is remembered")), (Some(3), true), "{told}");
 }

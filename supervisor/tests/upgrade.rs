@@ -167,6 +167,16 @@ impl World {
         .await;
     }
 
+    /// The history has each of these, and no operator who wanted anything down: no test asks for that before.
+    async fn history_says(&self, sentences: &[&str]) {
+        let (code, told) = self.run(&["events", "-n", "1000", "-o", "json"]).await;
+        assert_eq!(code, 0, "{told}");
+        for sentence in sentences {
+            assert!(told.contains(sentence), "{sentence}: {told}");
+        }
+        assert!(!told.contains("an operator wants it down"), "{told}");
+    }
+
     async fn spec(&self, name: &str) -> InstanceSpec {
         let request = v1::GetInstanceRequest { name: name.into() };
         let answer = self.host.instances().await.get_instance(request).await.unwrap();
@@ -202,6 +212,7 @@ async fn an_instance_is_upgraded_with_its_state_and_once_is_enough() {
     assert!(told.contains("every version is in use"), "{told}");
     let (_, told) = world.run(&["export"]).await;
     assert!(told.contains("version: 2.0.0"), "{told}");
+    world.history_says(&["its upgrade to 2.0.0 wants it down", "its upgrade to 2.0.0 wants it up"]).await;
 }
 
 #[tokio::test]
@@ -226,6 +237,9 @@ async fn a_version_that_dies_in_its_soak_is_put_back_with_its_state_and_remember
     let upgrades = world.host.data_dir().join("instances/main/upgrades");
     let kept: Vec<_> = fs::read_dir(upgrades).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(kept.len() == 1 && kept[0].join("failed/made-by-3.0.0").exists(), "{kept:?}");
+    let was = world.at("1.0.0/openclaw");
+    let back = ["down", "up"].map(|way| format!("its way back to {} wants it {way}", was.display()));
+    world.history_says(&["its upgrade to 3.0.0 wants it up", &back[0], &back[1]]).await;
     let (code, told) = world.upgrade(&["main"], "3.0.0", &[]).await;
     assert!(code == 3 && told.contains("3.0.0 has failed on it before: it did not stay ready"), "{told}");
     world.version("3.0.0", "");

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use supervisor_core::{
-    event::{Command, Files, Manner},
+    event::{Asker, Command, Files, Manner},
     ids::Name,
     instance::Phase,
     record::Wish,
@@ -37,7 +37,7 @@ impl Importer {
         let mut report = Report::default();
         self.note(&mut journal.clone(), journal.step).await?;
         if has(&self.handle.view(), journal) {
-            self.delete(&journal.name).await?;
+            self.delete(&journal.name, journal.asker()).await?;
             report.steps.push("stopped and deleted the instance; its files are kept".into());
         }
         let of = journal.clone();
@@ -61,9 +61,9 @@ impl Importer {
     }
 
     /// Stops the instance, and deletes it once nothing of it runs.
-    async fn delete(&self, name: &Name) -> Result<(), Trouble> {
+    async fn delete(&self, name: &Name, by: Asker) -> Result<(), Trouble> {
         let stop = Command::Stop { name: name.clone(), manner: Manner::Graceful };
-        self.handle.submit(stop).await?;
+        self.handle.submit_by(by.clone(), stop).await?;
         self.until(name, "ended", |view| {
             view.instances.get(name).is_none_or(|instance| {
                 instance.record().wish == Wish::Down && *instance.phase() == Phase::Stopped
@@ -72,7 +72,7 @@ impl Importer {
         .await?;
         if self.handle.view().instances.contains_key(name) {
             let delete = Command::Delete { name: name.clone(), generation: None, files: Files::Keep };
-            self.handle.submit(delete).await?;
+            self.handle.submit_by(by, delete).await?;
         }
         self.until(name, "deleted", |view| !view.instances.contains_key(name)).await
     }

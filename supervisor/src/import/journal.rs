@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use supervisor_core::ids::Name;
+use supervisor_core::{event::Asker, ids::Name};
 
 use super::{process::Running, unit::Unit};
 use crate::{
@@ -81,6 +81,14 @@ impl Journal {
             step: Step::Stop,
             why: None,
         }
+    }
+
+    /// Who stops and starts the instance meanwhile, as the history has it.
+    pub(super) fn asker(&self) -> Asker {
+        Asker::Part(match self.step {
+            Step::Stop | Step::Take | Step::Verify | Step::Done => "its import".into(),
+            Step::PutBack | Step::Return => "the way back from its import".into(),
+        })
     }
 }
 

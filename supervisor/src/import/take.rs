@@ -55,7 +55,8 @@ impl Importer {
         if journal.step <= Step::Take {
             self.note(journal, Step::Take).await?;
             self.create(journal).await?;
-            self.handle.submit(Command::Start { name: journal.name.clone(), otherwise: None }).await?;
+            let start = Command::Start { name: journal.name.clone(), otherwise: None };
+            self.handle.submit_by(journal.asker(), start).await?;
             report.steps.push("took its directories over as they are".into());
         }
         self.note(journal, Step::Verify).await?;
@@ -122,7 +123,7 @@ impl Importer {
         let (name, spec) = (journal.name.clone(), &journal.spec);
         let definition = registry::definition(name, spec, Dangling::Refused, &self.host)
             .map_err(|error| Trouble::told(error.to_string()))?;
-        self.handle.submit(Command::Create(definition)).await?;
+        self.handle.submit_by(journal.asker(), Command::Create(definition)).await?;
         Ok(())
     }
 

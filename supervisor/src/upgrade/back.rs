@@ -18,15 +18,16 @@ impl Upgrader {
         if attempt.step <= Step::PutBack {
             self.note(journal, Step::PutBack).await?;
             if is_there() {
-                self.stop(&name).await?;
+                self.stop(&name, attempt.backward()).await?;
             }
             notes.extend(self.restore(&attempt).await?);
         }
         self.note(journal, Step::Return).await?;
         if is_there() {
-            self.pin(&name, &attempt.from).await?;
+            self.pin(&name, &attempt.from, attempt.backward()).await?;
             if attempt.run {
-                self.handle.submit(Command::Start { name: name.clone(), otherwise: None }).await?;
+                let start = Command::Start { name: name.clone(), otherwise: None };
+                self.handle.submit_by(attempt.backward(), start).await?;
                 notes.push(self.revived(&attempt, &name).await?);
             }
         }

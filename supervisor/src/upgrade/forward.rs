@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use supervisor_core::{
-    event::{Command, Manner},
+    event::{Asker, Command, Manner},
     ids::{Incarnation, Name},
     instance::{Failure, Instance, Phase},
     ladder::Purpose,
@@ -38,7 +38,7 @@ impl Upgrader {
             Report { version: attempt.to.clone(), previous: attempt.previous.clone(), ..Report::default() };
         if attempt.step <= Step::Stop {
             self.note(journal, Step::Stop).await?;
-            self.stop(&name).await?;
+            self.stop(&name, attempt.onward()).await?;
         }
         if attempt.step <= Step::Copy {
             self.note(journal, Step::Copy).await?;
@@ -47,9 +47,11 @@ impl Upgrader {
         }
         if attempt.step <= Step::Start {
             self.note(journal, Step::Start).await?;
-            self.pin(&name, &Pin { program: None, version: Some(attempt.to.clone()) }).await?;
+            let pin = Pin { program: None, version: Some(attempt.to.clone()) };
+            self.pin(&name, &pin, attempt.onward()).await?;
             if attempt.run {
-                self.handle.submit(Command::Start { name: name.clone(), otherwise: None }).await?;
+                let start = Command::Start { name: name.clone(), otherwise: None };
+                self.handle.submit_by(attempt.onward(), start).await?;
             }
         }
         if attempt.run {
@@ -71,9 +73,10 @@ impl Upgrader {
     }
 
     /// Stops the instance, and waits until nothing of it runs.
-    pub(super) async fn stop(&self, name: &Name) -> Result<(), Trouble> {
+    pub(super) async fn stop(&self, name: &Name, by: Asker) -> Result<(), Trouble> {
         let grace = present(&self.handle.view(), name)?.policy().stop_grace;
-        self.handle.submit(Command::Stop { name: name.clone(), manner: Manner::Graceful }).await?;
+        let stop = Command::Stop { name: name.clone(), manner: Manner::Graceful };
+        self.handle.submit_by(by, stop).await?;
         let is_down = |view: &View| {
             view.instances.get(name).is_none_or(|instance| {
                 instance.record().wish == Wish::Down && *instance.phase() == Phase::Stopped

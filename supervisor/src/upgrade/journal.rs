@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use supervisor_core::ids::Name;
+use supervisor_core::{event::Asker, ids::Name};
 
 use super::state::Kept;
 use crate::{
@@ -117,6 +117,16 @@ impl Pin {
 impl Attempt {
     pub(super) fn soak(&self) -> Duration {
         Duration::from_millis(self.soak)
+    }
+
+    /// Who stops and starts the instance on its way there, as the history has it.
+    pub(super) fn onward(&self) -> Asker {
+        Asker::Part(format!("its upgrade to {}", self.to).into())
+    }
+
+    /// The same on its way back.
+    pub(super) fn backward(&self) -> Asker {
+        Asker::Part(format!("its way back to {}", self.previous).into())
     }
 }
 
