@@ -143,7 +143,7 @@ impl Config {
     }
 
     /// The instance is deleted.
-    pub(crate) fn forget(&mut self, files: Files) {
+    fn forget(&mut self, files: Files) {
         self.known = None;
         match files {
             Files::Keep => {}
@@ -218,6 +218,21 @@ impl World {
         let Some(content) = news else { return };
         self.keep(who, content);
         self.tell_sighting(who, content, None);
+    }
+
+    /// An instance is deleted. Somebody may have created one of the same name meanwhile, who was told of what is gone.
+    pub(crate) fn forget_config(&mut self, who: usize, files: Files) {
+        self.configs[who].forget(files);
+        let name = &self.fleet.names[who];
+        let namesake = self.core.as_ref().is_some_and(|core| core.instance(name).is_some());
+        match self.configs[who].content {
+            Some(_) => self.look_at_config(who),
+            None if namesake => {
+                let gone = Sighting { content: None, problem: None, credentials: Vec::new(), used_by: None };
+                self.tell_in_order(who, Event::ConfigSeen(name.clone(), gone));
+            }
+            None => {}
+        }
     }
 
     fn tell_sighting(&mut self, who: usize, content: ConfigId, used_by: Option<Incarnation>) {

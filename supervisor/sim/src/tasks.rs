@@ -212,7 +212,7 @@ impl World {
                 machine.informed.clear();
                 machine.polls = Polls::default();
                 self.tasks[who].linked = false;
-                self.configs[who].forget(files);
+                self.forget_config(who, files);
             }
         }
         Ok(())

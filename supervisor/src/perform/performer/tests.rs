@@ -3,14 +3,18 @@
 use std::{cell::RefCell, collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use supervisor_core::{
-    event::{Adoption, Files, Found},
+    action::Write,
+    event::{Adoption, Files, Found, Sighting},
     ids::{Incarnation, Revision},
+    ports::Block,
+    record::Record,
+    time::Moment,
 };
 use tempfile::TempDir;
 use tokio::{
     sync::Semaphore,
     task::LocalSet,
-    time::{Instant, sleep},
+    time::{self, Instant, sleep},
 };
 
 use super::*;
@@ -161,6 +165,24 @@ async fn late_orders_about_a_forgotten_instance_make_nothing() {
         scene.performer.begin(Action::Inform { name: name.clone(), incidents: Vec::new() });
         assert_eq!(scene.performer.tasks.len(), 0);
         assert!(!run.exists());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_instance_of_a_deleted_name_is_told_what_is_left_of_its_configuration() {
+    locally(async {
+        let mut scene = Scene::new();
+        let name = main_instance();
+        let [_, files] = scene.furnish(&name);
+        let block = Block::at(18_789).unwrap();
+        let anew = Record::new(name.clone(), r#"{"runtime":"builtin"}"#.into(), block, Moment(0));
+        scene.performer.surroundings.roster.borrow_mut().note(&Write::Put(anew));
+        scene.forget(&name, Files::Purge);
+        let gone = Sighting { content: None, problem: None, credentials: Vec::new(), used_by: None };
+        let told = time::timeout(Duration::from_secs(60), scene.events.recv()).await;
+        assert_eq!(told.expect("it is looked at again"), Some(Event::ConfigSeen(name, gone)));
+        assert!(!files.exists());
     })
     .await;
 }

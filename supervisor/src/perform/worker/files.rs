@@ -75,5 +75,7 @@ impl Task {
         {
             warn!(instance = %self.name, %error, "failed to delete its files");
         }
+        // Whoever has been created by its name meanwhile may have been told of a configuration that is gone.
+        self.watch();
     }
 }
