@@ -208,6 +208,9 @@ impl World {
     pub(crate) fn look_at_config(&mut self, who: usize) {
         if self.configs[who].content.is_some() {
             self.notice(who);
+        } else if self.fleet.configured {
+            let none = Sighting { content: None, problem: None, credentials: Vec::new(), used_by: None };
+            self.tell_in_order(who, Event::ConfigSeen(self.fleet.names[who].clone(), none));
         }
     }
 
@@ -224,14 +227,8 @@ impl World {
     pub(crate) fn forget_config(&mut self, who: usize, files: Files) {
         self.configs[who].forget(files);
         let name = &self.fleet.names[who];
-        let namesake = self.core.as_ref().is_some_and(|core| core.instance(name).is_some());
-        match self.configs[who].content {
-            Some(_) => self.look_at_config(who),
-            None if namesake => {
-                let gone = Sighting { content: None, problem: None, credentials: Vec::new(), used_by: None };
-                self.tell_in_order(who, Event::ConfigSeen(name.clone(), gone));
-            }
-            None => {}
+        if self.core.as_ref().is_some_and(|core| core.instance(name).is_some()) {
+            self.look_at_config(who);
         }
     }
 
