@@ -24,19 +24,19 @@ mod take;
 mod unit;
 
 use std::{
-    error::Error as _,
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use supervisor_core::{denied::Denied, ids::Name, view::View};
+use supervisor_core::{ids::Name, view::View};
 use tokio::{sync::Mutex, task};
 use tracing::{info, warn};
 
 use crate::{
     doctor::Listening,
-    handle::{Handle, SubmitError},
+    handle::Handle,
+    ledger::Trouble,
     openclaw::{prepare::Host, snapshots::content_id},
     spec::InstanceSpec,
 };
@@ -151,43 +151,6 @@ fn because(why: Option<&str>) -> String {
     why.map(|why| format!(" (it was to be put back because {why})")).unwrap_or_default()
 }
 
-/// Why a step does not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// Something that a person can understand.
-    #[error("{0}")]
-    Told(String),
-    /// The driver refuses.
-    #[error(transparent)]
-    Submit(SubmitError),
-    /// The supervisor ends.
-    #[error("the supervisor is shutting down")]
-    Interrupted,
-    /// A file.
-    #[error("failed to write `{}`: {source}", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl From<SubmitError> for Trouble {
-    fn from(error: SubmitError) -> Self {
-        match error {
-            SubmitError::Gone | SubmitError::Denied(Denied::ShuttingDown) => Self::Interrupted,
-            SubmitError::Denied(_) | SubmitError::Overloaded => Self::Submit(error),
-        }
-    }
-}
-
-impl Trouble {
-    fn told(sentence: impl Into<String>) -> Self {
-        Self::Told(sentence.into())
-    }
-}
-
 impl Importer {
     /// On this host, through this door.
     pub(crate) fn new(handle: Handle, host: Arc<Host>, listeners: Arc<ListenersOf>) -> Self {
@@ -233,7 +196,9 @@ impl Importer {
         let mut journal = begin(name, found, spec, before);
         self.note(&mut journal, Step::Stop).await.map_err(|trouble| match trouble {
             Trouble::Write { path, source } => ImportError::Journal { path, source },
-            Trouble::Told(_) | Trouble::Submit(_) | Trouble::Interrupted => ImportError::Interrupted,
+            Trouble::Told(_) | Trouble::Stopped(_) | Trouble::Submit(_) | Trouble::Interrupted => {
+                ImportError::Interrupted
+            }
         })?;
         let report = self.carry_on(journal).await?;
         Ok(Report { notes: [notes, report.notes].concat(), ..report })
@@ -288,10 +253,7 @@ impl Importer {
             Err(Trouble::Interrupted) => return Err(ImportError::Interrupted),
             Err(trouble) => trouble,
         };
-        let mut why = trouble.to_string();
-        if let Some(source) = trouble.source() {
-            why = format!("{why}: {source}");
-        }
+        let why = trouble.to_string();
         warn!(name = %journal.name, why, "an import is put back");
         journal.step = Step::PutBack;
         journal.why = Some(why.clone());

@@ -1,7 +1,7 @@
 //! What is being done in several steps, so written down that the next supervisor can go on with it.
 //!
 //! One file for each instance or profile, in a directory of its own below the data directory, replaced as a whole
-//! before each step. Everything here blocks on the disk.
+//! before each step; what keeps a step from its end is a [`Trouble`]. [`Ledger`] blocks on the disk.
 
 use std::{
     io,
@@ -9,8 +9,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use supervisor_core::{denied::Denied, ids::Name};
 
-use crate::openclaw::{file::Durability, place::Place};
+use crate::{
+    handle::SubmitError,
+    openclaw::{file::Durability, place::Place},
+};
 
 /// The version of the format, which each file says in `version`.
 pub(crate) const VERSION: u32 = 1;
@@ -34,6 +38,46 @@ pub(crate) struct Ledger {
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
+}
+
+/// Why a step does not come to its end. The sentence is whole: nothing of its source is left to tell.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// Something that a person can understand.
+    #[error("{0}")]
+    Told(String),
+    /// An operator has stopped it meanwhile, which stands.
+    #[error("`{0}` was stopped meanwhile")]
+    Stopped(Name),
+    /// The driver refuses.
+    #[error(transparent)]
+    Submit(SubmitError),
+    /// The supervisor ends; the next one goes on.
+    #[error("the supervisor is shutting down")]
+    Interrupted,
+    /// A file.
+    #[error("failed to write `{}`: {source}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Trouble {
+    pub(crate) fn told(sentence: impl Into<String>) -> Self {
+        Self::Told(sentence.into())
+    }
+}
+
+impl From<SubmitError> for Trouble {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Gone | SubmitError::Denied(Denied::ShuttingDown) => Self::Interrupted,
+            SubmitError::Denied(_) | SubmitError::Overloaded => Self::Submit(error),
+        }
+    }
 }
 
 impl Ledger {

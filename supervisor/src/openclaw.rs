@@ -12,5 +12,6 @@ pub mod incident;
 pub mod layout;
 pub(crate) mod place;
 pub mod prepare;
+pub(crate) mod protocol;
 pub mod runtime;
 pub mod snapshots;

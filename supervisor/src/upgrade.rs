@@ -24,7 +24,6 @@ mod state;
 use std::{collections::BTreeSet, fmt::Write as _, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use supervisor_core::{
-    denied::Denied,
     event::{Asker, Command, Dangling},
     ids::Name,
     instance::Instance,
@@ -35,7 +34,8 @@ use tokio::sync::{Mutex, oneshot};
 use tracing::{info, warn};
 
 use crate::{
-    handle::{Handle, SubmitError},
+    handle::Handle,
+    ledger::Trouble,
     openclaw::{layout::Directories, prepare::Host, runtime},
     registry,
     runtimes::{InstallError, Installed, Runtimes, Wanted},
@@ -126,40 +126,6 @@ pub(crate) enum UpgradeError {
     /// The supervisor ends; the next one goes on.
     #[error("the supervisor is shutting down; the next one goes on")]
     Interrupted,
-}
-
-/// Why a step does not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
-    /// Something that a person can understand.
-    #[error("{0}")]
-    Told(String),
-    /// An operator has stopped it meanwhile, which stands.
-    #[error("`{0}` was stopped meanwhile")]
-    Stopped(Name),
-    /// The driver refuses.
-    #[error("{0}")]
-    Submit(SubmitError),
-    /// The supervisor ends.
-    #[error("the supervisor is shutting down")]
-    Interrupted,
-    /// A file.
-    #[error("failed to write `{}`: {source}", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl From<SubmitError> for Trouble {
-    fn from(error: SubmitError) -> Self {
-        match error {
-            SubmitError::Gone | SubmitError::Denied(Denied::ShuttingDown) => Self::Interrupted,
-            SubmitError::Denied(_) | SubmitError::Overloaded => Self::Submit(error),
-        }
-    }
 }
 
 /// What is known before anything is done.

@@ -16,7 +16,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use supervisor_proto::v1::Phase;
+use supervisor_proto::v1::{Phase, StopInstanceRequest};
 use support::{Host, is_alive, program, until};
 
 const UNIT: &str = "openclaw-gateway-lab.service";
@@ -276,6 +276,21 @@ async fn an_import_that_does_not_become_ready_is_put_back_whole() {
         told.contains("it is not imported, and everything is as it was: `lab` does not become ready"),
         "{told}"
     );
+    world.all_is_back().await;
+}
+
+#[tokio::test]
+async fn an_import_whose_instance_is_stopped_meanwhile_is_put_back_at_once() {
+    let world = World::with_unit().await;
+    world.hold("run");
+    let import = world.begin_import();
+    world.held("run").await;
+    let stop = StopInstanceRequest { name: "lab".into(), ..Default::default() };
+    world.host.instances().await.stop_instance(stop).await.unwrap();
+    let journal = world.host.data_dir().join("imports/lab.json");
+    until("it is put back", async || (!journal.exists()).then_some(())).await;
+    let told = String::from_utf8(import.wait_with_output().unwrap().stderr).unwrap();
+    assert!(told.contains("everything is as it was: `lab` was stopped meanwhile"), "{told}");
     world.all_is_back().await;
 }
 

@@ -1,6 +1,6 @@
 //! `SetupService`.
 
-use std::{error::Error as _, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use supervisor_core::{
     denied::Denied,
@@ -221,11 +221,7 @@ fn unable(error: &ImportError) -> Refusal {
         ImportError::PutBack { name, .. } => (name, format!("`openclawctl logs {name}` may say more")),
         ImportError::Stuck { name, .. } => (name, format!("`openclawctl import --undo {name}` tries again")),
     };
-    let mut sentence = error.to_string();
-    if let Some(cause) = error.source().and_then(std::error::Error::source) {
-        sentence = format!("{sentence}: {cause}");
-    }
-    Refusal::OutcomeFailed { instance: name.clone(), sentence, next }
+    Refusal::OutcomeFailed { instance: name.clone(), sentence: error.to_string(), next }
 }
 
 fn shown(candidate: Candidate) -> ImportableProfile {

@@ -7,6 +7,7 @@ use supervisor_core::{
     ids::{Incarnation, Name},
     instance::{Failure, Instance, Phase},
     ladder::Purpose,
+    record::Wish,
     view::View,
 };
 use tokio::{
@@ -212,6 +213,9 @@ fn known<'a>(view: &'a View, name: &Name) -> Result<&'a Instance, Trouble> {
 fn judge(instance: &Instance, first: Incarnation) -> Option<Result<(), Trouble>> {
     let name = instance.name();
     let why = || instance.death().map(|cause| format!(": {cause}")).unwrap_or_default();
+    if instance.record().wish == Wish::Down {
+        return Some(Err(Trouble::Stopped(name.clone())));
+    }
     // What a doctor would do to a profile that is still somebody else's cannot be put back.
     if instance.purpose() == Purpose::Repair {
         return Some(Err(Trouble::told(format!("`{name}` cannot start as it is{}", why()))));

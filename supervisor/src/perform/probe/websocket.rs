@@ -1,4 +1,4 @@
-//! OpenClaw's own protocol: the handshake, one `health` request, a proper goodbye.
+//! Asks in OpenClaw's own protocol: the handshake, one `health` request, a proper goodbye.
 //!
 //! ```text
 //!   <- event connect.challenge   -> req 1 connect   <- res 1   -> req 2 health   <- res 2   close
@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, task, time};
 use tokio_tungstenite::{
@@ -20,7 +20,10 @@ use tokio_tungstenite::{
 };
 
 use super::tcp::{self, ConnectError};
-use crate::openclaw::config::Token;
+use crate::openclaw::{
+    config::Token,
+    protocol::{self, Caller, Frame, Refused},
+};
 
 /// The longest message taken. The greeting carries a snapshot of the gateway, which grows with its sessions.
 const LIMIT: usize = 4 * 1024 * 1024;
@@ -31,11 +34,7 @@ const CHALLENGE: usize = 64 * 1024;
 /// How long the gateway may take to return the close frame. The probe's answer does not wait for it.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// The protocols spoken: 3 in February 2026, 4 since.
-const PROTOCOLS: (u32, u32) = (3, 4);
-
-/// Ids of the two requests.
-const CONNECT: &str = "1";
+/// The id of the second request.
 const HEALTH: &str = "2";
 
 type Socket = WebSocketStream<TcpStream>;
@@ -72,29 +71,6 @@ pub(super) enum AskError {
     Closed(u16),
 }
 
-/// One message of the gateway, as far as it matters here.
-#[derive(Debug, Deserialize)]
-struct Frame {
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    event: Option<String>,
-    #[serde(default)]
-    ok: bool,
-    #[serde(default)]
-    error: Option<Trouble>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Trouble {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    details: Value,
-}
-
 /// Connects, asks, and says goodbye.
 pub(super) async fn ask(port: u16, token: Option<&Token>) -> Result<Heard, AskError> {
     let heard = during(port, LIMIT, async |socket| converse(socket, token).await).await?;
@@ -103,7 +79,8 @@ pub(super) async fn ask(port: u16, token: Option<&Token>) -> Result<Heard, AskEr
 
 /// Connects, waits for the challenge, and says goodbye.
 pub(super) async fn challenge(port: u16) -> Result<(), AskError> {
-    during(port, CHALLENGE, async |socket| Ok(greeting(socket).await?.map(drop))).await
+    during(port, CHALLENGE, async |socket| Ok(protocol::challenge::<IgnoredAny>(socket).await?.map(drop)))
+        .await
 }
 
 /// What comes of `conversation` on a connection of its own, which takes no message larger than `limit`.
@@ -122,74 +99,24 @@ async fn during<T>(
     outcome.map_err(broken)?.ok_or(AskError::Closed(port))
 }
 
-/// The challenge. `None`: the gateway closed the connection.
-async fn greeting(socket: &mut Socket) -> Result<Option<Frame>, tungstenite::Error> {
-    next(socket, |frame| frame.event.as_deref() == Some("connect.challenge")).await
-}
-
 /// `None`: the gateway closed the connection.
 async fn converse(socket: &mut Socket, token: Option<&Token>) -> Result<Option<Heard>, tungstenite::Error> {
-    if greeting(socket).await?.is_none() {
-        return Ok(None);
-    }
-    socket.send(Message::text(connect(token).to_string())).await?;
-    match next(socket, |frame| frame.id.as_deref() == Some(CONNECT)).await? {
+    match protocol::introduce::<IgnoredAny>(socket, Caller::Probe, token).await? {
         None => return Ok(None),
         Some(Frame { ok: true, .. }) => {}
         Some(Frame { error, .. }) => return Ok(Some(refusal(error, Heard::TurnedAway))),
     }
     let health = json!({ "type": "req", "id": HEALTH, "method": "health", "params": {} });
     socket.send(Message::text(health.to_string())).await?;
-    Ok(next(socket, |frame| frame.id.as_deref() == Some(HEALTH)).await?.map(|frame| match frame {
+    Ok(protocol::answer::<IgnoredAny>(socket, HEALTH).await?.map(|frame| match frame {
         Frame { ok: true, .. } => Heard::Well,
         Frame { error, .. } => refusal(error, Heard::Unwell),
     }))
 }
 
-/// The next frame of that kind. Others are passed over; how long that may go on, the probe's timeout says.
-async fn next(
-    socket: &mut Socket,
-    wanted: impl Fn(&Frame) -> bool,
-) -> Result<Option<Frame>, tungstenite::Error> {
-    while let Some(message) = socket.next().await {
-        if let Message::Text(text) = message?
-            && let Ok(frame) = serde_json::from_str(&text)
-            && wanted(&frame)
-        {
-            return Ok(Some(frame));
-        }
-    }
-    Ok(None)
-}
-
-/// As a client of the mode `cli`: the others appear in the gateway's list of who is present, each probe anew.
-fn connect(token: Option<&Token>) -> Value {
-    let auth = token.map_or_else(|| json!({}), |token| json!({ "token": token.expose() }));
-    json!({
-        "type": "req",
-        "id": CONNECT,
-        "method": "connect",
-        "params": {
-            "minProtocol": PROTOCOLS.0,
-            "maxProtocol": PROTOCOLS.1,
-            "client": {
-                "id": "gateway-client",
-                "displayName": "openclaw-supervisor",
-                "version": env!("CARGO_PKG_VERSION"),
-                "platform": std::env::consts::OS,
-                "mode": "cli",
-            },
-            "role": "operator",
-            "scopes": ["operator.read"],
-            "caps": [],
-            "auth": auth,
-        },
-    })
-}
-
 /// What a request's refusal means.
-fn refusal(trouble: Option<Trouble>, otherwise: impl FnOnce(String) -> Heard) -> Heard {
-    let Some(Trouble { code, message, details }) = trouble else {
+fn refusal(refused: Option<Refused>, otherwise: impl FnOnce(String) -> Heard) -> Heard {
+    let Some(Refused { code, message, details }) = refused else {
         return otherwise("no reason given".into());
     };
     let reason = details.get("reason").and_then(Value::as_str).unwrap_or(&message);
