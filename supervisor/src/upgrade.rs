@@ -13,16 +13,18 @@
 //! is not tried on it again unless somebody says so.
 //!
 //! Nothing here decides when a gateway is started or ended under supervision: that is asked of the driver, like
-//! everybody does. Waves are the business of who asks: here it is one instance at a time.
+//! everybody does. Which instances go together is the business of who asks: here each has its own turn.
 
 mod back;
 mod forward;
 mod journal;
 mod preflight;
 mod state;
+mod turns;
 
 use std::{collections::BTreeSet, fmt::Write as _, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use supervisor_core::{
     event::{Asker, Command, Dangling},
     ids::Name,
@@ -30,7 +32,7 @@ use supervisor_core::{
     record,
     view::View,
 };
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{RwLock, oneshot};
 use tracing::{info, warn};
 
 use crate::{
@@ -43,16 +45,19 @@ use crate::{
 };
 use journal::{Attempt, Pin, Step, UPGRADES};
 use state::{Kept, Unfit};
+use turns::{SIDE_BY_SIDE, Turns};
 
 pub(crate) use journal::Journal;
 
-/// Upgrades, one at a time. Cheap to clone.
+/// Upgrades, one of each instance at a time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Upgrader {
     handle: Handle,
     host: Arc<Host>,
     runtimes: Runtimes,
-    turns: Arc<Mutex<()>>,
+    turns: Turns,
+    /// Held by who chooses a version until it is written down; who removes those that nobody uses is alone.
+    choosing: Arc<RwLock<()>>,
 }
 
 /// What an upgrade is told beside the name.
@@ -138,16 +143,18 @@ struct Plan {
 impl Upgrader {
     /// On this host, through this door.
     pub(crate) fn new(handle: Handle, host: Arc<Host>) -> Self {
-        Self { handle, runtimes: Runtimes::new(Arc::clone(&host)), host, turns: Arc::default() }
+        let runtimes = Runtimes::new(Arc::clone(&host));
+        Self { handle, runtimes, host, turns: Turns::new(), choosing: Arc::default() }
     }
 
     /// Moves an instance to a version. One that an interrupted upgrade is still to bring somewhere goes there first.
     pub(crate) async fn upgrade(&self, name: &Name, wish: &Wish) -> Result<Report, UpgradeError> {
-        let _turn = self.turns.lock().await;
+        let _turn = self.turns.take(name).await;
         let journal = self.read(name).await?;
         if journal.attempt.is_some() {
             return self.carry_on(journal).await;
         }
+        let choosing = self.choosing.read().await;
         let plan = match self.plan(name, wish, &journal).await? {
             Ok(plan) => plan,
             Err(unchanged) => return Ok(unchanged),
@@ -161,6 +168,7 @@ impl Upgrader {
                 UpgradeError::Interrupted
             }
         })?;
+        drop(choosing);
         let report = self.carry_on(journal).await?;
         let steps =
             [vec![format!("OpenClaw {} is installed aside", installed.version)], report.steps].concat();
@@ -261,16 +269,16 @@ impl Upgrader {
 
     /// Removes the versions that nobody is pinned to or came from.
     pub(crate) async fn prune(&self) -> Result<Vec<String>, UpgradeError> {
-        let _turn = self.turns.lock().await;
-        let view = self.handle.view();
-        let mut used: BTreeSet<String> =
-            view.instances.values().filter_map(|one| spec(one).version).collect();
+        let _alone = self.choosing.write().await;
+        let mut used = BTreeSet::new();
         for journal in self.known().await? {
             used.extend(journal.last.map(|last| last.previous));
             if let Some(attempt) = journal.attempt {
                 used.extend([Some(attempt.to), attempt.from.version].into_iter().flatten());
             }
         }
+        // After the journals: an upgrade that has come to its end meanwhile is seen here.
+        used.extend(self.handle.view().instances.values().filter_map(|one| spec(one).version));
         self.runtimes.prune(used).await.map_err(|error| match error {
             InstallError::Write { path, source } => UpgradeError::Journal { path, source },
             InstallError::NoVersion(_)
@@ -286,43 +294,46 @@ impl Upgrader {
     /// What is known of each instance that is there and was ever upgraded.
     pub(crate) async fn known(&self) -> Result<Vec<Journal>, UpgradeError> {
         let view = self.handle.view();
-        let journals = self.journals().await?;
-        Ok(journals.into_iter().filter(|one| view.instances.contains_key(&one.name)).collect())
-    }
-
-    /// The same of those that are not there any more, too.
-    async fn journals(&self) -> Result<Vec<Journal>, UpgradeError> {
-        let data_dir = self.host.control.data_dir.clone();
-        let path = data_dir.clone();
-        let names = aside(move || UPGRADES.names(&data_dir)).await.ok_or(UpgradeError::Interrupted)?;
         let mut journals = Vec::new();
-        let names = names.map_err(|source| UpgradeError::Journal { path, source })?;
-        for name in names.iter().filter_map(|name| Name::new(name).ok()) {
-            journals.push(self.read(&name).await?);
+        for name in self.names().await?.iter().filter(|name| view.instances.contains_key(*name)) {
+            journals.push(self.read(name).await?);
         }
         Ok(journals)
     }
 
+    /// Whoever was ever upgraded, those that are not there any more, too.
+    async fn names(&self) -> Result<Vec<Name>, UpgradeError> {
+        let data_dir = self.host.control.data_dir.clone();
+        let path = data_dir.clone();
+        let names = aside(move || UPGRADES.names(&data_dir)).await.ok_or(UpgradeError::Interrupted)?;
+        let names = names.map_err(|source| UpgradeError::Journal { path, source })?;
+        Ok(names.iter().filter_map(|name| Name::new(name).ok()).collect())
+    }
+
     /// Goes on with what an earlier supervisor has left.
     pub(crate) async fn resume(self) {
-        let _turn = self.turns.lock().await;
-        let journals = match self.journals().await {
-            Ok(journals) => journals,
+        match self.names().await {
+            Ok(names) => {
+                let each = stream::iter(names).map(|name| self.resume_one(name));
+                each.buffer_unordered(SIDE_BY_SIDE).collect::<()>().await;
+            }
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "the upgrades cannot be read"),
+        }
+    }
+
+    async fn resume_one(&self, name: Name) {
+        let _turn = self.turns.take(&name).await;
+        let journal = match self.read(&name).await {
+            Ok(journal) => journal,
             Err(error) => {
-                return warn!(error = &error as &dyn std::error::Error, "the upgrades cannot be read");
+                return warn!(%name, error = &error as &dyn std::error::Error, "its upgrades cannot be read");
             }
         };
-        for journal in journals {
-            let name = journal.name.clone();
-            let Some(attempt) = &journal.attempt else {
-                self.forget_deleted(name).await;
-                continue;
-            };
-            info!(%name, to = attempt.to, step = ?attempt.step, "an upgrade was interrupted; it goes on");
-            match self.carry_on(journal).await {
-                Ok(_) => info!(%name, "the upgrade has come to its end"),
-                Err(error) => warn!(%name, error = &error as &dyn std::error::Error, "an upgrade failed"),
-            }
+        let Some(attempt) = &journal.attempt else { return self.forget_deleted(name).await };
+        info!(%name, to = attempt.to, step = ?attempt.step, "an upgrade was interrupted; it goes on");
+        match self.carry_on(journal).await {
+            Ok(_) => info!(%name, "the upgrade has come to its end"),
+            Err(error) => warn!(%name, error = &error as &dyn std::error::Error, "an upgrade failed"),
         }
     }
 

@@ -356,6 +356,71 @@ async fn what_an_operator_stops_meanwhile_stays_stopped_on_what_it_was() {
 }
 
 #[tokio::test]
+async fn a_wave_goes_side_by_side_and_a_failure_in_it_is_the_end_of_the_waves() {
+    let mut world = World::new().await;
+    world.version("2.0.0", "");
+    for name in ["a", "b", "c"] {
+        world.instance(name, InstanceSpec::default()).await;
+    }
+    let rescues = InstanceSpec { rescues: vec!["a".into()], ..Default::default() };
+    let rescue = world.instance("a-rescue", rescues).await;
+    let last = world.host.status("c").await;
+    world.hold("2.0.0", "run");
+    let from = world.at("2.0.0/openclaw");
+    let words = ["upgrade", "a-rescue", "a", "b", "c", "--parallel", "2", "--yes", "--soak", "0s"];
+    let words = [&words[..], &["--to", "2.0.0", "--from", from.to_str().unwrap()]].concat();
+    let mut asked = world.command(&words).spawn().unwrap();
+    // Neither comes to its end before the other has begun. The next supervisor goes on with both.
+    for name in ["a", "b"] {
+        world.step(name, "soak").await;
+    }
+    world.host.kill_supervisor();
+    asked.wait().unwrap();
+    world.start().await;
+    for name in ["a", "b"] {
+        world.step(name, "soak").await;
+    }
+    world.release("2.0.0", "run");
+    for name in ["a", "b"] {
+        world.settled(name).await;
+        world.is_on(name, "2.0.0").await;
+    }
+    for name in ["a-rescue", "c"] {
+        assert!(world.journal(name)["attempt"].is_null(), "{name} was still to come");
+    }
+    // One that fails is no reason for the other one of its wave to stop.
+    world.version("3.0.0", "");
+    File::create(world.state("a", "huge")).unwrap().set_len(8 << 40).unwrap();
+    let flags = ["--parallel", "2", "--yes", "--soak", "0s"];
+    let (code, told) = world.upgrade(&["a-rescue", "a", "b", "c"], "3.0.0", &flags).await;
+    assert!(code == 3 && told.contains("there is no room for a copy of its state"), "{told}");
+    assert_eq!(told.matches("not tried, as an earlier one failed").count(), 2, "{told}");
+    world.is_on("a", "2.0.0").await;
+    world.is_on("b", "3.0.0").await;
+    assert_eq!(world.host.status("c").await.pid, last.pid);
+    assert_eq!(world.host.status("a-rescue").await.pid, rescue.pid);
+}
+
+#[tokio::test]
+async fn two_upgrades_of_one_instance_come_one_after_the_other() {
+    let world = World::new().await;
+    world.version("2.0.0", "");
+    world.version("3.0.0", "");
+    world.instance("main", InstanceSpec::default()).await;
+    world.hold("2.0.0", "run");
+    let first = world.begin("main", "2.0.0", "0s");
+    world.step("main", "soak").await;
+    let second = world.begin("main", "3.0.0", "0s");
+    world.release("2.0.0", "run");
+    for asked in [first, second] {
+        let (code, told) = World::told(asked.wait_with_output().unwrap());
+        assert_eq!(code, 0, "{told}");
+    }
+    world.is_on("main", "3.0.0").await;
+    assert_eq!(world.journal("main")["last"]["previous"], "2.0.0");
+}
+
+#[tokio::test]
 async fn a_fleet_is_upgraded_one_at_a_time_and_stops_at_the_first_failure_before_its_rescue() {
     let world = World::new().await;
     world.version("2.0.0", "");

@@ -1,12 +1,14 @@
 //! `openclawctl upgrade`: instances moved to another version of OpenClaw, and back if it does not do well.
 
 use std::{
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCompleter;
+use futures_util::{StreamExt, stream};
 use supervisor_proto::v1::{Instance, Runtime, UpgradeInstanceRequest, UpgradeInstanceResponse};
 
 use super::verb::few;
@@ -24,15 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(7_200);
 
 const HELP: &str = "\
 The version is installed aside and asked whether it takes the instance's
-configuration and database. Then, one instance after the other, rescues last:
-stop, copy the state aside, start, ready, and ready for as long as --soak says.
-What does not stay ready is put back, state and program together, also if the
-supervisor is killed in the middle; then the rest is left as it is.
+configuration and database. Then, one instance after the other or in waves of
+--parallel, rescues last: stop, copy the state aside, start, ready, and ready
+for as long as --soak says. What does not stay ready is put back, state and
+program together, also if the supervisor is killed in the middle; then the
+waves to come are left as they are.
 
 Examples:
   openclawctl upgrade main --to 2026.9.6
   openclawctl upgrade --all --to latest --canary   the first one only
-  openclawctl upgrade --all --to latest --yes      and the others
+  openclawctl upgrade --all --to latest --parallel 4 --yes   and the others
   openclawctl upgrade main --to 2026.9.6 --from ./openclaw-2026.9.6.tgz
   openclawctl upgrade main --to 2026.9.6 --again   although it failed here";
 
@@ -56,6 +59,9 @@ pub(crate) struct Upgrade {
     /// Only the first one
     #[arg(long)]
     canary: bool,
+    /// How many at a time
+    #[arg(long, value_name = "N", default_value = "1")]
+    parallel: NonZeroUsize,
     /// It must stay ready for this long; 60s unless given
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     soak: Option<Duration>,
@@ -67,41 +73,56 @@ pub(crate) struct Upgrade {
     yes: bool,
 }
 
-/// Upgrades one after the other, and stops at the first failure.
+/// Upgrades wave after wave, and stops after the first one in which something failed.
 pub(crate) async fn run(args: &Upgrade, context: &Context) -> Result<(), Failure> {
     let operation = Operation::new("upgrade");
     let supervisor = context.connect(&operation).await?;
     let (instances, _) = supervisor.list(&operation).await?;
-    let names = order(args, &instances);
-    let Some(first) = names.first() else {
+    let mut waves = waves(args, &instances);
+    if waves.is_empty() {
         talk("no instance runs OpenClaw");
         return Ok(());
-    };
-    let now = if args.canary { std::slice::from_ref(first) } else { names.as_slice() };
+    }
+    let later = waves.split_off(if args.canary { 1 } else { waves.len() }).concat();
+    let now = waves.concat();
     if now.len() > 1 || args.all {
-        let what = format!("restart {} on OpenClaw {}, one at a time", few(now), args.to);
+        let what = format!("restart {} on OpenClaw {}, {}", few(&now), args.to, pace(&waves));
         Consent::from_flag(args.yes).obtain(&what, &operation)?;
     }
     let mut errors = Vec::new();
-    for name in now {
+    for wave in &waves {
         if !errors.is_empty() {
-            errors.push(Cause::NotTried.during(&Operation::on("upgrade", name)));
+            errors.extend(wave.iter().map(|name| Cause::NotTried.during(&Operation::on("upgrade", name))));
             continue;
         }
-        match upgrade(args, name, &supervisor).await {
-            Ok(answer) => show(context, name, &answer, &operation)?,
-            Err(error) => errors.push(error),
+        let supervisor = &supervisor;
+        let each =
+            stream::iter(wave).map(|name| async move { (name, upgrade(args, name, supervisor).await) });
+        let mut answers = each.buffer_unordered(wave.len());
+        while let Some((name, answer)) = answers.next().await {
+            match answer {
+                Ok(answer) => show(context, name, &answer, &operation)?,
+                Err(error) => errors.push(error),
+            }
         }
     }
-    if errors.is_empty() && now.len() < names.len() {
-        let rest = names.get(now.len()..).unwrap_or_default();
-        talk(&format!("{} still to be upgraded; the same without --canary goes on", few(rest)));
+    if errors.is_empty() && !later.is_empty() {
+        talk(&format!("{} still to be upgraded; the same without --canary goes on", few(&later)));
     }
     Failure::from_all(errors)
 }
 
-/// As they were named, rescues last: whoever may be needed is not touched before the others do well.
-fn order(args: &Upgrade, instances: &[Instance]) -> Vec<String> {
+/// How many at a time, for people.
+fn pace(waves: &[Vec<String>]) -> String {
+    match waves.iter().map(Vec::len).max() {
+        None | Some(0 | 1) => "one at a time".to_owned(),
+        Some(many) => format!("up to {many} at a time"),
+    }
+}
+
+/// As they were named, rescues last and in waves of their own: whoever may be needed is not touched before the others
+/// do well. The canary goes alone.
+fn waves(args: &Upgrade, instances: &[Instance]) -> Vec<Vec<String>> {
     let is_rescue = |name: &str| {
         let spec = instances.iter().find(|one| one.name == name).and_then(|one| one.spec.as_ref());
         spec.is_some_and(|spec| !spec.rescues.is_empty())
@@ -110,9 +131,10 @@ fn order(args: &Upgrade, instances: &[Instance]) -> Vec<String> {
         let on_openclaw = instances.iter().filter(|one| view::status(one).runtime() == Runtime::Openclaw);
         on_openclaw.map(|one| one.name.clone()).collect()
     };
-    let mut names: Vec<String> = if args.all { all() } else { args.names.clone() };
-    names.sort_by_key(|name| is_rescue(name));
-    names
+    let names: Vec<String> = if args.all { all() } else { args.names.clone() };
+    let (rescues, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_rescue(name));
+    let at_once = if args.canary { 1 } else { args.parallel.get() };
+    [others, rescues].iter().flat_map(|part| part.chunks(at_once)).map(<[String]>::to_vec).collect()
 }
 
 async fn upgrade(
@@ -156,5 +178,47 @@ fn show(
             let encode = || Encoder::new(encoding)?.encode_item("UpgradeInstanceResponse", answer);
             context.print(operation, &encode().map_err(|cause| cause.during(operation))?)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use supervisor_proto::v1::InstanceSpec;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        upgrade: Upgrade,
+    }
+
+    #[test]
+    fn waves_are_as_large_as_was_asked_with_the_rescues_in_the_last_ones() {
+        let instance = |name: &str, rescues: &[&str]| Instance {
+            name: name.into(),
+            spec: Some(InstanceSpec {
+                rescues: rescues.iter().map(|name| (*name).to_owned()).collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let all = [
+            instance("r", &["a"]),
+            instance("a", &[]),
+            instance("b", &[]),
+            instance("s", &["b"]),
+            instance("c", &[]),
+        ];
+        let waves = |flags: &[&str]| {
+            let words = [&["upgrade", "r", "a", "b", "s", "c", "--to", "2"], flags].concat();
+            let waves = waves(&Line::parse_from(words).upgrade, &all);
+            waves.iter().map(|wave| wave.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(waves(&[]), ["a", "b", "c", "r", "s"]);
+        assert_eq!(waves(&["--parallel", "2"]), ["a b", "c", "r s"]);
+        assert_eq!(waves(&["--parallel", "9"]), ["a b c", "r s"]);
+        assert_eq!(waves(&["--parallel", "2", "--canary"])[0], "a");
     }
 }
