@@ -18,7 +18,10 @@
 mod check;
 mod plan;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize, Serializer, de::Error as _, ser::SerializeMap};
 use supervisor_core::{ids::Name, ports::Pool};
@@ -55,6 +58,8 @@ pub struct Surroundings<'a> {
     pub known: &'a BTreeSet<Name>,
     /// The supervisor's data directory, where no profile may lie.
     pub data_dir: &'a Path,
+    /// The version that an upgrade has moved an instance to, and its state with it.
+    pub upgraded: &'a BTreeMap<Name, String>,
 }
 
 /// The file could not be written as YAML.
@@ -112,12 +117,21 @@ pub fn parse(content: &str, file_name: &str, surroundings: &Surroundings<'_>) ->
     if !reader.faults.is_empty() {
         return Err(refuse(reader.faults));
     }
-    let instances =
-        reader.instances.iter().map(|(name, spec)| (name.clone(), spec.merged(&reader.defaults))).collect();
-    Ok(Fleet { pool: reader.pool, instances })
+    let merged = reader.merged();
+    let kept = |(name, spec): (Name, InstanceSpec)| {
+        let version = surroundings.upgraded.get(&name).filter(|_| check::leaves_open(&spec)).cloned();
+        let spec = InstanceSpec { version: version.or(spec.version), ..spec };
+        (name, spec)
+    };
+    Ok(Fleet { pool: reader.pool, instances: merged.into_iter().map(kept).collect() })
 }
 
 impl Reader<'_> {
+    /// The instances with the file's defaults.
+    fn merged(&self) -> Vec<(Name, InstanceSpec)> {
+        self.instances.iter().map(|(name, spec)| (name.clone(), spec.merged(&self.defaults))).collect()
+    }
+
     fn note<T>(&mut self, outcome: Result<T, Fault>, within: &[&str]) -> Option<T> {
         outcome
             .map_err(|fault| {

@@ -135,7 +135,7 @@ pub(crate) enum ImportError {
         source: Box<Trouble>,
     },
     /// The journal cannot be read or written.
-    #[error("failed to keep the journal `{}`: {source}", path.display())]
+    #[error("failed to keep the journal `{}`", path.display())]
     Journal {
         /// Which.
         path: PathBuf,
@@ -230,7 +230,7 @@ impl Importer {
                 Ok(Some(journal)) if journal.step != Step::Done => journal,
                 Ok(_) => continue,
                 Err(error) => {
-                    warn!(name, %error, "an import cannot be read");
+                    warn!(name, error = &error as &dyn std::error::Error, "an import cannot be read");
                     continue;
                 }
             };

@@ -47,7 +47,7 @@ use journal::{Attempt, Pin, Step, UPGRADES};
 use state::{Kept, Unfit};
 use turns::{SIDE_BY_SIDE, Turns};
 
-pub(crate) use journal::Journal;
+pub(crate) use journal::{Journal, upgraded};
 
 /// Upgrades, one of each instance at a time. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ pub(crate) enum UpgradeError {
         source: Box<Trouble>,
     },
     /// The journal cannot be read or written.
-    #[error("failed to keep the journal `{}`: {source}", path.display())]
+    #[error("failed to keep the journal `{}`", path.display())]
     Journal {
         /// Which.
         path: PathBuf,

@@ -213,6 +213,20 @@ async fn an_instance_is_upgraded_with_its_state_and_once_is_enough() {
     let (_, told) = world.run(&["export"]).await;
     assert!(told.contains("version: 2.0.0"), "{told}");
     world.history_says(&["its upgrade to 2.0.0 wants it down", "its upgrade to 2.0.0 wants it up"]).await;
+    // A fleet file that was written before does not take it back.
+    let file = world.at("fleet.yaml");
+    for (what, code, said) in [
+        ("", 0, "nothing to do"),
+        ("version: 1.0.0,", 3, "`openclawctl upgrade main --to 1.0.0` first"),
+        ("program: openclaw,", 3, "`main` was upgraded to 2.0.0, with its state"),
+    ] {
+        let text = format!("version: 1\ninstances:\n  main: {{ {what} runtime: openclaw }}\n");
+        fs::write(&file, text).unwrap();
+        let (ended, told) = world.run(&["apply", "-f", file.to_str().unwrap()]).await;
+        assert!(ended == code && told.contains(said), "{what}: {told}");
+    }
+    assert_eq!(world.host.status("main").await.pid, before.pid);
+    world.is_on("main", "2.0.0").await;
 }
 
 #[tokio::test]
@@ -418,6 +432,27 @@ async fn two_upgrades_of_one_instance_come_one_after_the_other() {
     }
     world.is_on("main", "3.0.0").await;
     assert_eq!(world.journal("main")["last"]["previous"], "2.0.0");
+}
+
+#[tokio::test]
+async fn a_version_that_an_instance_is_about_to_be_moved_to_is_not_pruned() {
+    let world = World::new().await;
+    world.version("2.0.0", "");
+    world.instance("main", InstanceSpec::default()).await;
+    world.hold("2.0.0", "config");
+    let asked = world.begin("main", "2.0.0", "0s");
+    world.held("2.0.0", "config").await;
+    let pruned = world.command(&["runtimes", "prune"]).spawn().unwrap();
+    for _ in 0..5 {
+        let (_, told) = world.run(&["runtimes"]).await;
+        assert!(told.contains("2.0.0"), "{told}");
+    }
+    world.release("2.0.0", "config");
+    for child in [asked, pruned] {
+        let (code, told) = World::told(child.wait_with_output().unwrap());
+        assert_eq!(code, 0, "{told}");
+    }
+    world.is_on("main", "2.0.0").await;
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     fleet::{self, Change, Current, FieldChange, Fleet, Restarts, Surroundings, Unnamed},
     spec::InstanceSpec,
+    upgrade,
 };
 
 /// What a fleet file is called whose name the caller does not give.
@@ -99,11 +100,13 @@ impl Api {
         // A large file takes a while, and it names directories.
         let plan = task::spawn_blocking(move || {
             let file_name = if file_name.is_empty() { NAMELESS } else { &file_name };
-            let surroundings = Surroundings { pool, known: &known, data_dir: &data_dir };
-            let fleet = fleet::parse(&content, file_name, &surroundings)?;
+            let upgraded =
+                upgrade::upgraded(&data_dir, &current).map_err(|error| Refusal::storage(&error))?;
+            let surroundings = Surroundings { pool, known: &known, data_dir: &data_dir, upgraded: &upgraded };
+            let fleet = fleet::parse(&content, file_name, &surroundings).map_err(Refusal::InvalidFleet)?;
             Ok(fleet::plan(&Current { pool, instances: &current }, &fleet, unnamed))
         });
-        plan.await.map_err(|_| Refusal::ShuttingDown)?.map_err(Refusal::InvalidFleet)
+        plan.await.map_err(|_| Refusal::ShuttingDown)?
     }
 
     /// The same for core, and what is to follow.

@@ -11,7 +11,7 @@ use super::{Reader, Surroundings};
 use crate::{
     openclaw::layout::{Directories, clashes},
     problem::{Place, nearest},
-    spec::{FieldPath, Profile},
+    spec::{FieldPath, InstanceSpec, Profile, Runtime},
     yaml::Fault,
 };
 
@@ -31,6 +31,7 @@ impl Reader<'_> {
         self.check_primaries(surroundings);
         self.check_cycles();
         self.check_directories(surroundings);
+        self.check_versions(surroundings);
     }
 
     /// Where the field `path` of an instance stands: there, or in the defaults, or else at the instance.
@@ -73,9 +74,7 @@ impl Reader<'_> {
     }
 
     fn check_specs(&mut self) {
-        let merged: Vec<_> =
-            self.instances.iter().map(|(name, spec)| (name.clone(), spec.merged(&self.defaults))).collect();
-        for (name, spec) in merged {
+        for (name, spec) in self.merged() {
             for violation in spec.validate() {
                 self.refuse(&name, &violation.path, violation.message, violation.mend);
             }
@@ -183,6 +182,43 @@ impl Reader<'_> {
             self.refuse(&clash.name, &FieldPath::of(&["profile", field]), clash.to_string(), clash.mend());
         }
     }
+
+    /// What an upgrade has moved, only an upgrade moves again: it asks the version beforehand whether it takes the
+    /// state. A file may be older than the upgrade, so what it says is no sign that somebody wants that.
+    fn check_versions(&mut self, surroundings: &Surroundings<'_>) {
+        for (name, spec) in self.merged() {
+            let Some(on) = surroundings.upgraded.get(&name).filter(|_| is_openclaw(&spec)) else { continue };
+            let (field, other, to) = match (&spec.version, &spec.program) {
+                (Some(version), _) if version != on => {
+                    ("version", format!("OpenClaw {version}"), version.clone())
+                }
+                (None, Some(program)) => {
+                    let from =
+                        if program.contains('/') { format!(" --from {program}") } else { String::new() };
+                    ("program", format!("`{program}`"), format!("VERSION{from}"))
+                }
+                (Some(_), _) | (None, None) => continue,
+            };
+            let message = format!("`{name}` was upgraded to {on}, with its state; {other} may not read that");
+            let mend = format!(
+                "leave this out to stay on {on}, or run `openclawctl upgrade {name} --to {to}` first"
+            );
+            self.refuse(&name, &FieldPath::of(&[field]), message, mend);
+        }
+    }
+}
+
+/// Whether OpenClaw runs with this spec where it is installed.
+fn is_openclaw(spec: &InstanceSpec) -> bool {
+    match spec.runtime.unwrap_or(Runtime::Auto) {
+        Runtime::Auto | Runtime::Openclaw => true,
+        Runtime::Builtin | Runtime::Command => false,
+    }
+}
+
+/// Whether it is OpenClaw, of whatever version there is.
+pub(super) fn leaves_open(spec: &InstanceSpec) -> bool {
+    is_openclaw(spec) && spec.version.is_none() && spec.program.is_none()
 }
 
 /// The first block of the pool that meets none of those asked for.

@@ -12,9 +12,14 @@ fn name(text: &str) -> Name {
 }
 
 fn parse_among(text: &str, known: &[&str]) -> Result<Fleet, Vec<Problem>> {
+    parse_upgraded(text, known, &[])
+}
+
+fn parse_upgraded(text: &str, known: &[&str], upgraded: &[(&str, &str)]) -> Result<Fleet, Vec<Problem>> {
     let known = known.iter().map(|text| name(text)).collect();
-    let surroundings =
-        Surroundings { pool: Pool::default(), known: &known, data_dir: Path::new("/nowhere/data") };
+    let upgraded = upgraded.iter().map(|(text, version)| (name(text), (*version).to_owned())).collect();
+    let data_dir = Path::new("/nowhere/data");
+    let surroundings = Surroundings { pool: Pool::default(), known: &known, data_dir, upgraded: &upgraded };
     parse(text, "fleet.yaml", &surroundings)
 }
 
@@ -67,6 +72,45 @@ fn an_unknown_field_is_refused_with_line_column_and_what_was_meant() {
     assert_eq!((place.as_str(), mend.as_str()), ("2:1", "did you mean `instances`?"));
     let deep = problem("version: 1\ndefaults:\n  restart:\n    maxdelay: 1s\n");
     assert_eq!((deep.0.as_str(), deep.1.as_str()), ("4:5", "defaults.restart.maxdelay"));
+}
+
+#[test]
+fn an_upgraded_instance_stays_on_its_version_unless_something_else_is_to_run() {
+    let version = |of_main: &str| {
+        let text = format!("version: 1\ninstances:\n  main: {of_main}\n  lab: {{}}\n");
+        let fleet = parse_upgraded(&text, &[], &[("main", "2026.9.6")]).unwrap();
+        assert_eq!(fleet.instances[1].1, InstanceSpec::default(), "no upgrade has moved this one");
+        fleet.instances[0].1.version.clone()
+    };
+    for stays in ["", "{ runtime: openclaw, stop_grace: 30s }", "{ version: 2026.9.6 }"] {
+        assert_eq!(version(stays).as_deref(), Some("2026.9.6"), "{stays}");
+    }
+    for leaves in ["{ runtime: builtin }", "{ runtime: command, program: /bin/serve }"] {
+        assert_eq!(version(leaves), None, "{leaves}");
+    }
+}
+
+#[test]
+fn a_file_does_not_take_an_upgraded_instance_to_another_version() {
+    let refused = |text: &str| {
+        let text = format!("version: 1\n{text}\n");
+        let found = parse_upgraded(&text, &[], &[("main", "2026.9.6")]).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:#?}");
+        let Problem { place, path, message, mend, .. } = found[0].clone();
+        (place.to_string(), path, message, mend)
+    };
+    let (place, path, message, mend) = refused("instances:\n  main:\n    version: 2026.2.9");
+    assert_eq!((place.as_str(), path.as_str()), ("4:14", "instances.main.version"));
+    let expected = "`main` was upgraded to 2026.9.6, with its state; OpenClaw 2026.2.9 may not read that";
+    assert_eq!(message, expected);
+    let expected =
+        "leave this out to stay on 2026.9.6, or run `openclawctl upgrade main --to 2026.2.9` first";
+    assert_eq!(mend, expected);
+    let (place, path, message, mend) =
+        refused("defaults:\n  program: /opt/openclaw\ninstances:\n  main:\n  lab:");
+    assert_eq!((place.as_str(), path.as_str()), ("3:12", "defaults.program"));
+    assert!(message.ends_with("`/opt/openclaw` may not read that"), "{message}");
+    assert!(mend.contains("`openclawctl upgrade main --to VERSION --from /opt/openclaw`"), "{mend}");
 }
 
 #[test]

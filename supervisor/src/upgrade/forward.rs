@@ -68,7 +68,7 @@ impl Upgrader {
         info!(%name, version = attempt.to, previous = attempt.previous, "upgraded");
         report
             .notes
-            .push(format!("a fleet file that has `{name}` needs `version: {}` from now on", attempt.to));
+            .push(format!("a fleet file that says what runs `{name}` needs `version: {}` now", attempt.to));
         Ok(report)
     }
 

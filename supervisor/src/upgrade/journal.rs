@@ -2,6 +2,7 @@
 //! remembered of its upgrades.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -13,7 +14,7 @@ use supervisor_core::{event::Asker, ids::Name};
 use super::state::Kept;
 use crate::{
     ledger::{Ledger, VERSION},
-    spec::InstanceSpec,
+    spec::{InstanceSpec, Runtime},
 };
 
 /// All instances that were ever upgraded. A journal has a few paths and at most [`FAILED`] reasons.
@@ -136,6 +137,20 @@ impl Journal {
         Self { version: VERSION, name, attempt: None, last: None, failed: Vec::new() }
     }
 
+    /// The version that an upgrade has moved an instance with this spec to, and its state with it. `None` if there is
+    /// none, or somebody has said since that another OpenClaw is to run.
+    fn moved_to<'a>(&'a self, spec: &'a InstanceSpec) -> Option<&'a str> {
+        let under_way = self.attempt.as_ref().filter(|attempt| attempt.step >= Step::Start);
+        let version =
+            under_way.map(|attempt| &attempt.to).or(self.last.as_ref().map(|last| &last.version))?;
+        match (&spec.version, spec.runtime) {
+            (Some(pinned), _) => Some(pinned),
+            // For as long as something else runs in it, its state stays as it is.
+            (None, Some(Runtime::Builtin | Runtime::Command)) => Some(version),
+            (None, None | Some(Runtime::Auto | Runtime::Openclaw)) => None,
+        }
+    }
+
     /// Ends an upgrade that is kept.
     pub(super) fn keep(&mut self) {
         let Some(attempt) = self.attempt.take() else { return };
@@ -165,6 +180,21 @@ pub(super) fn read(data_dir: &Path, name: &Name) -> io::Result<Journal> {
     Ok(UPGRADES.read(data_dir, name)?.unwrap_or_else(|| Journal::new(name.clone())))
 }
 
+/// Which of these instances upgrades have moved, and to which versions. Blocks.
+pub(crate) fn upgraded(
+    data_dir: &Path,
+    instances: &[(Name, InstanceSpec)],
+) -> io::Result<BTreeMap<Name, String>> {
+    let known: BTreeSet<String> = UPGRADES.names(data_dir)?.into_iter().collect();
+    let mut moved = BTreeMap::new();
+    for (name, spec) in instances.iter().filter(|(name, _)| known.contains(&**name)) {
+        if let Some(version) = read(data_dir, name)?.moved_to(spec) {
+            moved.insert(name.clone(), version.to_owned());
+        }
+    }
+    Ok(moved)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +221,29 @@ mod tests {
         let journal = Journal { attempt: Some(attempt("2026.9.6")), ..Journal::new(name.clone()) };
         UPGRADES.write(data.path(), &name, &journal).unwrap();
         assert_eq!(read(data.path(), &name).unwrap(), journal);
+    }
+
+    #[test]
+    fn an_instance_that_was_moved_is_on_what_it_is_pinned_to_unless_that_was_taken_from_it() {
+        let data = tempfile::tempdir().unwrap();
+        let name = Name::new("main").unwrap();
+        let on = |version: Option<&str>, runtime| {
+            let version = version.map(str::to_owned);
+            let instances = [(name.clone(), InstanceSpec { version, runtime, ..Default::default() })];
+            upgraded(data.path(), &instances).unwrap().remove(&name)
+        };
+        let write = |journal: &Journal| UPGRADES.write(data.path(), &name, journal).unwrap();
+        assert_eq!(on(Some("3"), None), None, "it was never upgraded");
+        let mut journal = Journal { attempt: Some(attempt("3")), ..Journal::new(name.clone()) };
+        write(&journal);
+        assert_eq!(on(Some("3"), None).as_deref(), Some("3"), "its state may be of that version already");
+        journal.keep();
+        journal.attempt = Some(Attempt { step: Step::Copy, ..attempt("4") });
+        write(&journal);
+        assert_eq!(on(Some("3"), None).as_deref(), Some("3"));
+        assert_eq!(on(Some("2"), None).as_deref(), Some("2"), "somebody has said so");
+        assert_eq!(on(None, Some(Runtime::Openclaw)), None, "somebody has said so");
+        assert_eq!(on(None, Some(Runtime::Builtin)).as_deref(), Some("3"));
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Files and frames: the fleet, the settings, OpenClaw's configuration, the worker's messages, the captured log.
 
-use std::{collections::BTreeSet, fmt::Debug, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    fs,
+    path::Path,
+};
 
 use openclaw_supervisor::{
     fleet::{self, Surroundings},
@@ -129,7 +134,9 @@ fn sound(problems: &[Problem], text: &str) {
 #[test]
 fn a_fleet_file_of_any_content_is_taken_or_refused_with_its_place() {
     let known = BTreeSet::new();
-    let surroundings = Surroundings { pool: Pool::default(), known: &known, data_dir: Path::new("/data") };
+    let upgraded = BTreeMap::from([(Name::new("main").unwrap(), "2026.9.6".to_owned())]);
+    let data_dir = Path::new("/data");
+    let surroundings = Surroundings { pool: Pool::default(), known: &known, data_dir, upgraded: &upgraded };
     // A tree has at most 200,000 nodes of about 100 bytes, of which aliases may make the most from the least.
     fuzz("fleet", YAML, Bound { fixed: 32 << 20, per_byte: 400 }, |bytes| {
         let Ok(text) = str::from_utf8(bytes) else { return };

@@ -1,3 +1,5 @@
+use std::fs;
+
 use supervisor_proto::v1::{
     ApplyFleetRequest, ApplyFleetResponse, ExportFleetRequest, InstanceSpec, Phase, fleet_change::Kind,
 };
@@ -68,6 +70,29 @@ async fn what_is_down_by_wish_stays_down_when_its_spec_changes() {
     assert_eq!(kinds(&done), [(Kind::Update, "main")]);
     let main = server.get("main").await.status.unwrap();
     assert_eq!((main.generation, main.phase()), (2, Phase::Stopped));
+}
+
+#[tokio::test]
+async fn what_an_upgrade_has_moved_stays_on_its_version_whatever_an_older_file_says() {
+    let server = Server::start().await;
+    server.create("main", InstanceSpec { version: "2026.9.6".into(), ..Default::default() }).await;
+    let upgrades = server.world.directory.path().join("upgrades");
+    fs::create_dir(&upgrades).unwrap();
+    let last = r#"{"version":"2026.9.6","previous":"/opt/openclaw","at":1}"#;
+    let journal = format!(r#"{{"version":1,"name":"main","attempt":null,"last":{last},"failed":[]}}"#);
+    fs::write(upgrades.join("main.json"), journal).unwrap();
+    let file = |of_main: &str| apply(&format!("version: 1\ninstances:\n  main: {of_main}\n"));
+    let plan = applied(&server, file("")).await.unwrap();
+    assert_eq!(kinds(&plan), [(Kind::Unchanged, "main")]);
+    let plan = applied(&server, file("{ stop_grace: 3s }")).await.unwrap();
+    let changed: Vec<&str> = plan.changes[0].fields.iter().map(|field| field.path.as_str()).collect();
+    assert_eq!(changed, ["stop_grace"]);
+    for older in ["{ version: 2026.2.9 }", "{ program: /opt/openclaw }"] {
+        let refusal = applied(&server, file(older)).await;
+        let sentence = refused(refusal, Code::InvalidArgument, "INVALID_FLEET");
+        assert!(sentence.contains("`main` was upgraded to 2026.9.6"), "{sentence}");
+    }
+    assert_eq!(server.get("main").await.spec.unwrap().version, "2026.9.6");
 }
 
 #[tokio::test]
