@@ -57,6 +57,7 @@ use crate::{
         store::{self, Opened, Restored, Retention, Store},
         sweep::Sweeper,
     },
+    recycle::Recycler,
     registry::{self, RegistryError},
     settings::{self, Settings},
 };
@@ -239,10 +240,10 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let driver = driving.start(ready)?;
     if restored.await.is_ok() {
         end_on_signal(&shutdown)?;
-        tokio::spawn(keep_watchdog(beats));
         let listening = Arc::new(Notify::new());
-        tokio::spawn(announce(Arc::clone(&listening), handle.watch()));
+        tell_of_life(beats, Arc::clone(&listening), handle.watch());
         let context = api::Context {
+            recycler: Recycler::start(handle.clone()),
             handle,
             journal,
             host,
@@ -408,6 +409,12 @@ async fn tell_manager(state: sd_notify::NotifyState<'static>) {
         }
     });
     let _ = tell.await;
+}
+
+/// Tells systemd, if it is there, from now on.
+fn tell_of_life(beats: watch::Receiver<()>, listening: Arc<Notify>, view: watch::Receiver<Arc<View>>) {
+    tokio::spawn(keep_watchdog(beats));
+    tokio::spawn(announce(listening, view));
 }
 
 /// Says that the supervisor is ready: clients can connect, and it is known of every instance what runs. That takes

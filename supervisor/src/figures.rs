@@ -5,13 +5,16 @@
 //! worker, which is their subreaper: nothing that a gateway starts can get out of that tree.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     fs,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use supervisor_core::ids::{Incarnation, Name};
+use supervisor_core::{
+    ids::{Incarnation, Name},
+    instance::Instance,
+};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -29,13 +32,26 @@ const LAZY: Duration = Duration::from_secs(5);
 /// Processes of one instance that are looked at. A gateway with more is not measured but endured.
 const MOST_PROCESSES: usize = 1_000;
 
+/// Growth is told from what was seen at least this far apart.
+const SAMPLE_EVERY: Duration = Duration::from_secs(300);
+
+/// So many of that: an hour.
+const SAMPLES: usize = 12;
+
+/// And from no less: the first minutes of a gateway's life are all growth.
+const GROWTH_OVER: Duration = Duration::from_secs(600);
+
 /// What an instance's processes use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Figure {
     /// Of one core, in percent: since the last look, or, at the first look, since they were started.
     pub(crate) cpu_percent: f64,
+    /// Processor time so far.
+    pub(crate) cpu_ms: u64,
     /// Resident memory; what processes share counts for each.
     pub(crate) rss_bytes: u64,
+    /// How fast that grows, in bytes an hour; `None` until it can be told.
+    pub(crate) growth: Option<i64>,
     /// How many they are. The worker is not one of them.
     pub(crate) processes: u32,
 }
@@ -51,13 +67,49 @@ pub(crate) struct Wanted {
     pub(crate) worker_pid: i32,
 }
 
+impl Wanted {
+    /// The processes of `instance`, if there are any.
+    pub(crate) fn of(instance: &Instance) -> Option<Self> {
+        let (name, incarnation) = (instance.name().clone(), instance.incarnation());
+        Some(Self { name, incarnation, worker_pid: instance.process()?.worker_pid })
+    }
+}
+
 /// What was seen at the last look.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Seen {
     incarnation: Incarnation,
     at: Instant,
-    cpu_ms: u64,
     figure: Figure,
+    /// What was resident when, the oldest first.
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl Seen {
+    /// The next look at the same life as `last`, or the first.
+    fn next(last: Option<Self>, incarnation: Incarnation, at: Instant, figure: Figure) -> Self {
+        let last = last.filter(|last| last.incarnation == incarnation);
+        let used = |last: &Self| figure.cpu_ms.saturating_sub(last.figure.cpu_ms);
+        let cpu_percent = last.as_ref().map_or(figure.cpu_percent, |last| share(used(last), at - last.at));
+        let mut samples = last.map(|last| last.samples).unwrap_or_default();
+        if samples.back().is_none_or(|(newest, _)| at - *newest >= SAMPLE_EVERY) {
+            if samples.len() == SAMPLES {
+                samples.pop_front();
+            }
+            samples.push_back((at, figure.rss_bytes));
+        }
+        let growth = samples.front().and_then(|oldest| growth(*oldest, (at, figure.rss_bytes)));
+        Self { incarnation, at, figure: Figure { cpu_percent, growth, ..figure }, samples }
+    }
+}
+
+/// From one look to another, in bytes an hour.
+fn growth((then, before): (Instant, u64), (now, rss): (Instant, u64)) -> Option<i64> {
+    const HOUR: i128 = 3_600_000;
+    let span = now - then;
+    let grown = i128::from(rss) - i128::from(before);
+    let hourly = (span >= GROWTH_OVER).then(|| grown * HOUR / span.as_millis().max(1).cast_signed())?;
+    i64::try_from(hourly).ok()
 }
 
 /// The figures of all instances that anybody has asked about. Cheap to clone.
@@ -109,14 +161,11 @@ impl Figures {
         let seen = Arc::clone(&self.seen);
         let look = task::spawn_blocking(move || {
             let _permit = permit;
-            for (wanted, cpu_ms, figure) in look(&stale) {
+            for (wanted, figure) in look(&stale) {
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                let now = Instant::now();
-                let last = seen.get(&wanted.name).filter(|last| last.incarnation == wanted.incarnation);
-                let since_last = last.map(|last| share(cpu_ms.saturating_sub(last.cpu_ms), now - last.at));
-                let figure = Figure { cpu_percent: since_last.unwrap_or(figure.cpu_percent), ..figure };
-                let incarnation = wanted.incarnation;
-                seen.insert(wanted.name, Seen { incarnation, at: now, cpu_ms, figure });
+                let last = seen.remove(&wanted.name);
+                let next = Seen::next(last, wanted.incarnation, Instant::now(), figure);
+                seen.insert(wanted.name, next);
             }
         });
         // It only fails when the process ends.
@@ -148,8 +197,8 @@ fn share(cpu_ms: u64, span: Duration) -> f64 {
     if span_ms < 1.0 { 0.0 } else { 100.0 * cpu_ms as f64 / span_ms }
 }
 
-/// Looks at each instance: its processor time so far, and its figure with the average since its start.
-fn look(wanted: &[Wanted]) -> Vec<(Wanted, u64, Figure)> {
+/// Looks at each instance: its figure with the average since its start.
+fn look(wanted: &[Wanted]) -> Vec<(Wanted, Figure)> {
     let trees: Vec<Vec<Pid>> = wanted
         .iter()
         .map(|wanted| descendants(wanted.worker_pid).into_iter().map(Pid::from_u32).collect())
@@ -165,10 +214,12 @@ fn look(wanted: &[Wanted]) -> Vec<(Wanted, u64, Figure)> {
         let oldest = processes.iter().map(|process| process.run_time()).max().unwrap_or(0);
         let figure = Figure {
             cpu_percent: share(cpu_ms, Duration::from_secs(oldest.max(1))),
+            cpu_ms,
+            growth: None,
             rss_bytes: processes.iter().map(|process| process.memory()).sum(),
             processes: u32::try_from(processes.len()).unwrap_or(u32::MAX),
         };
-        (wanted.clone(), cpu_ms, figure)
+        (wanted.clone(), figure)
     });
     each.collect()
 }
@@ -252,6 +303,40 @@ mod tests {
         assert!(figures.known(&name, Incarnation(2)).is_none());
         figures.retain(|_| false);
         assert!(figures.known(&name, Incarnation(1)).is_none());
+    }
+
+    #[test]
+    fn growth_is_told_over_an_hour_and_not_before_ten_minutes() {
+        let (begun, life) = (Instant::now(), Incarnation(1));
+        let figure = |mib: u64| Figure {
+            cpu_percent: 0.0,
+            cpu_ms: 0,
+            rss_bytes: mib << 20,
+            growth: None,
+            processes: 1,
+        };
+        let mut seen = None;
+        let mut at = |minutes: u64, mib: u64| {
+            let now = begun + Duration::from_secs(60 * minutes);
+            let next = Seen::next(seen.take(), life, now, figure(mib));
+            let growth = next.figure.growth;
+            seen = Some(next);
+            growth.map(|growth| growth >> 20)
+        };
+        assert_eq!(at(0, 100), None);
+        assert_eq!(at(9, 109), None);
+        assert_eq!(at(10, 110), Some(60));
+        assert_eq!(at(20, 90), Some(-30));
+        (21..=59).for_each(|minutes| {
+            at(minutes, 100);
+        });
+        // The steep beginning is forgotten after an hour of looks.
+        (60..=120).for_each(|minutes| {
+            at(minutes, 200);
+        });
+        assert_eq!(at(121, 200), Some(0));
+        let anew = Seen::next(seen, Incarnation(2), begun + Duration::from_secs(9_000), figure(50));
+        assert_eq!(anew.figure.growth, None);
     }
 
     #[test]

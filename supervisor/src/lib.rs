@@ -40,6 +40,7 @@ pub mod logs;
 pub mod openclaw;
 mod perform;
 pub mod problem;
+mod recycle;
 pub mod registry;
 mod runtimes;
 pub mod settings;

@@ -3,6 +3,7 @@
 use supervisor_core::{
     event::{Dangling, Definition},
     ids::Name,
+    instance::Instance,
     policy::Policy,
     ports::Block,
     record::Record,
@@ -54,6 +55,12 @@ pub fn restore(records: Vec<Record>, host: &Host) -> Result<Vec<(Record, Policy)
         Ok((record, policy))
     };
     records.into_iter().map(with_policy).collect()
+}
+
+/// What was asked for.
+pub(crate) fn spec(instance: &Instance) -> InstanceSpec {
+    // A stored spec that cannot be read keeps the supervisor from starting, so there is none.
+    serde_json::from_str(&instance.record().spec).unwrap_or_default()
 }
 
 /// What the runtime of a spec comes to on this host. A program that is missing is refused when the instance is

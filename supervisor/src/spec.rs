@@ -5,6 +5,7 @@
 //! are used in the registry (JSON), in fleet files (YAML) and in the `.proto` file.
 
 mod check;
+mod memory;
 mod policy;
 mod probes;
 mod recovery;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use supervisor_core::ids::Name;
 
 pub use check::{FieldPath, Step, Violation, is_supervisors, is_version};
+pub use memory::{Memory, Window};
 pub use probes::{ProbePlan, Target, Watched};
 pub use recovery::{Ladder, Trial};
 pub use units::{Bytes, Span};
@@ -75,6 +77,9 @@ pub struct InstanceSpec {
     /// So long after its gateway has died, nobody else is started with its channel credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll_expiry: Option<Span>,
+    /// How much memory it may take.
+    #[serde(skip_serializing_if = "unset")]
+    pub memory: Memory,
 }
 
 /// What runs inside an instance, as asked for.
@@ -364,6 +369,7 @@ impl InstanceSpec {
             maintenance: self.maintenance || defaults.maintenance,
             trial: self.trial.merged(&defaults.trial),
             poll_expiry: or(&self.poll_expiry, &defaults.poll_expiry),
+            memory: self.memory.merged(&defaults.memory),
         }
     }
 }

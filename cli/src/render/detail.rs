@@ -1,6 +1,6 @@
 //! Everything about one instance, and why it is so.
 
-use supervisor_proto::v1::{Event, Exit, Instance, PortBlock, Role, Runtime, exit::How};
+use supervisor_proto::v1::{Event, Exit, Instance, PortBlock, Resources, Role, Runtime, exit::How};
 
 use super::{
     config, notes,
@@ -149,12 +149,22 @@ fn process(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
     sheet.line("restarts", &status.restarts.to_string());
     if let Some(used) = &status.resources {
         let processes = if used.processes == 1 { "process" } else { "processes" };
-        let memory = bytes(used.rss_bytes);
+        let memory = format!("{}{}", bytes(used.rss_bytes), growth(used));
         sheet
             .line("uses", &format!("{:.1}% CPU, {memory}, {} {processes}", used.cpu_percent, used.processes));
+        sheet.line("memory", &clause(&used.recycle));
     }
     if let Some(block) = &status.ports {
         ports(block, sheet);
+    }
+}
+
+/// E.g. " (12 MiB more an hour)".
+fn growth(used: &Resources) -> String {
+    match used.rss_growth_bytes_per_hour {
+        None | Some(0) => String::new(),
+        Some(more @ 1..) => format!(" ({} more an hour)", bytes(more.unsigned_abs())),
+        Some(less) => format!(" ({} less an hour)", bytes(less.unsigned_abs())),
     }
 }
 

@@ -93,6 +93,10 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
         let what = format!("{name} is in maintenance: it is not repaired, rolled back or given up");
         return Some((what, format!("openclawctl maintenance off {name}")));
     }
+    let recycle = status.resources.as_ref().map(|used| clause(&used.recycle)).unwrap_or_default();
+    if !unwell && !recycle.is_empty() {
+        return Some((format!("{name}: {recycle}"), format!("openclawctl restart {name}")));
+    }
     if !unwell && view::runs_old_spec(instance) {
         let what = format!("{name} runs an older spec than was asked for");
         return Some((what, format!("openclawctl restart {name}")));

@@ -37,6 +37,7 @@ use crate::{
         layout::{Directories, Layout, check_apart},
         prepare::Host,
     },
+    recycle::Recycler,
     registry,
     settings::Settings,
     spec::InstanceSpec,
@@ -57,6 +58,8 @@ pub(crate) struct Context {
     pub(crate) host: Arc<Host>,
     /// The settings in force.
     pub(crate) settings: Settings,
+    /// What the processes of instances use, and which of them too much.
+    pub(crate) recycler: Recycler,
     /// Finds out who listens on ports.
     pub(crate) listeners: FindListeners,
     /// Finds out where callers come from.
@@ -100,6 +103,7 @@ pub(super) struct Api {
     pub(super) journal: Journal,
     pub(super) facts: Facts,
     pub(super) figures: Figures,
+    pub(super) recycler: Recycler,
     pub(super) requests: Requests,
     pub(super) notices: Notices,
     pub(super) listeners: FindListeners,
@@ -111,13 +115,24 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn new(context: Context) -> Arc<Self> {
-        let Context { handle, journal, host, settings, listeners, origins: _, started, epoch, shutdown } =
-            context;
+        let Context {
+            handle,
+            journal,
+            host,
+            settings,
+            recycler,
+            listeners,
+            origins: _,
+            started,
+            epoch,
+            shutdown,
+        } = context;
         Arc::new(Self {
             handle,
             journal,
             facts: Facts::new(host),
-            figures: Figures::default(),
+            figures: recycler.figures().clone(),
+            recycler,
             requests: Requests::default(),
             notices: Notices::start(),
             listeners,
@@ -147,7 +162,7 @@ impl Api {
     }
 
     pub(super) fn scene<'a>(&'a self, view: &'a View, extent: Extent) -> Scene<'a> {
-        Scene::new(view, &self.facts, &self.figures, extent)
+        Scene::new(view, &self.facts, (&self.figures, &self.recycler), extent)
     }
 
     /// The instance as it is now.
@@ -159,12 +174,7 @@ impl Api {
 
     /// Has somebody look at the processes of `instances` if that was long ago.
     pub(super) async fn look(&self, instances: impl Iterator<Item = &Instance>) {
-        let wanted: Vec<Wanted> = instances
-            .filter_map(|instance| {
-                let (name, incarnation) = (instance.name().clone(), instance.incarnation());
-                Some(Wanted { name, incarnation, worker_pid: instance.process()?.worker_pid })
-            })
-            .collect();
+        let wanted: Vec<Wanted> = instances.filter_map(Wanted::of).collect();
         if wanted.len() <= LOOK_AT_ONCE {
             self.figures.look(wanted).await;
         } else {

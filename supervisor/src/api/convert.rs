@@ -24,7 +24,7 @@ use super::{
     facts::Facts,
     story::{self, Telling},
 };
-use crate::{events::Event, figures::Figures, logs::Line, openclaw::layout::Directories};
+use crate::{events::Event, figures::Figures, logs::Line, openclaw::layout::Directories, recycle::Recycler};
 
 /// Offset of the browser control port in a block.
 const BROWSER_CONTROL: u32 = 2;
@@ -39,6 +39,7 @@ pub(super) struct Scene<'a> {
     view: &'a View,
     facts: &'a Facts,
     figures: &'a Figures,
+    recycler: &'a Recycler,
     extent: Extent,
     /// Who may stand in for whom, by primary; worked out once if many are asked for.
     rescuers: OnceCell<HashMap<&'a Name, Vec<&'a Name>>>,
@@ -54,8 +55,13 @@ pub(super) enum Extent {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(view: &'a View, facts: &'a Facts, figures: &'a Figures, extent: Extent) -> Self {
-        Self { view, facts, figures, extent, rescuers: OnceCell::new() }
+    pub(super) fn new(
+        view: &'a View,
+        facts: &'a Facts,
+        (figures, recycler): (&'a Figures, &'a Recycler),
+        extent: Extent,
+    ) -> Self {
+        Self { view, facts, figures, recycler, extent, rescuers: OnceCell::new() }
     }
 
     fn rescued_by(&self, primary: &'a Name) -> Vec<&'a Name> {
@@ -112,6 +118,8 @@ impl<'a> Scene<'a> {
                 cpu_percent: figure.cpu_percent,
                 rss_bytes: figure.rss_bytes,
                 processes: figure.processes,
+                rss_growth_bytes_per_hour: figure.growth,
+                recycle: self.recycler.waits(instance.name(), instance.incarnation()),
             }),
             failover: Some(self.failover(instance, role, &rescued_by)),
             next_start_time: instance.next_start().map(timestamp),

@@ -3,6 +3,7 @@
 //! The names are the same on both sides; what differs is how "not set" is said: proto3 says it with 0, an
 //! empty string or an absent message, the registry with an absent field.
 
+mod memory;
 mod recovery;
 
 use std::{path::PathBuf, time::Duration};
@@ -227,6 +228,7 @@ fn read(spec: &v1::InstanceSpec) -> Result<InstanceSpec, Vec<Violation>> {
         maintenance: spec.maintenance,
         trial: spec.trial.as_ref().map(|trial| reader.trial(trial)).unwrap_or_default(),
         poll_expiry: reader.span(&["poll_expiry"], spec.poll_expiry.as_ref()),
+        memory: spec.memory.as_ref().map(|memory| reader.memory(memory)).unwrap_or_default(),
     };
     if reader.0.is_empty() { Ok(found) } else { Err(reader.0) }
 }
@@ -341,6 +343,7 @@ pub(crate) fn to_proto(spec: &InstanceSpec) -> v1::InstanceSpec {
         maintenance: spec.maintenance,
         trial: recovery::trial(spec),
         poll_expiry: duration(spec.poll_expiry),
+        memory: memory::memory(spec),
     }
 }
 
@@ -354,7 +357,7 @@ pub(crate) fn kind_to_proto(kind: Kind) -> v1::Runtime {
 }
 
 /// Fields with fields of their own.
-const GROUPS: [(&str, &[&str]); 10] = [
+const GROUPS: [(&str, &[&str]); 11] = [
     ("profile", &["state_dir", "config", "workspace"]),
     ("rescue", &["standby", "on_primary_death", "failback", "failback_after"]),
     (
@@ -377,12 +380,13 @@ const GROUPS: [(&str, &[&str]); 10] = [
     ("log", &["max_file_bytes", "max_files"]),
     ("ladder", &recovery::LADDER),
     ("trial", &recovery::TRIAL),
+    ("memory", &memory::MEMORY),
 ];
 
 const PROBE: [&str; 9] =
     ["check", "path", "port_offset", "interval", "timeout", "failures", "of", "deadline", "cap"];
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "runtime",
     "program",
     "version",
@@ -400,6 +404,7 @@ const FIELDS: [&str; 17] = [
     "maintenance",
     "trial",
     "poll_expiry",
+    "memory",
 ];
 
 fn is_field(path: &str) -> bool {

@@ -10,10 +10,12 @@ use tonic::{Request, Response, Status};
 
 use super::{
     context::{Api, FindListeners, known},
-    facts,
     status::Refusal,
 };
-use crate::doctor::{Doctor, Finding, Listening, Mend, Mended, Mode, Outcome, Patient, Scene, Severity};
+use crate::{
+    doctor::{Doctor, Finding, Listening, Mend, Mended, Mode, Outcome, Patient, Scene, Severity},
+    registry,
+};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -51,7 +53,7 @@ impl Doctors {
         let record = instance.record();
         Patient {
             name: instance.name().clone(),
-            spec: Arc::new(facts::spec(instance)),
+            spec: Arc::new(registry::spec(instance)),
             block: record.block,
             previous_base: record.previous_base,
             directories: self.api.facts.directories_of(instance),

@@ -77,12 +77,6 @@ pub(super) struct Surroundings {
     pub(super) working_directory: PathBuf,
 }
 
-/// What was asked for.
-pub(super) fn spec(instance: &Instance) -> InstanceSpec {
-    // A stored spec that cannot be read keeps the supervisor from starting, so there is none.
-    serde_json::from_str(&instance.record().spec).unwrap_or_default()
-}
-
 impl Facts {
     pub(super) fn new(host: Arc<Host>) -> Self {
         Self { host, known: Mutex::default() }
@@ -113,7 +107,7 @@ impl Facts {
     }
 
     fn find_out(&self, instance: &Instance) -> Fact {
-        let spec = spec(instance);
+        let spec = registry::spec(instance);
         let (runtime, note) = self.runtime(&spec);
         let profile = spec.profile.clone().map(Box::new);
         Fact { message: convert_spec::to_proto(&spec), runtime, note: note.into(), profile }
@@ -126,7 +120,7 @@ impl Facts {
 
     /// Where they are, for who knows nothing else of it.
     pub(super) fn directories_of(&self, instance: &Instance) -> Directories {
-        let spec = spec(instance);
+        let spec = registry::spec(instance);
         Directories::of(&self.host.control.data_dir, instance.name(), spec.profile.as_ref())
     }
 
@@ -142,7 +136,7 @@ impl Facts {
 
     /// The environment that a start of `instance` would give its gateway now. Reads its configuration.
     pub(super) fn surroundings(&self, view: &View, instance: &Instance) -> Surroundings {
-        let spec = spec(instance);
+        let spec = registry::spec(instance);
         let directories = self.directories_of(instance);
         let runtime = runtime::resolve(&spec, &self.host).unwrap_or_else(|_| Resolved {
             kind: registry::kind(&spec, &self.host),

@@ -19,12 +19,12 @@ use tonic::{Request, Response, Status};
 
 use super::{
     context::{Api, deadline},
-    facts,
     status::Refusal,
     wait::Awaited,
 };
 use crate::{
     fleet::{self, Change, Current, FieldChange, Fleet, Restarts, Surroundings, Unnamed},
+    registry,
     spec::InstanceSpec,
     upgrade,
 };
@@ -83,7 +83,7 @@ fn shown(change: &Change) -> FleetChange {
 /// The registry's instances, by name.
 fn registered(view: &View) -> Vec<(Name, InstanceSpec)> {
     let instances = view.instances.values().filter(|instance| instance.record().deleting.is_none());
-    instances.map(|instance| (instance.name().clone(), facts::spec(instance))).collect()
+    instances.map(|instance| (instance.name().clone(), registry::spec(instance))).collect()
 }
 
 impl Api {

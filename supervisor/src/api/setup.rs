@@ -19,13 +19,14 @@ use tonic::{Request, Response, Status};
 
 use super::{
     context::{Api, FindListeners},
-    convert_spec, facts,
+    convert_spec,
     status::{Fault, Refusal},
 };
 use crate::{
     doctor::Listening,
     import::{self, Candidate, ImportError, Importer},
     openclaw::layout::Neighbour,
+    registry,
     setup::{self, SetupError, Subject},
     spec::InstanceSpec,
 };
@@ -158,7 +159,7 @@ enum Known {
 fn known(view: &View, subject: &Subject) -> Result<Known, Refusal> {
     let Some(instance) = view.instances.get(&subject.name) else { return Ok(Known::Not) };
     let record = instance.record();
-    match (facts::spec(instance) == subject.spec, record.launched) {
+    match (registry::spec(instance) == subject.spec, record.launched) {
         (true, Incarnation(0)) => Ok(Known::Fresh),
         (true, _) => Ok(Known::Started),
         (false, _) => Err(Denied::InstanceExists(subject.name.clone()).into()),
@@ -169,7 +170,7 @@ fn neighbours(view: &View) -> Vec<Neighbour> {
     let neighbour = |instance: &supervisor_core::instance::Instance| Neighbour {
         name: instance.name().clone(),
         block: instance.record().block,
-        profile: facts::spec(instance).profile,
+        profile: registry::spec(instance).profile,
     };
     view.instances.values().map(|instance| neighbour(instance)).collect()
 }

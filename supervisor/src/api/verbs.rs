@@ -13,10 +13,13 @@ use supervisor_proto::v1;
 use super::{
     context::{Api, known},
     convert::etag,
-    convert_spec, facts,
+    convert_spec,
     status::{Fault, Refusal},
 };
-use crate::spec::{InstanceSpec, Violation};
+use crate::{
+    registry,
+    spec::{InstanceSpec, Violation},
+};
 
 /// An update that names no etag is tried anew when another one came first; so often.
 const ATTEMPTS: usize = 8;
@@ -102,7 +105,7 @@ impl Api {
         if !request.etag.is_empty() && request.etag != etag(record) {
             return Err(Denied::StaleGeneration(name.clone()).into());
         }
-        let current = facts::spec(instance);
+        let current = registry::spec(instance);
         let spec = convert_spec::masked(&current, update, request.update_mask.as_ref()).map_err(faults)?;
         if spec == current && record.deleting.is_none() {
             return Ok(v1::UpdateInstanceResponse { instance: self.shown(name), revision: view.revision.0 });

@@ -170,6 +170,22 @@ fn ladder() -> BoxedStrategy<Ladder> {
         .boxed()
 }
 
+fn memory() -> BoxedStrategy<Memory> {
+    let limit = || option::of((8 << 20)..1u64 << 40).prop_map(|limit| limit.map(Bytes));
+    let window = option::of((0..24u8, 0..60u8, 0..24u8, 1..60u8));
+    (limit(), limit(), window, span(), span())
+        .prop_map(|(soft_limit, hard_limit, window, min_uptime, interval)| Memory {
+            soft_limit,
+            hard_limit,
+            window: window.and_then(|(from, past, to, until)| {
+                format!("{from:02}:{past:02}-{to:02}:{until:02}").parse().ok()
+            }),
+            min_uptime,
+            interval,
+        })
+        .boxed()
+}
+
 fn profile() -> BoxedStrategy<Profile> {
     (path(), option::of(path()), option::of(path()))
         .prop_map(|(state_dir, config, workspace)| Profile { state_dir: Some(state_dir), config, workspace })
@@ -200,13 +216,14 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
         any::<bool>(),
         (span(), option::of(8..1_000u32)),
         (span(), option::of("[a-z0-9][a-z0-9.+-]{0,8}")),
+        memory(),
     );
     (first, second, third)
         .prop_map(
             |(
                 (runtime, program, args, env, port, profile, rescues),
                 (rescue, restart, probes, stop_grace, bytes, max_files),
-                (ladder, maintenance, (good_after, snapshots), (poll_expiry, version)),
+                (ladder, maintenance, (good_after, snapshots), (poll_expiry, version), memory),
             )| {
                 let (startup, liveness, readiness) = probes;
                 InstanceSpec {
@@ -227,6 +244,7 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
                     maintenance,
                     trial: Trial { good_after, snapshots },
                     poll_expiry,
+                    memory,
                 }
             },
         )

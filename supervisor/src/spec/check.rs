@@ -16,7 +16,7 @@ use supervisor_core::{
     ports::{BLOCK, Block},
 };
 
-use super::{Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span, probes::FAILURES, recovery};
+use super::{Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span, memory, probes::FAILURES, recovery};
 
 /// No wait asked for is longer: beyond it is a mistake of unit, not a wish.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -201,6 +201,7 @@ impl InstanceSpec {
         checker.number(&["log", "max_file_bytes"], bytes, 4 << 10, 1 << 40);
         checker.number(&["log", "max_files"], self.log.max_files.map(u64::from), 2, 1_000);
         recovery::check(self, &mut checker);
+        memory::check(self, &mut checker);
         checker.found
     }
 

@@ -15,13 +15,13 @@ use supervisor_proto::v1::{self, snapshot::Standing};
 use crate::{
     api::{
         context::{Api, known},
-        convert, facts,
+        convert,
         status::{Refusal, Unmet},
     },
     openclaw::{
         config::{
-            ConfigError, Wanted,
-            check::{check, read_plainly, told},
+            Wanted,
+            check::{check, lost, read_plainly, told},
             diff::{Side, diff},
         },
         environment::withheld,
@@ -71,7 +71,7 @@ impl Shelf {
         Ok(Self {
             host: Arc::clone(api.host()),
             name: instance.name().clone(),
-            spec: facts::spec(instance),
+            spec: registry::spec(instance),
             block: record.block,
             previous_base: record.previous_base,
             neighbours: neighbours(&view, instance),
@@ -82,18 +82,19 @@ impl Shelf {
         })
     }
 
-    /// What the file holds; `None` if there is no file, or one too large to be a configuration.
+    /// What the file holds; `None` if there is no file, or something that cannot be a configuration.
     pub(super) fn held(&self) -> Result<Option<Held>, Refusal> {
         match read_plainly(&self.directories.config) {
             Ok(content) => Ok(content.map(|content| Held { id: content_id(&content), content })),
-            Err(ConfigError::TooLarge { .. }) => Ok(None),
+            Err(error) if error.blames_file() => Ok(None),
             Err(error) => Err(Refusal::storage(&error)),
         }
     }
 
     /// The same where there must be one.
     fn present(&self) -> Result<Held, Refusal> {
-        Ok(self.held()?.ok_or_else(|| Unmet::NoConfig(self.name.clone()))?)
+        let (instance, good) = (self.name.clone(), self.trial.good().is_some());
+        Ok(self.held()?.ok_or(Unmet::NoConfig { instance, good })?)
     }
 
     /// All snapshots, the newest first.
@@ -241,8 +242,14 @@ impl Shelf {
     pub(super) fn differ(&self, from: &str, to: &str) -> Result<v1::DiffSnapshotResponse, Refusal> {
         let (new, problem, new_label) = match to {
             "" => {
-                let held = self.present()?;
-                let problem = self.problem(&held);
+                let (held, problem) = match lost(&self.directories, self.trial.good()) {
+                    Some(error) => (Held { id: content_id(&[]), content: Vec::new() }, Some(told(&error))),
+                    None => {
+                        let held = self.present()?;
+                        let problem = self.problem(&held);
+                        (held, problem)
+                    }
+                };
                 (held, problem, "the file as it is now".to_owned())
             }
             to => {
@@ -297,7 +304,7 @@ fn neighbours(view: &View, instance: &Instance) -> Vec<Neighbour> {
     let neighbour = |other: &Arc<Instance>| Neighbour {
         name: other.name().clone(),
         block: other.record().block,
-        profile: facts::spec(other).profile,
+        profile: registry::spec(other).profile,
     };
     others.map(neighbour).collect()
 }

@@ -36,6 +36,7 @@ use crate::{
     },
     lineage::Origin,
     openclaw::{environment::Control, prepare::Host},
+    recycle::Recycler,
     settings::Settings,
 };
 use supervisor_core::time::Moment;
@@ -89,6 +90,7 @@ impl Server {
                 beside_daemon: data_dir,
             }),
             settings: Settings::default(),
+            recycler: Recycler::start(world.handle.clone()),
             listeners: FindListeners(Arc::new(listeners)),
             origins: FindOrigin::new(move |_| {
                 let stuck = waits.lock().unwrap().clone();
