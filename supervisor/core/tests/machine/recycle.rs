@@ -55,6 +55,9 @@ fn what_is_remembered_of_failures_outlives_it() {
 fn nobody_is_recycled_who_stands_in_for_another_or_is_stood_in_for() {
     let mut world = World::pair(warm(&["main"]));
     world.fail_over("main", None).expect("the rescue is ready");
+    world.exits("rescue", 0);
+    world.up("rescue");
+    assert_eq!((world.phase("main").as_str(), world.phase("rescue").as_str()), ("ready", "ready"));
     let lives = ["main", "rescue"].map(|who| world.one(who).incarnation().0);
     assert!(refused(&mut world, "rescue", lives[1]));
     assert!(refused(&mut world, "main", lives[0]));
