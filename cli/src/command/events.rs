@@ -21,7 +21,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   openclawctl events                     the last 50
-  openclawctl events -f --instance main  what happens to main, as it happens
+  openclawctl events main -f             what happens to main, as it happens
   openclawctl events --after 1234        everything later than revision 1234
   openclawctl events -o wide             with revisions and machine names";
 
@@ -41,11 +41,20 @@ pub(crate) struct Events {
     #[arg(long, value_name = "REVISION", conflicts_with = "number")]
     after: Option<u64>,
     /// Only what happened to this instance
-    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
+    name: Option<String>,
+    /// The same
+    #[arg(long, value_name = "NAME", hide = true, conflicts_with = "name", add = ArgValueCompleter::new(complete::instances))]
     instance: Option<String>,
     /// This many of the last ones
     #[arg(short, long, value_name = "N", default_value_t = USUAL, value_parser = clap::value_parser!(u16).range(1..=1000))]
     number: u16,
+}
+
+impl Events {
+    fn instance(&self) -> Option<&str> {
+        self.name.as_deref().or(self.instance.as_deref())
+    }
 }
 
 /// Where events go.
@@ -70,7 +79,7 @@ impl Printer {
 
 /// Shows events, and follows them if asked.
 pub(crate) async fn run(args: &Events, context: &Context) -> Result<(), Failure> {
-    let operation = match &args.instance {
+    let operation = match args.instance() {
         Some(name) => Operation::on("read the events of", name),
         None => Operation::new("read the events"),
     };
@@ -124,7 +133,7 @@ async fn list(
 ) -> Result<(), Error> {
     let mut request = ListEventsRequest {
         after_revision: args.after.unwrap_or_default(),
-        instance: args.instance.clone().unwrap_or_default(),
+        instance: args.instance().unwrap_or_default().to_owned(),
         page_size: if args.after.is_some() { PAGE } else { args.number.into() },
         page_token: String::new(),
         newest: args.after.is_none(),
@@ -153,8 +162,10 @@ async fn follow(
 ) -> Result<(), Error> {
     let mut reconnect = Reconnect::new();
     loop {
-        let request =
-            WatchEventsRequest { after_revision: last, instance: args.instance.clone().unwrap_or_default() };
+        let request = WatchEventsRequest {
+            after_revision: last,
+            instance: args.instance().unwrap_or_default().to_owned(),
+        };
         let mut client = supervisor.events();
         let broken = match client.watch_events(request).await {
             Err(status) => Cause::from(status),

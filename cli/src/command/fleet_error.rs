@@ -68,8 +68,12 @@ fn marked(source: &str, column: usize, message: &str) -> String {
     let before = column.saturating_sub(1);
     // Tabs are kept, so that the carets stand where tabs put the text.
     let blank: String = source.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    let in_word = |c: &char| c.is_alphanumeric() || "_-.".contains(*c);
-    let word = source.chars().skip(before).take_while(in_word).count();
+    let word_at_fault = source.chars().skip(before).zip(source.chars().skip(before + 1).chain([' ']));
+    // A colon ends a key, but not the hours of a time.
+    let in_word = |(c, next): &(char, char)| {
+        c.is_alphanumeric() || "_-.".contains(*c) || *c == ':' && next.is_alphanumeric()
+    };
+    let word = word_at_fault.take_while(in_word).count();
     format!("{blank}{}", paint(style::BAD, &format!("{} {message}", "^".repeat(word.max(1)))))
 }
 
@@ -115,6 +119,12 @@ mod tests {
                 "     = did you mean `port`?",
             ]
         );
+    }
+
+    #[test]
+    fn a_time_is_one_word_and_a_key_ends_at_its_colon() {
+        let carets = |source: &str| marked(source, 1, "").matches('^').count();
+        assert_eq!([carets("03:00-05:00, x"), carets("key: 1"), carets("key:"), carets("")], [11, 3, 3, 1]);
     }
 
     #[test]
