@@ -209,6 +209,7 @@ impl World {
         if self.configs[who].content.is_some() {
             self.notice(who);
         } else if self.fleet.configured {
+            self.configs[who].known = None;
             let none = Sighting { content: None, problem: None, credentials: Vec::new(), used_by: None };
             self.tell_in_order(who, Event::ConfigSeen(self.fleet.names[who].clone(), none));
         }
@@ -217,8 +218,10 @@ impl World {
     pub(crate) fn on_noticed(&mut self, who: usize) {
         let config = &self.configs[who];
         let core = self.core.as_ref().and_then(|core| core.instance(&self.fleet.names[who]));
-        let news = config.content.filter(|content| core.is_some() && config.known != Some(*content));
-        let Some(content) = news else { return };
+        if core.is_none() || config.known == config.content {
+            return;
+        }
+        let Some(content) = config.content else { return self.look_at_config(who) };
         self.keep(who, content);
         self.tell_sighting(who, content, None);
     }
@@ -243,6 +246,16 @@ impl World {
             Some(_) => self.tell(Some(who), event),
             // One watch looks at all of them, and tells of one look after the other.
             None => self.tell_in_order(who, event),
+        }
+    }
+
+    /// What a launch has read may be told after what was seen later. Then it is looked at again.
+    pub(crate) fn check_overtaken(&mut self, event: &Event) {
+        let Event::ConfigSeen(name, Sighting { used_by: Some(_), content, .. }) = event else { return };
+        let Some(who) = self.fleet.index(name) else { return };
+        if self.configs[who].known != *content {
+            self.configs[who].known = *content;
+            self.notice(who);
         }
     }
 

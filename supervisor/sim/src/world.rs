@@ -308,6 +308,7 @@ impl World {
     /// The supervisor takes an event in and does what follows.
     pub(crate) fn take_in(&mut self, event: Event) -> Result<(), Violation> {
         let mut actions = std::mem::take(&mut self.spare);
+        self.check_overtaken(&event);
         self.handle(event, &mut actions)?;
         self.perform(&mut actions)?;
         actions.clear();

@@ -40,18 +40,27 @@ pub(crate) struct Configs {
     sighted: RefCell<HashMap<Name, Sighting>>,
     /// Tells whose has changed.
     watch: Option<Watch>,
+    /// Takes whose is to be looked at.
+    edited: Option<mpsc::Sender<Name>>,
 }
 
 impl Configs {
     /// `edited` is told whose has changed. To be called on the driver's runtime.
     pub(super) fn watched(edited: mpsc::Sender<Name>) -> Self {
-        Self { watch: Some(Watch::start(edited)), ..Self::default() }
+        Self { watch: Some(Watch::start(edited.clone())), edited: Some(edited), ..Self::default() }
     }
 
     /// Whoever edits it is seen from now on.
     pub(super) fn follow(&self, name: &Name, config: PathBuf) {
         if let Some(watch) = &self.watch {
             watch.add(name.clone(), config);
+        }
+    }
+
+    /// Has it looked at.
+    async fn look_again(&self, name: Name) {
+        if let Some(edited) = &self.edited {
+            let _ = edited.send(name).await;
         }
     }
 
@@ -242,8 +251,14 @@ pub(super) fn keep_then_tell(
 
 /// Tells core what a configuration is like that is kept.
 pub(super) async fn tell(surroundings: &Surroundings, name: Name, sighting: Sighting) {
-    surroundings.configs.sighted.borrow_mut().insert(name.clone(), sighting.clone());
-    tell_unkept(surroundings, name, sighting).await;
+    let before = surroundings.configs.sighted.borrow_mut().insert(name.clone(), sighting.clone());
+    // What a launch has read may be told after what was seen later.
+    let overtaken =
+        before.is_some_and(|before| sighting.used_by.is_some() && before.content != sighting.content);
+    tell_unkept(surroundings, name.clone(), sighting).await;
+    if overtaken {
+        surroundings.configs.look_again(name).await;
+    }
 }
 
 /// The same for one that is not: the next start has to keep it.

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    openclaw::{environment::Control, prepare::Host},
+    openclaw::{environment::Control, prepare::Host, snapshots::content_id},
     perform::{
         Contracts,
         roster::Roster,
@@ -73,6 +73,13 @@ impl Scene {
             fs::create_dir_all(directory.join("inside")).unwrap();
         }
         made
+    }
+
+    /// There is such an instance.
+    fn knows(&self, name: &Name) {
+        let block = Block::at(18_789).unwrap();
+        let record = Record::new(name.clone(), r#"{"runtime":"builtin"}"#.into(), block, Moment(0));
+        self.performer.surroundings.roster.borrow_mut().note(&Write::Put(record));
     }
 
     fn forget(&mut self, name: &Name, files: Files) {
@@ -175,14 +182,43 @@ async fn a_new_instance_of_a_deleted_name_is_told_what_is_left_of_its_configurat
         let mut scene = Scene::new();
         let name = main_instance();
         let [_, files] = scene.furnish(&name);
-        let block = Block::at(18_789).unwrap();
-        let anew = Record::new(name.clone(), r#"{"runtime":"builtin"}"#.into(), block, Moment(0));
-        scene.performer.surroundings.roster.borrow_mut().note(&Write::Put(anew));
+        scene.knows(&name);
         scene.forget(&name, Files::Purge);
         let gone = Sighting { content: None, problem: None, credentials: Vec::new(), used_by: None };
         let told = time::timeout(Duration::from_secs(60), scene.events.recv()).await;
         assert_eq!(told.expect("it is looked at again"), Some(Event::ConfigSeen(name, gone)));
         assert!(!files.exists());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_launch_has_read_and_tells_late_is_not_taken_for_what_is_there() {
+    locally(async {
+        let mut scene = Scene::new();
+        let name = main_instance();
+        let [_, files] = scene.furnish(&name);
+        scene.knows(&name);
+        fs::create_dir_all(files.join("state")).unwrap();
+        fs::write(files.join("state/openclaw.json"), "{}").unwrap();
+        let surroundings = Rc::clone(&scene.performer.surroundings);
+        let sighting = |content: &[u8], used_by| Sighting {
+            content: Some(content_id(content)),
+            problem: None,
+            credentials: Vec::new(),
+            used_by,
+        };
+        config::tell(&surroundings, name.clone(), sighting(b"{}", None)).await;
+        config::tell(&surroundings, name.clone(), sighting(b"{ }", Some(Incarnation(1)))).await;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let told = time::timeout(Duration::from_secs(60), scene.events.recv()).await;
+            match told.expect("it is looked at again") {
+                Some(Event::ConfigSeen(_, sighting)) => seen.push(sighting.content),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, [b"{}".as_slice(), b"{ }", b"{}"].map(|content| Some(content_id(content))));
     })
     .await;
 }
