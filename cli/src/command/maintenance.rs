@@ -11,6 +11,7 @@ use crate::{
     connect::{Supervisor, request_id},
     context::Context,
     error::{Failure, Operation},
+    render::style::{INDENT, stderr_width, talk, wrapped},
     wait::Patience,
 };
 
@@ -45,6 +46,14 @@ pub(crate) async fn run(args: &Maintenance, context: &Context) -> Result<(), Fai
     let operation = Operation::new("switch maintenance");
     let supervisor = context.connect(&operation).await?;
     let answers = verb::ask_all(&args.names, async |name| switch(&supervisor, name, args.switch).await).await;
+    for target in answers.iter().flatten() {
+        let name = &target.instance.name;
+        let told = match args.switch {
+            Switch::On => format!("{name}: in maintenance: not repaired, rolled back or given up"),
+            Switch::Off => format!("{name}: out of maintenance"),
+        };
+        talk(&wrapped(&told, stderr_width(), INDENT));
+    }
     verb::finish(context, &supervisor, "switch maintenance of", answers, Patience::None).await
 }
 

@@ -159,6 +159,19 @@ pub(crate) fn degraded(instance: &Instance) -> String {
     format!("{} was taken back{}{reason}", short(&rejected.content), when.unwrap_or_default())
 }
 
+/// How to say that the older configuration is the right one; empty if none is in place.
+pub(crate) fn way_out(instance: &Instance) -> String {
+    let config = view::status(instance).config.as_ref();
+    let Some(config) = config.filter(|config| config.degraded && !config.good.is_empty()) else {
+        return String::new();
+    };
+    format!(
+        "to stay with the older one: openclawctl config mark-good {} {}",
+        instance.name,
+        short(&config.good)
+    )
+}
+
 /// How far up its ladder it is; empty at the foot.
 pub(crate) fn ladder(instance: &Instance) -> String {
     let Some(LadderStatus { deaths, held, .. }) = &view::status(instance).ladder else {

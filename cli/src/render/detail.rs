@@ -69,6 +69,7 @@ fn why(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
         supervisor_proto::v1::Wish::Down => "down",
     };
     sheet.line("degraded", &config::degraded(instance));
+    sheet.line("", &config::way_out(instance));
     let problem = status.config.as_ref().map(|config| clause(&config.problem)).unwrap_or_default();
     if !problem.is_empty() {
         sheet.line("broken", &format!("{}: {problem}", config::BROKEN));

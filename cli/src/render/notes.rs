@@ -82,17 +82,33 @@ fn with_why(mut text: String, told_by: &Instance, clock: &Clock) -> String {
 /// Why an instance needs a look and what to type, if it does.
 pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
     let (name, status) = (&instance.name, view::status(instance));
+    let unwell = view::is_unwell(status.phase());
+    let held = status.ladder.as_ref().is_some_and(|ladder| ladder.held);
+    let end = format!("openclawctl maintenance off {name}");
+    let told = match (unwell, held) {
+        (true, _) => trouble(instance),
+        (false, true) => config::attention(instance),
+        (false, false) => config::attention(instance).or_else(|| trouble(instance)),
+    };
+    match told {
+        Some((what, hint)) if held => Some((
+            format!("{what}; it is in maintenance: not repaired, rolled back or given up"),
+            format!("{hint}, then {end}"),
+        )),
+        // Whatever else there may be to do, somebody is at it.
+        None if held => {
+            Some((format!("{name} is in maintenance: it is not repaired, rolled back or given up"), end))
+        }
+        told => told,
+    }
+}
+
+/// The same, but for its configuration and whether somebody works on it.
+fn trouble(instance: &Instance) -> Option<(String, String)> {
+    let (name, status) = (&instance.name, view::status(instance));
     let phase = status.phase();
     let hint = style::printable(status.hint.trim());
     let unwell = view::is_unwell(phase);
-    if !unwell && let Some(told) = config::attention(instance) {
-        return Some(told);
-    }
-    if !unwell && status.ladder.as_ref().is_some_and(|ladder| ladder.held) {
-        // Whatever else there may be to do, somebody is at it.
-        let what = format!("{name} is in maintenance: it is not repaired, rolled back or given up");
-        return Some((what, format!("openclawctl maintenance off {name}")));
-    }
     let recycle = status.resources.as_ref().map(|used| clause(&used.recycle)).unwrap_or_default();
     if !unwell && !recycle.is_empty() {
         return Some((format!("{name}: {recycle}"), format!("openclawctl restart {name}")));

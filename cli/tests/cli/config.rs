@@ -254,6 +254,11 @@ fn the_status_of_one_instance_tells_what_its_configuration_is_and_how_far_up_the
     fake.with([main]);
     let text = fake.ctl(&["status", "main"]).done();
     assert!(text.contains("\n  degraded    5f1d08a2c9e3 was taken back at "), "{text}");
+    let way_out = "to stay with the older one: openclawctl config mark-good main 9e3cd8812b0a\n";
+    assert!(text.contains(way_out), "{text}");
+    let both = "\n  to do       openclawctl config diff main 9e3cd8812b0a 5f1d08a2c9e3, then openclawctl \
+        maintenance off main\n";
+    assert!(text.contains(both), "{text}");
     let told =
         "\n  ladder      its configuration was rolled back; 1 death in a row; held: somebody works on it\n";
     assert!(text.contains(told), "{text}");
