@@ -212,6 +212,9 @@ impl Subject {
             format!("make its directories in `{}`", root.display()),
             format!("write `{}`, with a token of its own", config.display()),
         ];
+        if let Some(note) = &runtime.note {
+            steps.push(format!("choose its runtime: {note}"));
+        }
         if !wish.credentials.is_empty() {
             steps.push(format!("keep {} for it", counted(wish.credentials.len())));
         }
@@ -248,6 +251,9 @@ impl Subject {
             false => format!("wrote `{}`, with a token of its own", directories.config.display()),
             true => format!("kept `{}`", directories.config.display()),
         });
+        if let Some(note) = &prepared.runtime.note {
+            report.steps.push(format!("chose its runtime: {note}"));
+        }
         if !wish.credentials.is_empty() {
             keep(&directories.state, wish)?;
             let env = directories.state.join(ENV);
@@ -282,6 +288,7 @@ impl Subject {
                 purpose: Purpose::Serve,
                 contract: Contract::None,
                 channels: Channels::On,
+                good: None,
             },
         )
     }

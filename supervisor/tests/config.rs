@@ -13,7 +13,7 @@ use std::{
 };
 
 use supervisor_proto::v1::{InstanceSpec, Phase, RescuePolicy, Role, TrialPolicy};
-use support::{Host, builtin, program, until};
+use support::{Host, builtin, kill_9, program, until};
 
 /// A gateway whose configuration has soon proven good.
 fn proving() -> InstanceSpec {
@@ -122,12 +122,55 @@ async fn a_rollback_that_cannot_be_done_is_an_error_and_not_a_success() {
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "{ broken");
 }
 
+/// What an agent can make of its configuration that is none.
+type Damage = (&'static str, fn(&PathBuf));
+
+#[tokio::test]
+async fn what_is_lost_of_a_configuration_is_announced_and_put_back_and_holds_nobody_up() {
+    let host = Host::start().await;
+    let good = proven(&host).await;
+    host.create("rescue", InstanceSpec { rescues: vec!["main".into()], ..builtin() }).await;
+    host.up("rescue").await;
+    host.wait_ready("rescue").await;
+    let first = held(&host);
+    let damages: [Damage; 6] = [
+        ("missing", |_| {}),
+        ("empty", |path| fs::write(path, "\n").unwrap()),
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a pipe", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+        ("a link to nowhere", |path| symlink("nowhere", path).unwrap()),
+        ("too large", |path| fs::write(path, vec![b' '; 5 << 20].as_slice()).unwrap()),
+    ];
+    for (what, damage) in damages {
+        fs::remove_file(config(&host)).unwrap();
+        damage(&config(&host));
+        let announced = |status: &supervisor_proto::v1::InstanceStatus| {
+            !status.config.as_ref().unwrap().problem.is_empty()
+        };
+        host.wait("main", what, announced).await;
+        let table = done(&host, &["config", "snapshots", "main"]);
+        assert!(table.contains("broken: "), "{what}: {table}");
+        let diff = done(&host, &["config", "diff", "main"]);
+        assert!(diff.contains("\n-  \"gateway\": {\n"), "{what}: {diff}");
+
+        let before = host.status("main").await.pid;
+        kill_9(i32::try_from(before).unwrap());
+        host.wait("main", what, |status| status.phase() == Phase::Ready && status.pid != before).await;
+        assert_eq!(held(&host), first, "{what}");
+        assert_eq!(host.status("main").await.config.unwrap().running, good, "{what}");
+        host.wait_role("rescue", Role::Active).await;
+        done(&host, &["failback"]);
+        host.wait_role("rescue", Role::Standby).await;
+    }
+}
+
 #[tokio::test]
 async fn maintenance_leaves_a_broken_configuration_to_whoever_works_on_it_until_it_is_over() {
     let host = Host::start().await;
     proven(&host).await;
     let first = held(&host);
-    done(&host, &["maintenance", "on", "main"]);
+    let told = String::from_utf8(ctl(&host, &["maintenance", "on", "main"]).stderr).unwrap();
+    assert_eq!(told, "main: in maintenance: not repaired, rolled back or given up\n");
     let table = done(&host, &["status"]);
     assert!(table.contains("main is in maintenance"), "{table}");
     assert!(table.contains("hint: openclawctl maintenance off main"), "{table}");
@@ -137,6 +180,9 @@ async fn maintenance_leaves_a_broken_configuration_to_whoever_works_on_it_until_
     assert_eq!(held(&host), "{ broken", "somebody works on it");
     let sheet = done(&host, &["status", "main"]);
     assert!(sheet.contains("held: somebody works on it"), "{sheet}");
+    let table = done(&host, &["status"]);
+    assert!(table.contains("it is in maintenance: not repaired, rolled back or given up\n"), "{table}");
+    assert!(table.contains("openclawctl up main, then openclawctl maintenance off main\n"), "{table}");
 
     done(&host, &["maintenance", "off", "main"]);
     done(&host, &["up", "main"]);

@@ -2,6 +2,8 @@
 
 use std::{cell::OnceCell, collections::VecDeque, fs::File, os::unix::fs::FileExt, path::PathBuf};
 
+use crate::openclaw::file::open_regular;
+
 /// Bytes of one record.
 pub(super) const RECORD: usize = 24;
 
@@ -37,7 +39,7 @@ impl Index {
         if let Some(file) = self.file.get() {
             return Some(file);
         }
-        let file = File::open(&self.path).ok()?;
+        let file = open_regular(&self.path).ok()?;
         Some(self.file.get_or_init(|| file))
     }
 

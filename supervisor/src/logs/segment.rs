@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{LogError, index::Index};
+use crate::openclaw::file::open_regular;
 
 /// A log's directory.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ impl Directory {
     /// Opens a file; `None` if it has been deleted.
     pub(super) fn open(&self, number: u64) -> Result<Option<Segment>, LogError> {
         let path = self.0.join(format!("gateway-{number:08}.log"));
-        let file = match File::open(&path) {
+        let file = match open_regular(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(LogError::Open { path, source }),

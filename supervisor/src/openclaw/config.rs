@@ -27,7 +27,7 @@ use std::{
 use supervisor_core::{ids::Name, ports::Block};
 
 use super::{
-    file::{Durability, replace},
+    file::{Durability, open_regular, replace},
     layout::{Directories, Layout, Neighbour},
 };
 use crate::problem::Problem;
@@ -119,6 +119,18 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// There was a good one.
+    #[error("nothing is in the configuration `{}` any more", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory, a pipe, a device.
+    #[error("failed to read the configuration `{}`: it is not a regular file", path.display())]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
     /// No configuration is that large.
     #[error("failed to read the configuration `{}`: it is larger than 4 MiB", path.display())]
     TooLarge {
@@ -163,7 +175,30 @@ impl ConfigError {
             | Self::NoPortLeft(problem)
             | Self::ForeignBrowser(problem)
             | Self::ForeignPath(problem) => Some(problem),
-            Self::Read { .. } | Self::Write { .. } | Self::TooLarge { .. } | Self::Entropy(_) => None,
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Gone { .. }
+            | Self::NotAFile { .. }
+            | Self::TooLarge { .. }
+            | Self::Entropy(_) => None,
+        }
+    }
+
+    /// Whether it is the file that is wrong, and not the system that refused.
+    #[must_use]
+    pub fn blames_file(&self) -> bool {
+        match self {
+            Self::Syntax(_)
+            | Self::Shape(_)
+            | Self::PortOutside(_)
+            | Self::PortTwice(_)
+            | Self::NoPortLeft(_)
+            | Self::ForeignBrowser(_)
+            | Self::ForeignPath(_)
+            | Self::Gone { .. }
+            | Self::NotAFile { .. }
+            | Self::TooLarge { .. } => true,
+            Self::Read { .. } | Self::Write { .. } | Self::Entropy(_) => false,
         }
     }
 
@@ -175,6 +210,8 @@ impl ConfigError {
                 format!("make `{}` readable for the supervisor's user", path.display())
             }
             Self::Write { path, .. } => format!("make `{}` and its directory writable", path.display()),
+            Self::Gone { .. } => "roll back, or write `{}` into it to begin anew".to_owned(),
+            Self::NotAFile { .. } => "move away what is there".to_owned(),
             Self::TooLarge { .. } => "check that the path is that of a configuration".to_owned(),
             Self::Entropy(_) => "check that /dev/urandom can be read".to_owned(),
             Self::Syntax(problem)
@@ -245,17 +282,16 @@ pub fn revision(content: &[u8]) -> String {
 #[must_use]
 pub fn current_revision(path: &Path) -> Option<String> {
     let mut content = Vec::new();
-    File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut content).ok()?;
+    open_regular(path).ok()?.take(MAX_BYTES).read_to_end(&mut content).ok()?;
     Some(revision(&content))
 }
 
 /// The file's text; `None` if there is nothing in it.
 fn read(path: &Path, layout: Layout) -> Result<Option<String>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    let mut file = match File::open(path) {
+    let mut file = match open_regular(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
+        Err(error) => return check::unread(path, error),
     };
     let found = file.metadata().map_err(failed)?;
     if found.len() > MAX_BYTES {

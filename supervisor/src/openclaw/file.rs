@@ -1,4 +1,4 @@
-//! Files replaced as a whole.
+//! Files read without waiting, and replaced as a whole.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::{Mode, OFlags, open};
+
 /// What a power cut may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
@@ -14,6 +16,17 @@ pub(crate) enum Durability {
     Durable,
     /// An empty file may be there afterwards; whoever reads it must bear that.
     Quick,
+}
+
+/// Opens a regular file for reading, links followed. A pipe that somebody put in its place is refused, not waited
+/// for: who waits for it waits for ever.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
 }
 
 /// Replaces `path`, or what it links to, so that every reader sees the old content or the new.

@@ -9,7 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use supervisor_core::{fence::Channels, ids::Name, ladder::Purpose, ports::Block};
+use supervisor_core::{
+    fence::Channels,
+    ids::{ConfigId, Name},
+    ladder::Purpose,
+    ports::Block,
+};
 
 use super::{
     config::{self, ConfigError, Discovery, Token, Wanted},
@@ -19,10 +24,7 @@ use super::{
     layout::{Directories, LayoutError, Neighbour, check_apart},
     runtime::{self, Resolved, RuntimeError},
 };
-use crate::{
-    problem::Problem,
-    spec::{Check, InstanceSpec, Kind},
-};
+use crate::spec::{Check, InstanceSpec, Kind};
 
 /// The runtime's own repair: what its documentation says to do about an exit that says that the configuration is
 /// broken. The built-in gateway knows the same words.
@@ -62,6 +64,8 @@ pub struct Request<'a> {
     pub contract: Contract,
     /// Whether the gateway has its channels.
     pub channels: Channels,
+    /// The last good configuration, which could be put back.
+    pub good: Option<ConfigId>,
 }
 
 /// What is to be started, and in what surroundings.
@@ -116,12 +120,12 @@ impl Refusal {
         }
     }
 
-    /// Where a file is wrong, if one is.
+    /// Whether it is the configuration that is wrong.
     #[must_use]
-    pub fn problem(&self) -> Option<&Problem> {
+    pub fn blames_config(&self) -> bool {
         match self {
-            Self::Layout(_) | Self::Runtime(_) => None,
-            Self::Config(error) => error.problem(),
+            Self::Layout(_) | Self::Runtime(_) => false,
+            Self::Config(error) => error.blames_file(),
         }
     }
 }
@@ -135,6 +139,9 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     directories.create(data_dir)?;
     let runtime = runtime::resolve(spec, host)?;
     let needed = request.purpose == Purpose::Serve && needs_config(&runtime, &directories.config);
+    if needed && let Some(error) = config::check::lost(&directories, request.good) {
+        return Err(error.into());
+    }
     let config = match needed {
         true => Some(config::pin(&Wanted {
             name,

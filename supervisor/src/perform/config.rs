@@ -87,6 +87,8 @@ pub(super) struct Place {
     pub(super) store_id: String,
     /// Snapshots that must stay.
     pub(super) needed: Vec<ConfigId>,
+    /// The last good one.
+    pub(super) good: Option<ConfigId>,
     /// What was seen last.
     pub(super) known: Option<Sighting>,
 }
@@ -104,7 +106,7 @@ impl Place {
     pub(super) fn of(surroundings: &Surroundings, name: &Name) -> Option<Self> {
         let mut roster = surroundings.roster.borrow_mut();
         let neighbours = roster.neighbours();
-        let Known { block, previous_base, spec, needed } = roster.get(name)?.clone();
+        let Known { block, previous_base, spec, needed, good } = roster.get(name)?.clone();
         Some(Self {
             host: Arc::clone(&surroundings.host),
             name: name.clone(),
@@ -114,6 +116,7 @@ impl Place {
             neighbours,
             store_id: surroundings.store_id.clone(),
             needed,
+            good,
             known: surroundings.configs.sighted.borrow().get(name).cloned(),
         })
     }
@@ -162,7 +165,7 @@ impl Place {
             data_dir: &self.host.control.data_dir,
             neighbours: &self.neighbours,
         };
-        look(&wanted, &self.purse())
+        look(&wanted, self.good, &self.purse())
     }
 
     fn purse(&self) -> Purse<'_> {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    fs::{self, File},
+    fs,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     rc::Rc,
@@ -34,6 +34,7 @@ use crate::{
     openclaw::{
         config,
         contract::Contract,
+        file::open_regular,
         incident::{self, IncidentError},
         layout::Directories,
         prepare::{self, Host, Refusal, Request},
@@ -173,6 +174,7 @@ impl Job {
                 purpose: *purpose,
                 contract: self.contract,
                 channels: self.launch.channels,
+                good: self.place.good,
             },
         )
         .map_err(|refusal| refused(&refusal))?;
@@ -222,9 +224,9 @@ fn refused(refusal: &Refusal) -> LaunchFailure {
         source = error.source();
     }
     let sentence = format!("{sentence}; {}", refusal.mend());
-    match refusal.problem() {
-        Some(_) => LaunchFailure::BadConfig(sentence),
-        None => LaunchFailure::Refused(sentence),
+    match refusal.blames_config() {
+        true => LaunchFailure::BadConfig(sentence),
+        false => LaunchFailure::Refused(sentence),
     }
 }
 
@@ -259,7 +261,7 @@ fn describe(host: &Host, incident: &Incident, primary: &Known) -> incident::Inci
 
 /// The last lines of a log.
 pub(super) fn log_tail(logs: &Path) -> io::Result<Vec<String>> {
-    let mut file = File::open(logs.join("gateway.log"))?;
+    let mut file = open_regular(&logs.join("gateway.log"))?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
     let mut bytes = Vec::new();

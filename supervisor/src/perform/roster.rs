@@ -25,6 +25,8 @@ pub(crate) struct Known {
     pub(crate) spec: Arc<InstanceSpec>,
     /// Snapshots of its configuration that must stay.
     pub(crate) needed: Vec<ConfigId>,
+    /// The last of them that is good.
+    pub(crate) good: Option<ConfigId>,
 }
 
 /// All instances.
@@ -58,17 +60,18 @@ impl Roster {
     fn put(&mut self, record: &Record) {
         match serde_json::from_str::<InstanceSpec>(&record.spec) {
             Ok(spec) => {
-                let needed = record.trial.needed().collect();
+                let (needed, good) = (record.trial.needed().collect(), record.trial.good());
                 if let Some(known) = self.known.get_mut(&record.name)
                     && known.block == record.block
                     && *known.spec == spec
                 {
                     known.needed = needed;
+                    known.good = good;
                     known.previous_base = record.previous_base;
                     return;
                 }
                 let (block, previous_base) = (record.block, record.previous_base);
-                let known = Known { block, previous_base, spec: Arc::new(spec), needed };
+                let known = Known { block, previous_base, spec: Arc::new(spec), needed, good };
                 self.known.insert(record.name.clone(), known);
                 self.neighbours = None;
             }

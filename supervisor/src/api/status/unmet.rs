@@ -28,8 +28,13 @@ pub(crate) enum Unmet {
     #[error("no other configuration of `{0}` is known to be good")]
     NoGoodConfig(Name),
     /// There is no file.
-    #[error("`{0}` has no configuration file")]
-    NoConfig(Name),
+    #[error("`{instance}` has no configuration file")]
+    NoConfig {
+        /// Which instance.
+        instance: Name,
+        /// Whether a good one is kept.
+        good: bool,
+    },
     /// It is broken.
     #[error("no gateway of `{instance}` could start with it: {problem}")]
     BadConfig {
@@ -50,7 +55,7 @@ impl Unmet {
             Self::UnknownSnapshot { .. } => Reason::UnknownSnapshot,
             Self::AmbiguousSnapshot { .. } => Reason::AmbiguousSnapshot,
             Self::NoGoodConfig(_) => Reason::NoGoodConfig,
-            Self::NoConfig(_) => Reason::NoConfig,
+            Self::NoConfig { .. } => Reason::NoConfig,
             Self::BadConfig { .. } => Reason::BadConfig,
             Self::UnknownIncident(_) => Reason::UnknownIncident,
         }
@@ -63,7 +68,10 @@ impl Unmet {
                 format!("`openclawctl config snapshots {instance}` lists all")
             }
             Self::AmbiguousSnapshot { .. } => "give more digits".into(),
-            Self::NoConfig(_) => "its first start makes one".into(),
+            Self::NoConfig { good: false, .. } => "its first start makes one".into(),
+            Self::NoConfig { instance, good: true } => {
+                format!("`openclawctl config rollback {instance}` puts the last good one back")
+            }
             // The problem says it.
             Self::BadConfig { .. } => String::new(),
             Self::UnknownIncident(_) => "`openclawctl incidents` lists those that are remembered".into(),
@@ -75,7 +83,9 @@ impl Unmet {
             Self::UnknownSnapshot { instance, asked } | Self::AmbiguousSnapshot { instance, asked, .. } => {
                 vec![("instance", instance.to_string()), ("snapshot", asked.clone())]
             }
-            Self::NoGoodConfig(instance) | Self::NoConfig(instance) | Self::BadConfig { instance, .. } => {
+            Self::NoGoodConfig(instance)
+            | Self::NoConfig { instance, .. }
+            | Self::BadConfig { instance, .. } => {
                 vec![("instance", instance.to_string())]
             }
             Self::UnknownIncident(number) => vec![("number", number.to_string())],

@@ -194,13 +194,16 @@ async fn a_broken_file_is_compared_without_its_secrets_and_is_not_marked_good() 
 }
 
 #[tokio::test]
-async fn without_a_file_there_is_nothing_to_keep_to_compare_or_to_praise() {
+async fn without_a_file_there_is_nothing_to_keep_or_to_praise_and_all_that_was_good_to_compare() {
     let server = with_config("{}").await;
     let good = mark_good(&server, "").await.unwrap().snapshot;
     fs::remove_file(config(&server)).unwrap();
     let told = refused(create(&server, "").await, Code::FailedPrecondition, "NO_CONFIG");
-    assert_eq!(told, "`main` has no configuration file; its first start makes one.");
-    refused(diff(&server, "", "").await, Code::FailedPrecondition, "NO_CONFIG");
+    let next = "`openclawctl config rollback main` puts the last good one back.";
+    assert_eq!(told, format!("`main` has no configuration file; {next}"));
+    let lost = diff(&server, "", "").await.unwrap();
+    assert!(lost.problem.contains("nothing is in the configuration"), "{}", lost.problem);
+    assert!(lost.diff.ends_with("\n-{}\n"), "{}", lost.diff);
     refused(mark_good(&server, "").await, Code::FailedPrecondition, "NO_CONFIG");
     let back = roll_back(&server, RollBackRequest { wait: true, ..Default::default() }).await.unwrap();
     assert_eq!((back.to, back.from.as_str(), back.kept_in.as_str()), (good, "", ""));

@@ -5,20 +5,22 @@
 //! the configuration before it, and a candidate before anybody writes it.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
 };
 
-use rustix::fs::{Mode, OFlags, open};
-use supervisor_core::event::Sighting;
+use supervisor_core::{event::Sighting, ids::ConfigId};
 
 use super::{
     ConfigError, EMPTY, MAX_BYTES, Wanted,
     credentials::{self, Named, Purse},
     document, edit, is_blank, pin,
 };
-use crate::openclaw::snapshots::content_id;
+use crate::openclaw::{
+    file::open_regular,
+    layout::Directories,
+    snapshots::{Snapshots, content_id},
+};
 
 /// What is found where an instance's configuration is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,10 +33,17 @@ pub struct Look {
     pub credentials: Vec<Named>,
 }
 
-/// Looks at an instance's configuration. Blocks on the disk.
+/// Looks at an instance's configuration; `good` is what could be put back. Blocks on the disk.
 #[must_use]
-pub fn look(wanted: &Wanted<'_>, purse: &Purse<'_>) -> Look {
+pub fn look(wanted: &Wanted<'_>, good: Option<ConfigId>, purse: &Purse<'_>) -> Look {
     let path = &wanted.directories.config;
+    if let Some(error) = lost(wanted.directories, good) {
+        // For the ladder, which goes back from one content to another: nothing is a content, too.
+        let nothing = Vec::new();
+        let (content, problem) = (Some(content_id(&nothing)), Some(told(&error)));
+        let sighting = Sighting { content, problem, ..Sighting::default() };
+        return Look { sighting, content: Some(nothing), ..Look::default() };
+    }
     let content = match read_plainly(path) {
         Ok(Some(content)) => content,
         // The next start makes one.
@@ -56,6 +65,20 @@ pub fn look(wanted: &Wanted<'_>, purse: &Purse<'_>) -> Look {
         used_by: None,
     };
     Look { sighting, content: Some(content), credentials }
+}
+
+/// Why there is no configuration although there was a good one, if that is so: then none is made anew, which would have
+/// neither channels nor models. What cannot be put back any more is not missed. Blocks on the disk.
+#[must_use]
+pub fn lost(directories: &Directories, good: Option<ConfigId>) -> Option<ConfigError> {
+    let path = &directories.config;
+    let error = match read_plainly(path) {
+        Ok(Some(content)) if !is_blank(&content) => return None,
+        Ok(_) => ConfigError::Gone { path: path.clone() },
+        Err(error) if error.blames_file() => error,
+        Err(_) => return None,
+    };
+    Snapshots::of(directories).read(good?).ok().map(|_| error)
 }
 
 /// Whether a start with this content would be refused, and why. Writes nothing.
@@ -91,23 +114,25 @@ pub fn told(error: &ConfigError) -> String {
 pub fn read_plainly(path: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
     match read_bounded(path, MAX_BYTES) {
         Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-            Err(ConfigError::TooLarge { path: path.to_owned() })
-        }
-        Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        Err(error) => unread(path, error),
     }
 }
 
-/// A regular file of at most `max` bytes. A pipe in its place is refused, not waited for.
-pub(super) fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+/// Why a file was not read; `None` if there is none.
+pub(super) fn unread<T>(path: &Path, source: io::Error) -> Result<Option<T>, ConfigError> {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => Ok(None),
+        io::ErrorKind::FileTooLarge => Err(ConfigError::TooLarge { path }),
+        io::ErrorKind::InvalidInput => Err(ConfigError::NotAFile { path }),
+        _ => Err(ConfigError::Read { path, source }),
     }
+}
+
+/// A regular file of at most `max` bytes.
+pub(super) fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    file.take(max + 1).read_to_end(&mut content)?;
+    open_regular(path)?.take(max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > max {
         return Err(io::ErrorKind::FileTooLarge.into());
     }

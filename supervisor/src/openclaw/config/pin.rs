@@ -1,6 +1,6 @@
 //! What a configuration is held to.
 
-use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::Path};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::Path};
 
 use jsonc_parser::{
     ast::{Object, Value},
@@ -10,6 +10,7 @@ use supervisor_core::ports::Block;
 
 use super::{
     Config, ConfigError, Discovery, MAX_BYTES, Token, Wanted,
+    check::read_bounded,
     document::{Document, Sight, has_include, join},
     edit::{Edit, Set},
     revision,
@@ -388,10 +389,7 @@ impl Endpoint {
 /// The line of another instance's configuration that names `endpoint`. A file that cannot be read names
 /// nobody: its own start will say what is wrong with it.
 fn line_of(endpoint: &Endpoint, config: &Path) -> Option<usize> {
-    let text = fs::metadata(config)
-        .ok()
-        .filter(|found| found.len() <= MAX_BYTES)
-        .and_then(|_| fs::read_to_string(config).ok())?;
+    let text = String::from_utf8(read_bounded(config, MAX_BYTES).ok()?).ok()?;
     if !text.contains("cdpUrl") {
         return None;
     }

@@ -62,6 +62,7 @@ impl World {
                 purpose: Purpose::Serve,
                 contract: Contract::None,
                 channels: Channels::On,
+                good: None,
                 name: &name(who),
                 spec,
                 block: Block::at(base).unwrap(),
@@ -183,7 +184,8 @@ fn a_broken_configuration_is_refused_with_its_line() {
     let config = world.prepare("main", 18_789, &InstanceSpec::default(), &[]).unwrap().directories.config;
     fs::write(&config, "{\n  gateway: {\n").unwrap();
     let refusal = world.prepare("main", 18_789, &InstanceSpec::default(), &[]).unwrap_err();
-    assert_eq!(refusal.problem().unwrap().file, config.to_str().unwrap());
-    assert!(refusal.problem().unwrap().place.line >= 2, "{refusal}");
+    let Refusal::Config(error) = &refusal else { panic!("{refusal}") };
+    assert_eq!(error.problem().unwrap().file, config.to_str().unwrap());
+    assert!(error.problem().unwrap().place.line >= 2, "{refusal}");
     assert!(!refusal.mend().is_empty());
 }

@@ -15,6 +15,7 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::io::Errno;
 use supervisor_core::ids::ConfigId;
 
 use super::{PRIVATE, SnapshotError, Snapshots, Why, content_id};
@@ -47,7 +48,7 @@ pub enum Restored {
     Made,
     /// It was another.
     Replaced {
-        /// What it was; `None` if it was too large for a snapshot.
+        /// What it was; `None` if that cannot be kept as a snapshot.
         rejected: Option<ConfigId>,
         /// Where that is now.
         aside: PathBuf,
@@ -86,7 +87,8 @@ pub fn restore(
 ) -> Result<Restored, RestoreError> {
     let content = snapshots.read(to)?;
     let path = &directories.config;
-    if directories.layout == Layout::Managed && path.is_symlink() {
+    // One that leads nowhere is nothing to write through, and is moved away.
+    if directories.layout == Layout::Managed && path.is_symlink() && path.exists() {
         return Err(RestoreError::Linked { path: path.clone() });
     }
     let failed = |source| RestoreError::Write { path: path.clone(), source };
@@ -100,7 +102,7 @@ pub fn restore(
             put(PRIVATE)?;
             return Ok(Restored::Made);
         }
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+        Err(error) if is_no_configuration(&error) => {
             let aside = free_name(&place, name, at).map_err(failed)?;
             let text = explanation(snapshots.root(), None, to, why, at);
             place.rename(name, &aside).map_err(failed)?;
@@ -128,6 +130,14 @@ pub fn restore(
     let aside = beside().map_err(failed)?;
     put(mode(found.mode))?;
     Ok(Restored::Replaced { rejected: Some(rejected), aside: file.with_file_name(aside) })
+}
+
+/// Whether what is there is too large, or a directory, a pipe or a link that leads nowhere.
+fn is_no_configuration(error: &io::Error) -> bool {
+    let kind = error.kind();
+    kind == io::ErrorKind::FileTooLarge
+        || kind == io::ErrorKind::InvalidInput
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// How the files begin that replaced configurations are kept in; the time follows.
@@ -195,7 +205,11 @@ fn forget_old(place: &Place, name: &str) -> io::Result<()> {
     let old = all.len().saturating_sub(MAX_ASIDE);
     all[..old].iter().try_for_each(|old| {
         place.remove(&format!("{old}{WHY}"))?;
-        place.remove(old)
+        match place.remove(old) {
+            // Whoever made it knows what is in it.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(()),
+            removed => removed,
+        }
     })
 }
 
@@ -212,7 +226,7 @@ fn explanation(root: &Path, rejected: Option<ConfigId>, to: ConfigId, why: &str,
              Put it back:   openclawctl config rollback {name} {rejected}\n\
              All of them:   openclawctl config snapshots {name}\n"
         ),
-        None => format!("It is too large for a snapshot; snapshot {to} is in its place.\n"),
+        None => format!("It cannot be kept as a snapshot; snapshot {to} is in its place.\n"),
     };
     format!(
         "This configuration was taken out of use by openclaw-supervisor at {when}.\n\nWhy: {why}\n\n{kept}"

@@ -249,6 +249,31 @@ fn a_missing_configuration_is_made_and_one_that_is_too_large_is_moved_away() {
 }
 
 #[test]
+fn what_cannot_be_a_configuration_is_moved_away() {
+    let world = World::new();
+    let good = world.keep("{}", &Why::Started, 0);
+    let config = &world.directories.config;
+    let plant: [&dyn Fn(); 3] = [
+        &|| fs::create_dir(config).unwrap(),
+        &|| nix::unistd::mkfifo(config, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        &|| symlink("nowhere", config).unwrap(),
+    ];
+    for (at, plant) in plant.into_iter().enumerate() {
+        plant();
+        let Restored::Replaced { rejected: None, aside } = world.restore(good, at as u64).unwrap() else {
+            panic!()
+        };
+        assert!(aside.symlink_metadata().is_ok_and(|found| !found.is_file()));
+        assert_eq!(world.text(), "{}");
+        fs::remove_file(config).unwrap();
+    }
+    for round in 3..9 {
+        world.write("1");
+        world.restore(good, round).unwrap();
+    }
+}
+
+#[test]
 fn five_rolled_back_configurations_are_kept_beside_the_present_one() {
     let world = World::new();
     let good = world.keep("{}", &Why::Started, 0);

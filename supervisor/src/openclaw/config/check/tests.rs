@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf};
 use supervisor_core::{ids::Name, ports::Block};
 
 use super::*;
-use crate::openclaw::layout::Directories;
+use crate::openclaw::snapshots::Why;
 
 struct World {
     data: tempfile::TempDir,
@@ -33,7 +33,7 @@ impl World {
     }
 
     fn look(&self) -> Look {
-        look(&self.wanted(), &Purse { salt: "store", environment: &BTreeMap::new() })
+        look(&self.wanted(), None, &Purse { salt: "store", environment: &BTreeMap::new() })
     }
 
     fn look_at(&self, content: impl AsRef<[u8]>) -> Look {
@@ -106,6 +106,29 @@ fn what_cannot_be_read_is_a_problem_without_a_content() {
     fs::remove_file(world.path()).unwrap();
     fs::create_dir(world.path()).unwrap();
     assert!(world.look().sighting.problem.is_some());
+}
+
+#[test]
+fn what_is_lost_of_a_good_configuration_is_a_problem_as_long_as_the_good_one_can_be_put_back() {
+    let world = World::new();
+    let snapshots = Snapshots::of(&world.directories);
+    let good = snapshots.keep(b"{}", &Why::Started, std::time::SystemTime::now()).unwrap();
+    let lost = || lost(&world.directories, Some(good)).map(|error| error.to_string());
+    assert!(lost().is_some_and(|told| told.ends_with("any more")), "there is none");
+    fs::write(world.path(), "\0\0\n").unwrap();
+    assert!(lost().is_some_and(|told| told.ends_with("any more")), "there is nothing in it");
+    fs::remove_file(world.path()).unwrap();
+    fs::create_dir(world.path()).unwrap();
+    assert!(lost().is_some_and(|told| told.ends_with("not a regular file")));
+    fs::remove_dir(world.path()).unwrap();
+    let purse = Purse { salt: "store", environment: &BTreeMap::new() };
+    let found = look(&world.wanted(), Some(good), &purse);
+    assert_eq!((found.sighting.content, found.content), (Some(content_id(b"")), Some(Vec::new())));
+    fs::write(world.path(), "{}").unwrap();
+    assert_eq!(lost(), None);
+    fs::remove_file(world.path()).unwrap();
+    fs::remove_dir_all(snapshots.directory()).unwrap();
+    assert_eq!(lost(), None, "one is made anew");
 }
 
 #[test]
