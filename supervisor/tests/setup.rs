@@ -390,6 +390,13 @@ async fn an_instance_is_set_up_without_being_started_and_then_is_started() {
     let (code, done, _) = world.ctl(&["setup", "new", "--runtime", "builtin", "--dry-run"]);
     assert_eq!((code, world.has_instance().await), (Some(0), false), "{done}");
     assert!(done.starts_with("new: would create the instance `new`"), "{done}");
+    let typo = world.at("no/openclaw");
+    let (code, _, told) = world.ctl(&["setup", "new", "--program", typo.to_str().unwrap()]);
+    assert_eq!((code, world.has_instance().await), (Some(3), false), "{told}");
+    assert!(
+        told.contains("no/openclaw`; ") && told.ends_with("then `openclawctl setup new` again\n"),
+        "{told}"
+    );
     let (code, done, told) = world.ctl(&["setup", "new", "--runtime", "builtin"]);
     assert_eq!(code, Some(0), "{told}");
     assert!(done.ends_with("hint: openclawctl up new\n"), "{done}");

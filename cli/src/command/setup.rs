@@ -60,7 +60,7 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     program: Option<String>,
     /// First port of its block [default: the supervisor chooses]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Only show what would be done
     #[arg(long)]
@@ -80,11 +80,18 @@ enum Runtime {
 /// Sets an instance up.
 pub(crate) async fn run(args: &Setup, context: &Context) -> Result<(), Failure> {
     let operation = Operation::on("set up", &args.name);
-    let credentials = args.credentials.as_deref().map(read).transpose();
-    let credentials = credentials.map_err(|cause| cause.during(&operation))?.unwrap_or_default();
+    let credentials = match args.credentials.as_deref() {
+        Some(path) => {
+            let reading = Operation::new(format!("read the credentials in `{}`", path.display()));
+            read(path).map_err(|cause| cause.during(&reading))?
+        }
+        None => HashMap::new(),
+    };
     let autostart = if args.no_autostart { Autostart::Refused } else { Autostart::Allowed };
     let supervisor = up::connect(context, autostart, &operation).await?;
     let runtime = match args.runtime {
+        // Whoever says where OpenClaw is wants no other runtime if it is not there.
+        None if args.program.is_some() => v1::Runtime::Openclaw,
         None => v1::Runtime::Unspecified,
         Some(Runtime::Openclaw) => v1::Runtime::Openclaw,
         Some(Runtime::Builtin) => v1::Runtime::Builtin,

@@ -190,8 +190,10 @@ fn refused(name: &Name, error: &SetupError) -> Refusal {
     let next = match error {
         SetupError::Interrupted => return Refusal::ShuttingDown,
         SetupError::Write { .. } | SetupError::Begin(_) => return Refusal::storage(error),
-        // These say what to do themselves.
-        SetupError::Refused { .. } | SetupError::Credential { .. } => String::new(),
+        // These say what to mend themselves.
+        SetupError::Refused { .. } | SetupError::Credential { .. } => {
+            format!("then `openclawctl setup {name}` again")
+        }
         SetupError::Onboarding { .. } | SetupError::Endless => {
             format!("mend that, and `openclawctl setup {name}` goes on")
         }
