@@ -246,8 +246,12 @@ fn shown(view: &View, incident: &Incident) -> v1::Incident {
     }
 }
 
+/// Whether no start is to come, because all was tried or because another one would not mend it.
 fn is_given_up(view: &View, name: &str) -> bool {
-    view.instances.get(name).is_some_and(|instance| instance.record().quarantined.is_some())
+    view.instances.get(name).is_some_and(|instance| {
+        let record = instance.record();
+        record.quarantined.is_some() || record.gave_up.is_some()
+    })
 }
 
 /// Whether an incident of this instance can be open.

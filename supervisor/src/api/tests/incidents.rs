@@ -113,6 +113,19 @@ async fn a_quarantine_is_an_incident_until_an_operator_has_started_it_again() {
 }
 
 #[tokio::test]
+async fn what_another_start_would_not_mend_is_given_up_and_not_open() {
+    let server = Server::start().await;
+    let ladder = LadderPolicy { repair: Some(false), ..Default::default() };
+    let spec = supervisor_proto::v1::InstanceSpec { ladder: Some(ladder), ..Default::default() };
+    server.create("main", spec).await;
+    server.world.conduct("main", Conduct::Exits(78));
+    let request = supervisor_proto::v1::StartInstanceRequest { name: "main".into(), ..Default::default() };
+    within(server.instances().start_instance(request)).await.unwrap();
+    let [open] = until(&server, 1, Outcome::GivenUp).await.try_into().unwrap();
+    assert_eq!((open.quarantined, open.cause.as_str()), (false, "exited with status 78"));
+}
+
+#[tokio::test]
 async fn incidents_come_newest_first_in_pages_and_by_instance() {
     let server = pair().await;
     for round in 1..=3 {
