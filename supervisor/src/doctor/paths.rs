@@ -202,7 +202,14 @@ pub(super) fn links(scene: &Scene, budget: &Budget) -> Vec<Finding> {
             let to = resolve(path);
             let what = format!("`{}` of `{name}` is a link to `{}`", path.display(), to.display());
             let why = "the next start refuses it: what lies elsewhere can be shared or open to others";
-            let mend = format!("openclawctl down {name} && rm {0} && mv {1} {0}", word(path), word(&to));
+            let others = claims(scene);
+            let mut others = others.iter().filter(|claim| claim.name != name);
+            let link = word(path);
+            let mend = match others.any(|claim| relation(&to, &claim.resolved).is_some()) {
+                // What is another's stays where it is; the next start makes a directory.
+                true => format!("openclawctl down {name} && rm {link}"),
+                false => format!("openclawctl down {name} && rm {link} && mv {} {link}", word(&to)),
+            };
             found.push(Finding::new("path.link", Severity::Error, what, why, Mend::Type(mend)).of(name));
         }
     }

@@ -174,7 +174,16 @@ fn directories_that_are_one_behind_a_link_are_found() {
     let found = world.check(paths::shared);
     assert_eq!(told(&found), [("path.shared", "rescue main".to_owned())]);
     assert!(found[0].what.contains("is the same place as the workspace"), "{}", found[0].what);
-    assert_eq!(told(&world.check(paths::links)), [("path.link", "rescue".to_owned())]);
+    let found = world.check(paths::links);
+    assert_eq!(told(&found), [("path.link", "rescue".to_owned())]);
+    let Mend::Type(mend) = &found[0].mend else { panic!("{:?}", found[0].mend) };
+    assert!(!mend.contains("mv "), "what is main's is not moved to its rescue: {mend}");
+    fs::remove_file(&rescue).unwrap();
+    let elsewhere = world.write("elsewhere/notes", "");
+    symlink(elsewhere.parent().unwrap(), &rescue).unwrap();
+    let found = world.check(paths::links);
+    let Mend::Type(mend) = &found[0].mend else { panic!("{:?}", found[0].mend) };
+    assert!(mend.contains(" && mv "), "{mend}");
 }
 
 #[test]
