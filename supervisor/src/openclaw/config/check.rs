@@ -121,12 +121,17 @@ pub fn read_plainly(path: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
 /// Why a file was not read; `None` if there is none.
 pub(super) fn unread<T>(path: &Path, source: io::Error) -> Result<Option<T>, ConfigError> {
     let path = path.to_owned();
-    match source.kind() {
-        io::ErrorKind::NotFound => Ok(None),
-        io::ErrorKind::FileTooLarge => Err(ConfigError::TooLarge { path }),
-        io::ErrorKind::InvalidInput => Err(ConfigError::NotAFile { path }),
-        _ => Err(ConfigError::Read { path, source }),
+    let kind = source.kind();
+    if kind == io::ErrorKind::NotFound {
+        return Ok(None);
     }
+    Err(if kind == io::ErrorKind::FileTooLarge {
+        ConfigError::TooLarge { path }
+    } else if kind == io::ErrorKind::InvalidInput {
+        ConfigError::NotAFile { path }
+    } else {
+        ConfigError::Read { path, source }
+    })
 }
 
 /// A regular file of at most `max` bytes.
