@@ -154,7 +154,7 @@ async fn what_is_lost_of_a_configuration_is_announced_and_put_back_and_holds_nob
         assert!(diff.contains("\n-  \"gateway\": {\n"), "{what}: {diff}");
 
         let before = host.status("main").await.pid;
-        kill_9(i32::try_from(before).unwrap());
+        kill_9(before);
         host.wait("main", what, |status| status.phase() == Phase::Ready && status.pid != before).await;
         assert_eq!(held(&host), first, "{what}");
         assert_eq!(host.status("main").await.config.unwrap().running, good, "{what}");

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Barrier, Mutex},
     time::Duration,
 };
 
@@ -53,7 +53,7 @@ pub(super) struct Server {
     /// Where all who connect from now on come from.
     pub(super) origin: Arc<Mutex<Option<Origin>>>,
     /// What finding that out waits for.
-    pub(super) stuck: Arc<Mutex<Option<Arc<Mutex<()>>>>>,
+    pub(super) stuck: Arc<Mutex<Option<Arc<Barrier>>>>,
 }
 
 impl Server {
@@ -79,7 +79,7 @@ impl Server {
             environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let shutdown = CancellationToken::new();
         let origin = Arc::new(Mutex::new(Some(Origin::Outside)));
-        let stuck = Arc::new(Mutex::new(None::<Arc<Mutex<()>>>));
+        let stuck = Arc::new(Mutex::new(None::<Arc<Barrier>>));
         let (found, waits) = (Arc::clone(&origin), Arc::clone(&stuck));
         let context = Context {
             handle: world.handle.clone(),
@@ -94,7 +94,9 @@ impl Server {
             listeners: FindListeners(Arc::new(listeners)),
             origins: FindOrigin::new(move |_| {
                 let stuck = waits.lock().unwrap().clone();
-                drop(stuck.as_ref().map(|stuck| stuck.lock()));
+                if let Some(stuck) = stuck {
+                    stuck.wait();
+                }
                 found.lock().unwrap().clone()
             }),
             started: Moment(BEGAN),

@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    sync::{Arc, Mutex},
+    sync::{Arc, Barrier},
     time::Duration,
 };
 
@@ -193,8 +193,7 @@ async fn a_newcomer_gets_in_however_many_connections_there_are() {
 #[tokio::test]
 async fn who_came_earlier_and_is_traced_later_does_not_take_a_newcomers_seat() {
     let server = crowded(Most { connections: 4, ..Most::USUAL }).await;
-    let stuck = Arc::new(Mutex::new(()));
-    let held = stuck.lock().unwrap();
+    let stuck = Arc::new(Barrier::new(4 + 1));
     *server.stuck.lock().unwrap() = Some(Arc::clone(&stuck));
     let earlier = [(); 4].map(|()| UnixStream::connect(server.socket()));
     let earlier = futures_util::future::join_all(earlier).await;
@@ -208,7 +207,7 @@ async fn who_came_earlier_and_is_traced_later_does_not_take_a_newcomers_seat() {
     *server.stuck.lock().unwrap() = None;
     let mut newcomer = UnixStream::connect(server.socket()).await.unwrap();
     assert!(is_greeted(&mut newcomer).await);
-    drop(held);
+    stuck.wait();
     let mut greeted = Vec::new();
     for early in earlier {
         greeted.push(is_greeted(&mut early.unwrap()).await);
