@@ -193,6 +193,8 @@ async fn a_newcomer_gets_in_however_many_connections_there_are() {
 #[tokio::test]
 async fn who_came_earlier_and_is_traced_later_does_not_take_a_newcomers_seat() {
     let server = crowded(Most { connections: 4, ..Most::USUAL }).await;
+    // Who has an answer has been traced.
+    is_answered(server.channel.clone()).await.unwrap();
     let stuck = Arc::new(Barrier::new(4 + 1));
     *server.stuck.lock().unwrap() = Some(Arc::clone(&stuck));
     let earlier = [(); 4].map(|()| UnixStream::connect(server.socket()));
