@@ -322,6 +322,21 @@ impl Supervisor {
         }
         for name in names {
             self.align_one(turn, &name);
+            self.reconsider(turn, &name);
+        }
+    }
+
+    /// Whoever stands by for its channels may have as much of them by now as it can have.
+    fn reconsider(&mut self, turn: &mut Turn<'_>, rescue: &Name) {
+        let waits = |rescue: &&Instance| {
+            rescue.phase == Phase::Ready && rescue.record.fence.channels == Channels::Off
+        };
+        let primaries = self.instances.get(rescue).filter(waits).map(|rescue| rescue.policy.rescues.clone());
+        for primary in primaries.into_iter().flatten() {
+            let standing = self.instances.get(&primary).map(|primary| &primary.record.standing);
+            if matches!(standing, Some(Standing::Promoting(by)) if by.rescue == *rescue) {
+                self.evaluate(turn, &primary);
+            }
         }
     }
 

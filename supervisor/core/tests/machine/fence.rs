@@ -230,6 +230,33 @@ fn a_rescue_of_two_stands_in_without_its_channels_for_one_while_the_other_uses_t
 }
 
 #[test]
+fn a_rescue_that_waits_for_its_channels_stands_in_once_it_is_not_to_have_them() {
+    let slow =
+        with(plain(), |p| (p.restart.initial_delay, p.restart.max_delay) = (seconds(600), seconds(600)));
+    let mut world = World::empty();
+    for (who, policy, tokens) in [
+        ("main", plain(), &[TOKEN][..]),
+        ("second", slow, &[]),
+        ("rescue", warm(&["main", "second"]), &[TOKEN]),
+    ] {
+        world.create(who, policy).expect("there is room");
+        world.names(who, 1, tokens);
+        world.start(who).expect("it is known");
+        world.up(who);
+    }
+    world.names("main", 2, &[]);
+    world.force_stop("main").expect("it is known");
+    world.exits("main", 137);
+    world.exits("second", 1);
+    world.exits("rescue", 0);
+    world.up("rescue");
+    assert_eq!(world.standing("second"), "promoting rescue", "the last poll of main has not expired");
+    world.names("main", 3, &[TOKEN]);
+    assert_eq!(world.standing("second"), "away rescue");
+    assert_eq!(world.one("rescue").channels(), Channels::Off);
+}
+
+#[test]
 fn a_launch_that_finds_other_credentials_is_repeated_with_those() {
     let mut world = World::empty();
     world.create("main", plain()).expect("there is room");
