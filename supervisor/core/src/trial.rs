@@ -285,7 +285,7 @@ impl Instance {
         let Some(restoring) = self.record.trial.restoring.take_if(|restoring| restoring.to == content) else {
             return;
         };
-        self.record.trial.degraded |= restoring.unasked;
+        self.record.trial.degraded = restoring.unasked;
         self.seen = Some(Sighting { content: Some(content), ..Sighting::default() });
         self.note(turn, Kind::Recovery(Recovery::ConfigRestored { content }));
         turn.store(self.name());

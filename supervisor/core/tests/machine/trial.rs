@@ -162,6 +162,20 @@ fn an_operator_goes_back_and_the_gateway_is_started_anew_with_it() {
 }
 
 #[test]
+fn an_operator_goes_back_and_what_was_done_unasked_is_wished_from_then_on() {
+    let mut world = ready_with(1);
+    world.after(seconds(60));
+    falls_for(&mut world, 2);
+    world.after(seconds(1));
+    world.up_with("main", 1);
+    assert!(world.one("main").record().trial.degraded());
+    world.ask(Command::RollBack { name: name("main"), to: config(1) }).expect("it is known");
+    world.exits("main", 0);
+    world.up_with("main", 1);
+    assert!(!world.one("main").record().trial.degraded());
+}
+
+#[test]
 fn an_operator_goes_back_while_it_is_down_and_it_is_done_at_once() {
     let mut world = ready_with(1);
     world.stop("main").expect("it runs");
