@@ -1,7 +1,7 @@
 //! One supervisor per data directory.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::signal::kill,
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
@@ -21,8 +21,8 @@ const FILE: &str = "supervisor.lock";
 /// A pid has ten digits at most.
 const MAX_PID: u64 = 16;
 
-/// A supervisor that was killed while it made a process leaves its lock to that process until it has executed its
-/// program: some microseconds, on a host that swaps some seconds.
+/// A supervisor that was killed keeps its lock until it has given back all it had, and leaves it to a process that it
+/// made at that moment until that has executed its program: some microseconds, on a host that swaps some seconds.
 const DEAD_TRIES: u32 = 200;
 
 /// Between two tries.
@@ -100,8 +100,31 @@ fn holder(mut file: &File) -> Option<Pid> {
     text.trim().parse().ok().map(Pid::from_raw)
 }
 
+/// Whether it has ended, or is killed and still gives back what it had: with much memory that takes a while.
 fn is_dead(pid: Pid) -> bool {
-    kill(pid, None) == Err(Errno::ESRCH)
+    kill(pid, None) == Err(Errno::ESRCH) || is_killed(pid) || is_exiting(pid)
+}
+
+/// SIGKILL waits for it (proc_pid_status(5)).
+fn is_killed(pid: Pid) -> bool {
+    const SIGKILL: u64 = 1 << (Signal::SIGKILL as u64 - 1);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending =
+        status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    pending.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).any(|set| set & SIGKILL != 0)
+}
+
+/// Its state and flags say so (proc_pid_stat(5)).
+fn is_exiting(pid: Pid) -> bool {
+    // PF_EXITING in the kernel's sched.h.
+    const EXITING: u64 = 0x4;
+    const FLAGS: usize = 6;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold anything.
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace().collect()).unwrap_or_default();
+    let flags = fields.get(FLAGS).and_then(|flags| flags.parse::<u64>().ok());
+    matches!(fields.first(), Some(&("Z" | "X"))) || flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
 #[cfg(test)]

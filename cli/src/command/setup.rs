@@ -166,8 +166,8 @@ fn text(args: &Setup, answer: &SetUpInstanceResponse) -> String {
     let would = if args.dry_run { "would " } else { "" };
     let line = |step: &String| wrapped(&format!("{name}: {would}{}", clause(step)), width, INDENT) + "\n";
     let mut text: String = answer.steps.iter().map(line).collect();
-    let next = if args.dry_run { "openclawctl setup, without --dry-run" } else { "openclawctl up" };
-    let next = if args.dry_run { next.to_owned() } else { format!("{next} {name}") };
+    let next =
+        if args.dry_run { "the same without --dry-run does it" } else { &format!("openclawctl up {name}") };
     text.push_str(&format!("{} {next}\n", paint(HINT, "hint:")));
     text
 }

@@ -43,6 +43,34 @@ fn a_lock_that_its_dead_taker_left_to_a_child_is_waited_for() {
 }
 
 #[test]
+fn a_taker_that_has_been_killed_is_waited_for_until_it_has_let_go() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join(FILE);
+    // Nobody has reaped it.
+    let mut killed = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    killed.kill().unwrap();
+    let pid = Pid::from_raw(i32::try_from(killed.id()).unwrap());
+    while !is_dead(pid) {
+        thread::yield_now();
+    }
+    assert!(kill(pid, None).is_ok(), "there still is such a process");
+    std::fs::write(&path, format!("{pid}\n")).unwrap();
+    let held = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+    let waiting = thread::spawn({
+        let directory = directory.path().to_owned();
+        move || take(&directory).map(drop)
+    });
+    drop(held);
+    waiting.join().unwrap().unwrap();
+    killed.wait().unwrap();
+}
+
+#[test]
+fn who_lives_is_not_taken_for_dead() {
+    assert!(!is_dead(Pid::this()));
+}
+
+#[test]
 fn a_file_that_names_nobody_says_so() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join(FILE);
