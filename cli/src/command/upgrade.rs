@@ -1,6 +1,7 @@
 //! `openclawctl upgrade`: instances moved to another version of OpenClaw, and back if it does not do well.
 
 use std::{
+    collections::BTreeSet,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
@@ -120,7 +121,7 @@ fn pace(waves: &[Vec<String>]) -> String {
     }
 }
 
-/// As they were named, rescues last and in waves of their own: whoever may be needed is not touched before the others
+/// As they were named, each once, rescues last and in waves of their own: whoever may be needed is not touched before the others
 /// do well. The canary goes alone.
 fn waves(args: &Upgrade, instances: &[Instance]) -> Vec<Vec<String>> {
     let is_rescue = |name: &str| {
@@ -131,7 +132,9 @@ fn waves(args: &Upgrade, instances: &[Instance]) -> Vec<Vec<String>> {
         let on_openclaw = instances.iter().filter(|one| view::status(one).runtime() == Runtime::Openclaw);
         on_openclaw.map(|one| one.name.clone()).collect()
     };
-    let names: Vec<String> = if args.all { all() } else { args.names.clone() };
+    let mut names: Vec<String> = if args.all { all() } else { args.names.clone() };
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
     let (rescues, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_rescue(name));
     let at_once = if args.canary { 1 } else { args.parallel.get() };
     [others, rescues].iter().flat_map(|part| part.chunks(at_once)).map(<[String]>::to_vec).collect()
@@ -212,7 +215,7 @@ mod tests {
             instance("c", &[]),
         ];
         let waves = |flags: &[&str]| {
-            let words = [&["upgrade", "r", "a", "b", "s", "c", "--to", "2"], flags].concat();
+            let words = [&["upgrade", "r", "a", "b", "a", "s", "c", "--to", "2"], flags].concat();
             let waves = waves(&Line::parse_from(words).upgrade, &all);
             waves.iter().map(|wave| wave.join(" ")).collect::<Vec<_>>()
         };

@@ -209,3 +209,16 @@ fn event_head(event: &Event, clock: &Clock) -> (String, usize) {
     let indent = 2 + time.len() + 2 + word.len() + 2;
     (format!("  {time}  {}  ", paint(style::severity_style(severity), &word)), indent)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_told_in_words_and_only_where_there_is_any() {
+        let told = |hourly| growth(&Resources { rss_growth_bytes_per_hour: hourly, ..Resources::default() });
+        assert_eq!(told(Some(12 << 20)), " (12 MiB more an hour)");
+        assert_eq!(told(Some(-(3 << 30))), " (3.0 GiB less an hour)");
+        assert_eq!([told(None), told(Some(0))], ["", ""]);
+    }
+}
