@@ -79,7 +79,9 @@ pub struct Record {
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // The derived function of the type itself, not this one.
-        let record = Self::deserialize(deserializer)?;
+        let mut record = Self::deserialize(deserializer)?;
+        // A life that was found running, after older records were put back, had its number reserved.
+        record.reserved = record.reserved.max(record.launched);
         if record.seen > record.launched {
             return Err(de::Error::custom("the exit of a life that never was has been seen"));
         }

@@ -10,7 +10,7 @@ use supervisor_core::{
     Origin, Supervisor,
     action::Action,
     event::{Adoption, Event, Found, Handoff},
-    ids::Revision,
+    ids::{Incarnation, Revision},
     instance::Boot,
     invariant,
     ports::Pool,
@@ -146,4 +146,14 @@ fn records_that_no_version_can_have_written_are_refused() {
     let twice = twice.map(|line| serde_json::from_str::<Record>(line).unwrap()).into();
     let refused = registry::restore(twice, &host()).unwrap_err().to_string();
     assert_eq!(refused, "the stored ports 30000-30019 of `second` overlap those of `main`");
+}
+
+/// Records of a backup, after a gateway was found running whose number they had not reserved yet.
+#[test]
+fn numbers_that_ran_are_reserved_whatever_was_stored() {
+    let record = &corpus("record").concat();
+    let line =
+        record.split(|byte| *byte == b'\n').find(|line| line.windows(14).any(|w| w == b"\"launched\":250"));
+    let record: Record = serde_json::from_slice(line.unwrap()).unwrap();
+    assert_eq!((record.launched, record.reserved), (Incarnation(250), Incarnation(250)));
 }
