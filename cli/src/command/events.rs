@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::{
-    Event, GetInfoRequest, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
+    Event, GetInfoRequest, GetInstanceRequest, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
 };
 
 use super::follow::Reconnect;
@@ -124,7 +124,8 @@ async fn revision(supervisor: &Supervisor, operation: &Operation) -> Result<u64,
     Ok(info.revision)
 }
 
-/// Hands over the events that are asked for, page by page.
+/// Hands over the events that are asked for, page by page. One that is gone may still have events; where there are
+/// none, the name may be wrong.
 async fn list(
     args: &Events,
     supervisor: &Supervisor,
@@ -138,17 +139,26 @@ async fn list(
         page_token: String::new(),
         newest: args.after.is_none(),
     };
+    let mut any = false;
     loop {
         let answer = supervisor
             .call(operation, async || supervisor.events().list_events(request.clone()).await)
             .await?;
         let is_last = answer.next_page_token.is_empty() || answer.events.is_empty() || request.newest;
+        any |= !answer.events.is_empty();
         take(answer.events)?;
         if is_last {
-            return Ok(());
+            break;
         }
         request.page_token = answer.next_page_token;
     }
+    if let (false, Some(name)) = (any, args.instance()) {
+        let request = GetInstanceRequest { name: name.to_owned() };
+        supervisor
+            .call(operation, async || supervisor.instances().get_instance(request.clone()).await)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Shows what happens after `last`, for as long as there is a supervisor.

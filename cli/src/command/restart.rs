@@ -1,7 +1,5 @@
 //! `openclawctl restart`.
 
-use std::num::NonZeroUsize;
-
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::{Instance, RestartInstanceRequest};
@@ -29,8 +27,8 @@ pub(crate) struct Restart {
     #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete::instances))]
     names: Vec<String>,
     /// How many at a time
-    #[arg(long, value_name = "N", default_value = "1")]
-    parallel: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    parallel: u16,
     /// Kill instead of a graceful stop
     #[arg(long)]
     force: bool,
@@ -45,7 +43,7 @@ pub(crate) async fn run(args: &Restart, context: &Context) -> Result<(), Failure
     let patience = args.wait.patience(Effort::Stop);
     let at_once = match patience {
         Patience::None => args.names.len(),
-        Patience::Until(_) => args.parallel.get(),
+        Patience::Until(_) => args.parallel.into(),
     };
     let mut instances: Vec<Instance> = Vec::new();
     let mut errors = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -61,8 +60,8 @@ pub(crate) struct Upgrade {
     #[arg(long)]
     canary: bool,
     /// How many at a time
-    #[arg(long, value_name = "N", default_value = "1")]
-    parallel: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    parallel: u16,
     /// It must stay ready for this long; 60s unless given
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     soak: Option<Duration>,
@@ -136,7 +135,7 @@ fn waves(args: &Upgrade, instances: &[Instance]) -> Vec<Vec<String>> {
     let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     let (rescues, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| is_rescue(name));
-    let at_once = if args.canary { 1 } else { args.parallel.get() };
+    let at_once = if args.canary { 1 } else { args.parallel.into() };
     [others, rescues].iter().flat_map(|part| part.chunks(at_once)).map(<[String]>::to_vec).collect()
 }
 

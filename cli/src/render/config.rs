@@ -1,7 +1,7 @@
 //! Configurations: which snapshot is what, what differs, and what an operator should know.
 
 use supervisor_proto::v1::{
-    ConfigStatus, Instance, LadderStatus, ListSnapshotsResponse, Snapshot, ladder_status::Rung,
+    ConfigStatus, Instance, LadderStatus, ListSnapshotsResponse, Phase, Snapshot, ladder_status::Rung,
     snapshot::Standing,
 };
 
@@ -214,6 +214,8 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
     }
     let rejected = config.rejected.as_ref().map_or("", |rejected| short(&rejected.content));
     let good = short(&config.good);
-    let why = format!("{name} runs on an older configuration: {degraded}");
+    let stopped = view::status(instance).phase() == Phase::Stopped;
+    let how = if stopped { "is to start on" } else { "runs on" };
+    let why = format!("{name} {how} an older configuration: {degraded}");
     Some((why, format!("openclawctl config diff {name} {good} {rejected}")))
 }

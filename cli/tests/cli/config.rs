@@ -243,6 +243,11 @@ fn the_fleet_s_status_tells_who_runs_on_an_older_configuration_than_wanted() {
     );
     assert!(text.contains("): exited with status 78\n"), "{text}");
     assert!(text.contains("  hint: openclawctl config diff main 9e3cd8812b0a 5f1d08a2c9e3\n"), "{text}");
+    let mut stopped = degraded();
+    status(&mut stopped).set_phase(Phase::Stopped);
+    fake.with([stopped]);
+    let text = fake.ctl(&["status"]).done();
+    assert!(text.contains("\nmain is to start on an older configuration: 5f1d08a2c9e3 was"), "{text}");
 }
 
 #[test]

@@ -107,6 +107,16 @@ fn events_are_lines_of_time_name_severity_and_message() {
 }
 
 #[test]
+fn events_of_nobody_are_a_name_typed_wrong_unless_there_are_some() {
+    let fake = with_events();
+    let wrong = fake.ctl(&["events", "mian"]);
+    assert_eq!(wrong.code, Some(4), "{wrong:?}");
+    assert!(wrong.out.is_empty() && wrong.err.contains("mian"), "{wrong:?}");
+    fake.world().events.push(event(8, "gone", Severity::Info, "deleted."));
+    assert!(fake.ctl(&["events", "gone"]).done().contains("deleted"));
+}
+
+#[test]
 fn followed_events_go_on_where_the_list_ended_and_after_each_break() {
     let fake = with_events();
     let mut child = fake
