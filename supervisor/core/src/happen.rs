@@ -350,10 +350,8 @@ impl Instance {
 
     fn adopt(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation, process: Process) {
         self.incarnation = incarnation;
-        if self.record.ladder.is_repair(incarnation) {
-            // Nobody knows when the gateway died that it repairs.
-            self.has_polled(turn.now, None);
-        }
+        // Nobody knows when the life before it died, and perhaps this one uses nothing of what that one polled with.
+        self.has_polled(turn.now, None);
         self.recall_purpose();
         if self.purpose == Purpose::Repair {
             // It died before: its rescue must not wait for the repair.

@@ -159,6 +159,10 @@ impl World {
     fn order(&mut self, name: &Name, order: Order) {
         let Some(who) = self.fleet.index(name) else { return };
         if order.is_repeated() && self.strikes(Lot::OrderLost, who).is_some() {
+            // The first order of all is only lost once it has been begun, and begins with this.
+            if matches!(order, Order::Adopt) {
+                self.look_at_config(who);
+            }
             return self.narrate(|| format!("an order for {name} is lost"));
         }
         let most = if self.strikes(Lot::OrderSlow, who).is_some() { SLOW } else { QUICK };

@@ -283,6 +283,28 @@ fn what_runs_under_the_next_supervisor_keeps_its_credential() {
 }
 
 #[test]
+fn what_a_life_polled_with_before_the_one_that_the_next_supervisor_finds_stays_its_own_until_that_has_expired()
+ {
+    let mut world = strangers();
+    world.killed("one");
+    world.after(seconds(2));
+    world.up("one");
+    // It has read a configuration without the credential, and nobody was left to tell.
+    world.crash(Boot::Same);
+    world.names("one", 3, &[]);
+    world.adopted_alive("one");
+    world.adopted_gone("other");
+    world.names("other", 1, &[TOKEN]);
+    world.launch_fails("other", LaunchFailure::Unexpected);
+    world.stop("one").expect("it is known");
+    world.exits("one", 0);
+    world.after(seconds(20));
+    assert_eq!(world.phase("other"), FENCED);
+    world.after(seconds(20));
+    assert_eq!(world.phase("other"), "spawning");
+}
+
+#[test]
 fn an_edit_that_takes_up_anothers_credential_is_said_once() {
     let mut world = strangers();
     world.names("other", 2, &[TOKEN + 1]);
