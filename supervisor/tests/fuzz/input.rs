@@ -1,12 +1,19 @@
 //! Inputs: a file of the corpus, and what chance does to it.
 
-use bolero::TypeGenerator;
+use bolero::{
+    TypeGenerator,
+    generator::bolero_generator::driver::{ByteSliceDriver, Options},
+};
+use sha2::{Digest, Sha256};
 
 /// Inputs are not made longer than this: four times the longest file, and deep enough to overflow any stack.
 const LONGEST: usize = 64 << 10;
 
 /// Changes of one file: most of what is wrong needs one or two.
 const MOST: usize = 6;
+
+/// Digests of which one input is made: none needs a hundred bytes.
+const ENOUGH: u8 = 8;
 
 /// One input.
 #[derive(Debug, Clone, TypeGenerator)]
@@ -69,6 +76,14 @@ fn piece(bytes: &[u8], from: u16, length: usize) -> Vec<u8> {
 }
 
 impl Input {
+    /// The same for the same number.
+    pub(crate) fn number(number: u32) -> Self {
+        let block =
+            |part: u8| Sha256::new().chain_update(number.to_le_bytes()).chain_update([part]).finalize();
+        let chance: Vec<u8> = (0..ENOUGH).flat_map(block).collect();
+        Self::generate(&mut ByteSliceDriver::new(&chance, &Options::default())).unwrap()
+    }
+
     pub(crate) fn bytes(&self, corpus: &[Vec<u8>], tokens: &[&str]) -> Vec<u8> {
         let file = |number: u8| &corpus[usize::from(number) % corpus.len()];
         let mut bytes = file(self.file).clone();
