@@ -120,8 +120,8 @@ fn pace(waves: &[Vec<String>]) -> String {
     }
 }
 
-/// As they were named, each once, rescues last and in waves of their own: whoever may be needed is not touched before the others
-/// do well. The canary goes alone.
+/// As they were named, each once, rescues last and in waves of their own: whoever may be needed is not touched before
+/// the others do well. The canary goes alone.
 fn waves(args: &Upgrade, instances: &[Instance]) -> Vec<Vec<String>> {
     let is_rescue = |name: &str| {
         let spec = instances.iter().find(|one| one.name == name).and_then(|one| one.spec.as_ref());

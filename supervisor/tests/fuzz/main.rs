@@ -22,7 +22,7 @@ use std::{env, fs, panic::RefUnwindSafe, path::Path};
 
 use input::Input;
 
-/// Mutations that every run reads: two seconds' worth of each reader.
+/// Mutations that every run reads: some seconds for all readers together.
 const USUAL: u32 = 1_000;
 
 /// Set where chance is wanted.
