@@ -14,6 +14,8 @@ const CONTROL: &[&str] = &[
     "openclaw/supervisor/v1/incident.proto",
     "openclaw/supervisor/v1/setup.proto",
     "openclaw/supervisor/v1/upgrade.proto",
+    "openclaw/supervisor/v1/audit.proto",
+    "openclaw/supervisor/v1/certificate.proto",
 ];
 const WORKER: &[&str] = &["openclaw/worker/v1/worker.proto"];
 

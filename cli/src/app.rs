@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use clap_complete::CompleteEnv;
+use clap_complete::{ArgValueCompleter, CompleteEnv};
 
 use crate::{
     command, complete,
@@ -21,7 +21,8 @@ Examples:
 
 The data directory is --data-dir, else $OPENCLAWCTL_DATA_DIR, else for root
 /var/lib/openclaw-supervisor, else openclaw-supervisor in $XDG_DATA_HOME or
-~/.local/share. JSON and YAML are the proto JSON of the API. NO_COLOR is heeded.
+~/.local/share. Supervisors on other hosts are reached through contexts: see
+openclawctl context --help. JSON and YAML are the proto JSON of the API. NO_COLOR is heeded.
 
 Exit codes: 0 done, 1 a bug, 2 usage, 3 refused, 4 not found, 5 timed out waiting,
 6 no supervisor reached, 7 not permitted, 130 interrupted.";
@@ -46,6 +47,12 @@ pub(crate) struct Global {
     /// Its socket, if not control.sock in there
     #[arg(long, global = true, env = "OPENCLAWCTL_SOCKET", hide_env = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// Another supervisor, by the name it was added under (openclawctl context)
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::contexts))]
+    pub(crate) context: Option<String>,
+    /// A file with a token to show, for a role of its own
+    #[arg(long, global = true, env = "OPENCLAWCTL_TOKEN_FILE", hide_env = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// table, wide, json, yaml or jsonl
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     #[arg(hide_possible_values = true, hide_default_value = true, value_name = "FORMAT")]
@@ -89,12 +96,15 @@ pub(crate) enum Command {
     Maintenance(command::maintenance::Maintenance),
     Incidents(command::incidents::Incidents),
     Incident(command::incidents::Incident),
+    Audit(command::audit::Audit),
     Ports(command::ports::Ports),
     Doctor(command::doctor::Doctor),
     Env(command::env::Env),
     Run(command::run::Run),
     Rm(command::rm::Rm),
     Supervisor(command::supervisor::Supervisor),
+    Context(command::context::Contexts),
+    Cert(command::cert::Cert),
     Completion(command::completion::Completion),
     Man(command::man::Man),
     Version(command::version::Version),
@@ -139,12 +149,15 @@ fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
             Command::Maintenance(args) => command::maintenance::run(args, context).await,
             Command::Incidents(args) => command::incidents::list(args, context).await,
             Command::Incident(args) => command::incidents::one(args, context).await,
+            Command::Audit(args) => command::audit::run(args, context).await,
             Command::Ports(args) => command::ports::run(args, context).await,
             Command::Doctor(args) => command::doctor::run(args, context).await,
             Command::Env(args) => command::env::run(args, context).await,
             Command::Run(args) => command::run::run(args, context).await,
             Command::Rm(args) => command::rm::run(args, context).await,
             Command::Supervisor(args) => command::supervisor::run(args, context).await,
+            Command::Context(args) => command::context::run(args, context),
+            Command::Cert(args) => command::cert::run(args, context).await,
             Command::Completion(args) => command::completion::run(args, context),
             Command::Man(args) => command::man::run(args),
             Command::Version(_) => command::version::run(context).await,

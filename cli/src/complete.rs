@@ -8,7 +8,8 @@ use tokio::{runtime::Builder, time::timeout};
 
 use crate::{
     app::{Global, Output},
-    connect::{Place, Supervisor},
+    connect::{Supervisor, Target},
+    contexts::{Contexts, Door},
     render::{
         config,
         style::{Color, phase_word},
@@ -53,6 +54,21 @@ pub(crate) fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
         .collect()
 }
 
+/// The contexts whose names begin with `current`, with where they lead.
+pub(crate) fn contexts(current: &OsStr) -> Vec<CompletionCandidate> {
+    let (Some(current), Ok(contexts)) = (current.to_str(), Contexts::load()) else { return Vec::new() };
+    let begun = contexts.all().filter(|(name, _)| name.starts_with(current));
+    begun
+        .map(|(name, entry)| {
+            let place = match &entry.door {
+                Door::Unix(socket) => socket.display().to_string(),
+                Door::Tcp(tcp) => tcp.address.clone(),
+            };
+            CompletionCandidate::new(name).help(Some(place.into()))
+        })
+        .collect()
+}
+
 /// The instance in `config VERB NAME …`.
 fn named_before() -> Option<String> {
     let words: Vec<String> = env::args_os().filter_map(|word| word.into_string().ok()).collect();
@@ -70,9 +86,9 @@ fn known() -> Option<Vec<Instance>> {
 /// What the supervisor answers, if it does so in time.
 fn asked<T>(question: impl AsyncFnOnce(Supervisor) -> Option<T>) -> Option<T> {
     let runtime = Builder::new_current_thread().enable_all().build().ok()?;
-    let place = Place::resolve(&global()).ok()?;
+    let target = Target::resolve(&global()).ok()?;
     runtime.block_on(async {
-        let ask = async { question(Supervisor::connect(&place).await.ok()?).await };
+        let ask = async { question(Supervisor::connect(&target).await.ok()?).await };
         timeout(DEADLINE, ask).await.ok().flatten()
     })
 }
@@ -80,20 +96,22 @@ fn asked<T>(question: impl AsyncFnOnce(Supervisor) -> Option<T>) -> Option<T> {
 /// The options that say where the supervisor is, from the half-typed command line.
 fn global() -> Global {
     let words: Vec<_> = env::args_os().collect();
-    let option = |name: &str, variable: &str| -> Option<PathBuf> {
-        let given = words.iter().enumerate().find_map(|(at, word)| {
+    let given = |name: &str| -> Option<PathBuf> {
+        words.iter().enumerate().find_map(|(at, word)| {
             let word = word.to_str()?;
             match word.strip_prefix(name)?.strip_prefix('=') {
                 Some(value) => Some(value.into()),
                 None if word == name => words.get(at + 1).map(PathBuf::from),
                 None => None,
             }
-        });
-        given.or_else(|| env::var_os(variable).map(PathBuf::from))
+        })
     };
+    let option = |name, variable| given(name).or_else(|| env::var_os(variable).map(PathBuf::from));
     Global {
         data_dir: option("--data-dir", "OPENCLAWCTL_DATA_DIR"),
         socket: option("--socket", "OPENCLAWCTL_SOCKET"),
+        token_file: option("--token-file", "OPENCLAWCTL_TOKEN_FILE"),
+        context: given("--context").and_then(|name| name.into_os_string().into_string().ok()),
         output: Output::Table,
         color: Color::Never,
     }

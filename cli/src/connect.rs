@@ -1,8 +1,10 @@
-//! The way to the supervisor: where its socket is, the channel, and calls over it.
+//! The way to the supervisor: which one it is, the channel, and calls over it.
+
+mod place;
+mod remote;
 
 use std::{
-    env,
-    io::{self, ErrorKind},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -11,22 +13,33 @@ use std::{
 use futures_util::future::Either;
 use hyper_util::rt::TokioIo;
 use supervisor_proto::v1::{
-    Instance, ListInstancesRequest, Reason, config_service_client::ConfigServiceClient,
+    Instance, ListInstancesRequest, Reason, audit_service_client::AuditServiceClient,
+    certificate_service_client::CertificateServiceClient, config_service_client::ConfigServiceClient,
     doctor_service_client::DoctorServiceClient, event_service_client::EventServiceClient,
     fleet_service_client::FleetServiceClient, incident_service_client::IncidentServiceClient,
     instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
     setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient,
     upgrade_service_client::UpgradeServiceClient,
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tonic::{
-    Response, Status,
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 use tower::service_fn;
 
+pub(crate) use self::{
+    place::Place,
+    remote::{Remote, RemoteError},
+};
 use crate::{
     app::Global,
+    contexts::{Contexts, Door},
     error::{Cause, Error, Operation},
 };
 
@@ -40,122 +53,132 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 64 << 20;
 /// Names for "did you mean" are worth this much waiting.
 const NEAREST_DEADLINE: Duration = Duration::from_millis(500);
-/// From this similarity on (Jaro-Winkler) a known name is offered for an unknown one.
-const NEAR: f64 = 0.8;
+/// Names a context, where nothing nearer names a supervisor.
+pub(crate) const CONTEXT: &str = "OPENCLAWCTL_CONTEXT";
 /// More pages than this is a server that never ends its list.
 const MAX_PAGES: usize = 1_000;
-/// The system supervisor's data, used by root.
-const SYSTEM_DATA: &str = "/var/lib/openclaw-supervisor";
-const DATA_NAME: &str = "openclaw-supervisor";
-const SOCKET_NAME: &str = "control.sock";
-/// The longest path in a Unix socket's address, without its final NUL (unix(7)).
-const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// Where a supervisor keeps its data and listens.
+/// Which supervisor.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
-    /// Absolute.
-    pub(crate) data_dir: PathBuf,
-    /// Absolute.
-    pub(crate) socket: PathBuf,
+pub(crate) struct Target {
+    pub(crate) way: Way,
+    /// A file with a token to show.
+    token: Option<PathBuf>,
 }
 
-impl Place {
-    /// From the options, their variables, and the defaults, in this order.
+/// How it is reached.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// On this host, by a Unix socket.
+    Here(Place),
+    /// By TCP.
+    There(Remote),
+}
+
+impl Target {
+    /// From `--context`; else from the options and variables that name a place; else from the variable that names a
+    /// context, the current context, and the defaults, in this order.
     pub(crate) fn resolve(global: &Global) -> Result<Self, Cause> {
-        let given = global.data_dir.as_deref().filter(|dir| !dir.as_os_str().is_empty());
-        let socket = global.socket.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let data_dir = match (given, socket) {
-            (Some(dir), _) => dir.to_owned(),
-            (None, Some(socket)) => default_data_dir().unwrap_or_else(|| parent(socket).to_owned()),
-            (None, None) => default_data_dir().ok_or(Cause::NoDataDir)?,
-        };
-        let data_dir = absolute(&data_dir);
-        let socket = socket.map_or_else(|| data_dir.join(SOCKET_NAME), absolute);
-        Ok(Self { data_dir, socket })
+        let target = Self::find(global)?;
+        let given = global.token_file.clone().filter(|path| !path.as_os_str().is_empty());
+        Ok(Self { token: given.or(target.token), ..target })
     }
 
-    /// Whether a supervisor started on the data directory would listen on the socket.
-    pub(crate) fn is_own_socket(&self) -> bool {
-        self.socket == self.data_dir.join(SOCKET_NAME)
+    fn find(global: &Global) -> Result<Self, Cause> {
+        let named = match &global.context {
+            Some(context) => Some(context.clone()),
+            None if Place::is_named(global) => None,
+            None => std::env::var(CONTEXT).ok().filter(|name| !name.is_empty()),
+        };
+        if named.is_none() && Place::is_named(global) {
+            return Self::here(global);
+        }
+        let contexts = Contexts::load()?;
+        let Some(name) = named.or_else(|| contexts.current().map(str::to_owned)) else {
+            return Self::here(global);
+        };
+        let entry = contexts.get(&name)?;
+        let way = match &entry.door {
+            Door::Unix(socket) => Way::Here(Place::of_socket(&contexts.absolute(socket))),
+            Door::Tcp(tcp) => Way::There(Remote::new(&name, tcp, &contexts)?),
+        };
+        Ok(Self { way, token: entry.token_file.as_deref().map(|path| contexts.absolute(path)) })
     }
 
-    /// Connects to the socket, bare.
-    pub(crate) async fn dial(&self) -> Result<UnixStream, Cause> {
-        let dialled = if self.socket.as_os_str().len() > MAX_SOCKET_PATH {
-            dial_long(&self.socket).await?
-        } else {
-            UnixStream::connect(&self.socket).await
-        };
-        dialled.map_err(|source| {
-            let socket = self.socket.clone();
-            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
-                Cause::NoListener { socket }
-            } else {
-                Cause::Connect { socket, source }
-            }
+    fn here(global: &Global) -> Result<Self, Cause> {
+        Ok(Self { way: Way::Here(Place::resolve(global)?), token: None })
+    }
+
+    async fn dial(&self) -> Result<Box<dyn Stream>, Cause> {
+        Ok(match &self.way {
+            Way::Here(place) => Box::new(place.dial().await?),
+            Way::There(remote) => Box::new(remote.dial().await?),
         })
     }
 }
 
-/// Reaches a socket whose path is too long for its address through a descriptor of its directory.
-#[cfg(target_os = "linux")]
-async fn dial_long(socket: &Path) -> Result<io::Result<UnixStream>, Cause> {
-    use std::{fs::File, os::fd::AsRawFd};
-
-    let directory = match File::open(parent(socket)) {
-        Ok(directory) => directory,
-        Err(error) => return Ok(Err(error)),
-    };
-    let name = socket.file_name().unwrap_or_default();
-    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-    Ok(UnixStream::connect(short).await)
-}
-
-#[cfg(not(target_os = "linux"))]
-async fn dial_long(socket: &Path) -> Result<io::Result<UnixStream>, Cause> {
-    Err(Cause::SocketPath { socket: socket.to_owned(), limit: MAX_SOCKET_PATH })
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn default_data_dir() -> Option<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
-        return Some(SYSTEM_DATA.into());
+impl From<Place> for Target {
+    fn from(place: Place) -> Self {
+        Self { way: Way::Here(place), token: None }
     }
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base =
-        absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
-    Some(base.join(DATA_NAME))
 }
+
+/// What a channel is made over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Shows the token, if there is one, with each call.
+#[derive(Debug, Clone)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    fn read(token: Option<&Path>) -> Result<Self, Cause> {
+        let Some(path) = token else { return Ok(Self(None)) };
+        let token = remote::secret(path)?;
+        let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| RemoteError::NoToken { path: path.to_owned() })?;
+        // Kept out of what is printed for debugging.
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What calls go over.
+pub(crate) type Line = InterceptedService<Channel, Bearer>;
 
 /// A supervisor that listens.
 #[derive(Debug, Clone)]
 pub(crate) struct Supervisor {
-    channel: Channel,
+    line: Line,
 }
 
 impl Supervisor {
     /// Connects.
-    pub(crate) async fn connect(place: &Place) -> Result<Self, Cause> {
+    pub(crate) async fn connect(target: &Target) -> Result<Self, Cause> {
+        let bearer = Bearer::read(target.token.as_deref())?;
         // Dialled here first, because the channel's own errors no longer tell a missing socket from a
         // forbidden one.
-        let first = Arc::new(Mutex::new(Some(place.dial().await?)));
-        let redial = place.clone();
+        let first = Arc::new(Mutex::new(Some(target.dial().await?)));
+        let redial = target.clone();
         let connector = service_fn(move |_| {
             let ready = first.lock().unwrap_or_else(PoisonError::into_inner).take();
             match ready {
                 Some(stream) => Either::Left(std::future::ready(Ok(TokioIo::new(stream)))),
                 None => {
-                    let place = redial.clone();
+                    let target = redial.clone();
                     Either::Right(
-                        async move { place.dial().await.map(TokioIo::new).map_err(io::Error::other) },
+                        async move { target.dial().await.map(TokioIo::new).map_err(io::Error::other) },
                     )
                 }
             }
@@ -166,47 +189,55 @@ impl Supervisor {
             .connect_with_connector(connector)
             .await
             .map_err(|error| Cause::Broken(error.to_string()))?;
-        Ok(Self { channel })
+        Ok(Self { line: InterceptedService::new(channel, bearer) })
     }
 
-    pub(crate) fn instances(&self) -> InstanceServiceClient<Channel> {
-        InstanceServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn instances(&self) -> InstanceServiceClient<Line> {
+        InstanceServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
-        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn fleet(&self) -> FleetServiceClient<Line> {
+        FleetServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn events(&self) -> EventServiceClient<Channel> {
-        EventServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn events(&self) -> EventServiceClient<Line> {
+        EventServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn logs(&self) -> LogServiceClient<Channel> {
-        LogServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn logs(&self) -> LogServiceClient<Line> {
+        LogServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn configs(&self) -> ConfigServiceClient<Channel> {
-        ConfigServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn configs(&self) -> ConfigServiceClient<Line> {
+        ConfigServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn incidents(&self) -> IncidentServiceClient<Channel> {
-        IncidentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn audit(&self) -> AuditServiceClient<Line> {
+        AuditServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn doctor(&self) -> DoctorServiceClient<Channel> {
-        DoctorServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn incidents(&self) -> IncidentServiceClient<Line> {
+        IncidentServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn setup(&self) -> SetupServiceClient<Channel> {
-        SetupServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn doctor(&self) -> DoctorServiceClient<Line> {
+        DoctorServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn upgrade(&self) -> UpgradeServiceClient<Channel> {
-        UpgradeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn setup(&self) -> SetupServiceClient<Line> {
+        SetupServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn system(&self) -> SystemServiceClient<Channel> {
-        SystemServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    pub(crate) fn upgrade(&self) -> UpgradeServiceClient<Line> {
+        UpgradeServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn certificates(&self) -> CertificateServiceClient<Line> {
+        CertificateServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn system(&self) -> SystemServiceClient<Line> {
+        SystemServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// Sends a call, and once more if it may have been lost. `send` must use the same `request_id` each time.
@@ -279,11 +310,12 @@ impl Supervisor {
     }
 }
 
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+pub(crate) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let allowed = (name.chars().count() / 3).max(1);
     known
-        .map(|candidate| (strsim::jaro_winkler(name, &candidate), candidate))
-        .filter(|(similarity, _)| *similarity >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|candidate| (strsim::osa_distance(name, &candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
         .map(|(_, candidate)| candidate)
 }
 
@@ -301,6 +333,7 @@ mod tests {
         let known = || ["main", "rescue", "web-1"].map(str::to_owned).into_iter();
         assert_eq!(nearest("rescu", known()).as_deref(), Some("rescue"));
         assert_eq!(nearest("mian", known()).as_deref(), Some("main"));
+        assert_eq!(nearest("amin", known()).as_deref(), Some("main"));
         assert_eq!(nearest("zzz", known()), None);
     }
 }

@@ -7,7 +7,7 @@ use supervisor_proto::v1::{Instance, ListInstancesResponse};
 
 use crate::{
     app::{Global, Output},
-    connect::{Place, Supervisor},
+    connect::{Place, RemoteError, Supervisor, Target, Way},
     error::{Cause, Error, Operation},
     render::{
         json::{Encoder, Encoding},
@@ -48,15 +48,23 @@ impl Context {
         Self { global, marks: Marks::for_stdout(), show }
     }
 
-    /// Where the supervisor is.
+    /// Which supervisor.
+    pub(crate) fn target(&self, operation: &Operation) -> Result<Target, Error> {
+        Target::resolve(&self.global).map_err(|cause| cause.during(operation))
+    }
+
+    /// Where the supervisor is on this host, for what can only be done there.
     pub(crate) fn place(&self, operation: &Operation) -> Result<Place, Error> {
-        Place::resolve(&self.global).map_err(|cause| cause.during(operation))
+        match self.target(operation)?.way {
+            Way::Here(place) => Ok(place),
+            Way::There(remote) => Err(Cause::from(RemoteError::Elsewhere(remote.context)).during(operation)),
+        }
     }
 
     /// Connects to the supervisor.
     pub(crate) async fn connect(&self, operation: &Operation) -> Result<Supervisor, Error> {
-        let place = self.place(operation)?;
-        Supervisor::connect(&place).await.map_err(|cause| cause.during(operation))
+        let target = self.target(operation)?;
+        Supervisor::connect(&target).await.map_err(|cause| cause.during(operation))
     }
 
     /// Writes text to standard output.

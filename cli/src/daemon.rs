@@ -93,7 +93,7 @@ pub(crate) async fn start(place: &Place, operation: &Operation) -> Result<Superv
 /// connections, but does not answer.
 pub(crate) async fn answering(place: &Place) -> Option<(Supervisor, i64)> {
     let ask = async {
-        let supervisor = Supervisor::connect(place).await.ok()?;
+        let supervisor = Supervisor::connect(&place.clone().into()).await.ok()?;
         let info = supervisor.system().get_info(GetInfoRequest {}).await.ok()?;
         Some((supervisor, i64::from(info.into_inner().pid)))
     };

@@ -9,7 +9,11 @@ use std::{error::Error as _, fmt, io, path::PathBuf, process::ExitStatus, time::
 use anstyle::Style;
 
 pub(crate) use self::refusal::Refusal;
-use crate::render::{style, time::humane};
+use crate::{
+    connect::RemoteError,
+    contexts::ContextError,
+    render::{style, time::humane},
+};
 
 mod refusal;
 
@@ -98,6 +102,12 @@ pub(crate) enum Cause {
     #[cfg_attr(target_os = "linux", expect(dead_code, reason = "Linux reaches long paths by descriptor"))]
     #[error("the socket's path {} is longer than the {limit} bytes that a Unix socket takes", .socket.display())]
     SocketPath { socket: PathBuf, limit: usize },
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error("cannot make a key")]
+    Key(#[from] rcgen::Error),
     #[error("{}", .0.message)]
     Refused(Box<Refusal>),
     #[error("the connection to the supervisor broke: {0}")]
@@ -189,6 +199,8 @@ impl Cause {
             }
             Self::Connect { .. } => Kind::Unreachable,
             Self::Refused(refusal) => refusal.kind(),
+            Self::Remote(error) => error.kind(),
+            Self::Context(error) => error.kind(),
             Self::NoAnswer(_)
             | Self::NotSettled { .. }
             | Self::DaemonSilent { .. }
@@ -218,6 +230,7 @@ impl Cause {
             | Self::Exec { source, .. }
             | Self::Output(source) => kind_of_io(source),
             Self::Incomplete(_)
+            | Self::Key(_)
             | Self::Json(_)
             | Self::Yaml(_)
             | Self::Descriptors(_)
@@ -237,6 +250,8 @@ impl Cause {
                 Some(ASK_OWNER.to_owned())
             }
             Self::Refused(refusal) => refusal.hint(subject),
+            Self::Remote(error) => error.hint(),
+            Self::Context(error) => error.hint(),
             Self::Outcome { hint, .. } if !hint.is_empty() => Some(hint.clone()),
             Self::NotSettled { hint, .. } if !hint.is_empty() => Some(hint.clone()),
             Self::NotSettled { .. } | Self::Outcome { .. } | Self::Interrupted => Some(status()),
@@ -260,6 +275,7 @@ impl Cause {
                 Some("openclawctl supervisor status".to_owned())
             }
             Self::Incomplete(_)
+            | Self::Key(_)
             | Self::Json(_)
             | Self::Yaml(_)
             | Self::Descriptors(_)

@@ -7,6 +7,7 @@ mod command;
 mod complete;
 mod connect;
 mod context;
+mod contexts;
 mod daemon;
 mod error;
 mod progress;

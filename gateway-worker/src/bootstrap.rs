@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{socket_domain, socket_type};
@@ -26,12 +27,16 @@ use thiserror::Error;
 use crate::child::{UnfitLaunch, check, check_absolute};
 use crate::complain::complain;
 use crate::confine::{ConfineError, cut_loose};
+use crate::key::Key;
 use crate::output::Output;
 use crate::record::Exits;
 use crate::serve::Server;
 use crate::worker::{Parts, Worker};
 
 const LOCK: &str = "worker.lock";
+
+/// What lies in the run directory is the worker's own, and never a link to something else.
+const NOFOLLOW: i32 = libc::O_NOFOLLOW;
 
 /// How long the supervisor may take to send the bootstrap, and to read why it failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +68,9 @@ pub(crate) enum BootError {
     /// It could never be carried out.
     #[error(transparent)]
     Unfit(#[from] UnfitLaunch),
+    /// Its key could be guessed.
+    #[error("a key has 16 to 64 bytes")]
+    Key,
     /// The log's bounds cannot be kept.
     #[error("a log needs at least 2 files of at least 1 byte")]
     LogBounds,
@@ -110,6 +118,7 @@ struct Charge {
     log: LogPolicy,
     run: Run,
     launch: Launch,
+    key: Key,
 }
 
 /// Reads the bootstrap, takes hold of the run directory, and starts the first incarnation.
@@ -178,13 +187,14 @@ fn charge(order: order::Order) -> Result<Charge, BootError> {
     if log.max_files < 2 || log.max_file_bytes == 0 {
         return Err(BootError::LogBounds);
     }
-    let Bootstrap { instance, run_dir, epoch, .. } = bootstrap;
-    Ok(Charge { instance, run_dir, epoch, log, run, launch })
+    let Bootstrap { instance, run_dir, epoch, key, .. } = bootstrap;
+    let key = Key::new(key).ok_or(BootError::Key)?;
+    Ok(Charge { instance, run_dir, epoch, log, run, launch, key })
 }
 
 /// Takes hold of everything but the gateway.
 fn establish(charge: Charge) -> Result<(Parts, Run), BootError> {
-    let Charge { instance, run_dir, epoch, log, run, launch } = charge;
+    let Charge { instance, run_dir, epoch, log, run, launch, key } = charge;
     env::set_current_dir(&run_dir).map_err(|source| BootError::Enter { path: run_dir.clone(), source })?;
     let lock = lock()?;
     let signals = cut_loose(&instance).map_err(BootError::Confine)?;
@@ -192,7 +202,7 @@ fn establish(charge: Charge) -> Result<(Parts, Run), BootError> {
     let server = Server::bind().map_err(BootError::Listen)?;
     let output = Output::open(&log);
     let run_dir = PathBuf::from(run_dir);
-    Ok((Parts { run_dir, lock, signals, exits, server, output, launch, epoch }, run))
+    Ok((Parts { run_dir, lock, signals, exits, server, output, launch, epoch, key }, run))
 }
 
 /// Takes the lock for as long as this process lives, and says in it who holds it.
@@ -203,6 +213,7 @@ fn lock() -> Result<File, BootError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(NOFOLLOW)
         .open(LOCK)
         .map_err(BootError::Lock)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -273,7 +284,9 @@ impl BootError {
             Self::NotASocket | Self::Abandoned | Self::Frame(_) | Self::Order => {
                 refused(Reason::Invalid, message)
             }
-            Self::Lacks(_) | Self::Unfit(_) | Self::LogBounds => refused(Reason::Invalid, message),
+            Self::Lacks(_) | Self::Unfit(_) | Self::LogBounds | Self::Key => {
+                refused(Reason::Invalid, message)
+            }
             Self::Read(source)
             | Self::Enter { source, .. }
             | Self::Lock(source)

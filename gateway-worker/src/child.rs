@@ -2,7 +2,7 @@
 //!
 //! It gets what its launch says and nothing of the worker's: an environment of its own, `/dev/null` to read,
 //! one pipe for standard output and error together (so that their order is kept), a process group of its own,
-//! no signal blocked or ignored. Should the worker die, the kernel kills it: nobody would be left to tell how
+//! no signal blocked or ignored, and the walls that were asked for. Should the worker die, the kernel kills it: nobody would be left to tell how
 //! it ended.
 
 use std::ffi::OsString;
@@ -17,10 +17,12 @@ use nix::errno::Errno;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
-use supervisor_proto::worker::{Launch, Process};
+use supervisor_proto::worker::wall::{Kind, State};
+use supervisor_proto::worker::{Launch, Process, Wall};
 use thiserror::Error;
 
 use crate::kernel;
+use crate::walls::{self, Survey, Surveyed, UnfitWalls};
 use crate::{clock, tree};
 
 /// Why a launch cannot be carried out by anyone.
@@ -40,6 +42,9 @@ pub(crate) enum UnfitLaunch {
     /// An environment cannot hold it.
     #[error("`{0}` is not a name for an environment variable")]
     VariableName(String),
+    /// Its walls could be built by nobody.
+    #[error(transparent)]
+    Walls(#[from] UnfitWalls),
 }
 
 /// Why the gateway could not be started.
@@ -56,6 +61,25 @@ pub(crate) enum SpawnError {
     Enter {
         /// The directory.
         path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No pipe for the report of its walls.
+    #[error("failed to plan the gateway's walls")]
+    Plan(#[source] io::Error),
+    /// It was to be another user's.
+    #[error("failed to become the user {uid}")]
+    Become {
+        /// The user.
+        uid: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its files are walled, and it may be behind that wall itself.
+    #[error("failed to execute `{program}`, which its walls may keep it from reading")]
+    Walled {
+        /// The program.
+        program: String,
         /// Why.
         source: io::Error,
     },
@@ -85,8 +109,11 @@ impl SpawnError {
 
     fn cause(&self) -> &io::Error {
         match self {
-            Self::Pipe(source) | Self::Notify(source) => source,
-            Self::Enter { source, .. } | Self::Execute { source, .. } => source,
+            Self::Pipe(source) | Self::Notify(source) | Self::Plan(source) => source,
+            Self::Enter { source, .. }
+            | Self::Become { source, .. }
+            | Self::Walled { source, .. }
+            | Self::Execute { source, .. } => source,
         }
     }
 }
@@ -100,6 +127,8 @@ pub(crate) struct Launched {
     pub(crate) process: Process,
     /// The end to read its output from. Does not block.
     pub(crate) output: OwnedFd,
+    /// The walls around it.
+    pub(crate) walls: Vec<Wall>,
 }
 
 /// Refuses what could never be started.
@@ -117,7 +146,9 @@ pub(crate) fn check(launch: &Launch) -> Result<(), UnfitLaunch> {
             return Err(UnfitLaunch::Nul("an environment variable"));
         }
     }
-    Ok(())
+    let Some(walls) = &launch.walls else { return Ok(()) };
+    walls::paths(walls).try_for_each(|(what, path)| check_absolute(what, path))?;
+    Ok(walls::check(walls)?)
 }
 
 /// Refuses a path that is relative or no path at all.
@@ -150,13 +181,17 @@ pub(crate) fn spawn(launch: &Launch, notify: Option<&OsString>) -> Result<Launch
     }
     let started_unix_ms = clock::unix_ms();
     let started_monotonic_ns = clock::monotonic_ns();
-    let child = kernel::spawn_bound(&mut command).map_err(|source| failure(launch, source))?;
+    let (walls, survey) =
+        launch.walls.as_ref().map(walls::plan).transpose().map_err(SpawnError::Plan)?.unzip();
+    let spawned = kernel::spawn_bound(&mut command, walls);
+    let surveyed = survey.map(Survey::take).unwrap_or_default();
+    let child = spawned.map_err(|source| failure(launch, &surveyed, source))?;
     let pid = Pid::from_child(&child);
     // The process may be dead already, but nobody has reaped it, so its start time can still be read.
     let start_ticks = tree::start_ticks(pid).unwrap_or(0);
     let process =
         Process { pid: pid.as_raw_nonzero().get(), start_ticks, started_unix_ms, started_monotonic_ns };
-    Ok(Launched { pid, process, output })
+    Ok(Launched { pid, process, output, walls: surveyed.walls })
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -165,12 +200,22 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((output, input))
 }
 
-/// A missing directory and a missing program give the same error; this tells them apart afterwards.
-fn failure(launch: &Launch, source: io::Error) -> SpawnError {
+/// Different failures give the same error; this tells them apart afterwards.
+fn failure(launch: &Launch, surveyed: &Surveyed, source: io::Error) -> SpawnError {
+    if let Some(uid) = surveyed.not_become {
+        return SpawnError::Become { uid, source };
+    }
     match fs::metadata(Path::new(&launch.working_directory).join(".")) {
         Err(error) if error.raw_os_error() == source.raw_os_error() => {
-            SpawnError::Enter { path: launch.working_directory.clone(), source }
+            return SpawnError::Enter { path: launch.working_directory.clone(), source };
         }
-        Ok(_) | Err(_) => SpawnError::Execute { program: launch.program.clone(), source },
+        Ok(_) | Err(_) => {}
+    }
+    let program = launch.program.clone();
+    let files =
+        surveyed.walls.iter().any(|wall| wall.kind() == Kind::Files && wall.state() != State::Unavailable);
+    match source.kind() == io::ErrorKind::PermissionDenied && files {
+        true => SpawnError::Walled { program, source },
+        false => SpawnError::Execute { program, source },
     }
 }

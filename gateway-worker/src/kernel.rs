@@ -5,10 +5,17 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::ptr;
 
 use nix::libc;
 use nix::sys::signal::{self, SigHandler, SigSet, Signal};
+use rustix::io::Errno;
 use rustix::process::{Signal as DeathSignal, getpid, getppid, set_parent_process_death_signal};
+
+use crate::walls::Builder;
+
+/// Asks for the version instead of a ruleset, landlock_create_ruleset(2).
+const LANDLOCK_VERSION: libc::c_uint = 1;
 
 /// Closes every descriptor but the standard three: whatever the supervisor left open must not be kept
 /// alive by a process that outlives it. To be called before anything is opened.
@@ -32,11 +39,33 @@ pub(crate) fn restore_signals() {
     }
 }
 
-/// Spawns `command` with no signal blocked, and so that the kernel kills it should this process die.
-pub(crate) fn spawn_bound(command: &mut Command) -> io::Result<Child> {
+/// The version of this kernel's Landlock, from 1 on. The landlock crate keeps it to itself, and a report needs it.
+pub(crate) fn landlock_abi() -> Result<i32, Errno> {
+    // SAFETY: with a null pointer and no size the call looks at no memory of this process.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<libc::c_void>(),
+            0_usize,
+            LANDLOCK_VERSION,
+        )
+    };
+    match i32::try_from(version) {
+        Ok(version @ 1..) => Ok(version),
+        Ok(_) | Err(_) => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::NOSYS)),
+    }
+}
+
+/// Spawns `command` with no signal blocked, behind its walls, and so that the kernel kills it should this process
+/// die.
+pub(crate) fn spawn_bound(command: &mut Command, mut walls: Option<Builder>) -> io::Result<Child> {
     let parent = getpid();
     let bind = move || {
         SigSet::empty().thread_set_mask()?;
+        if let Some(walls) = &mut walls {
+            walls.build()?;
+        }
+        // The kernel forgets this when a process changes its user, so it comes last.
         set_parent_process_death_signal(Some(DeathSignal::KILL))?;
         // Had the worker died before the call above, no signal would ever come.
         if getppid() != Some(parent) {
@@ -44,7 +73,7 @@ pub(crate) fn spawn_bound(command: &mut Command) -> io::Result<Child> {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes three system calls on values it owns; it neither
-    // allocates nor locks. This process has one thread, so no lock can be held by another at the fork.
+    // SAFETY: between fork and exec the closure makes system calls on values it owns. This process has one thread,
+    // so no lock, that of the allocator included, can be held by another at the fork.
     unsafe { command.pre_exec(bind) }.spawn()
 }

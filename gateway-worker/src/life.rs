@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, WaitStatus};
 use supervisor_proto::worker::exited::How;
-use supervisor_proto::worker::{Exited, Process};
+use supervisor_proto::worker::{Exited, Process, Wall};
 
 use crate::clock;
 
@@ -86,6 +86,8 @@ pub(crate) struct Life {
     pub(crate) pid: Pid,
     /// The same with everything that tells it from other processes of that number.
     pub(crate) process: Process,
+    /// The walls around it.
+    pub(crate) walls: Vec<Wall>,
     /// What has been done to end it while the main process lived.
     pub(crate) ending: Ending,
     /// Set once the main process is dead. Until no descendant is left either, the incarnation lives on.
@@ -94,8 +96,8 @@ pub(crate) struct Life {
 
 impl Life {
     /// A life that has just begun.
-    pub(crate) fn begun(pid: Pid, process: Process) -> Self {
-        Self { pid, process, ending: Ending::Unasked, death: None }
+    pub(crate) fn begun(pid: Pid, process: Process, walls: Vec<Wall>) -> Self {
+        Self { pid, process, walls, ending: Ending::Unasked, death: None }
     }
 
     /// When patience with it ends.

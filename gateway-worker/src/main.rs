@@ -22,7 +22,9 @@ mod child;
 mod clock;
 mod complain;
 mod confine;
+mod directory;
 mod kernel;
+mod key;
 mod life;
 mod notify;
 mod orders;
@@ -32,6 +34,7 @@ mod segment;
 mod serve;
 mod tree;
 mod turn;
+mod walls;
 mod worker;
 
 use std::process::ExitCode;

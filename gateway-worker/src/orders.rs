@@ -48,6 +48,10 @@ impl Worker {
     }
 
     fn attach(&mut self, id: ConnectionId, attach: &Attach) {
+        if !self.parts.key.fits(&attach.key) {
+            self.refuse(id, Reason::WrongKey, 0, "the key is not that of this worker");
+            return self.parts.server.hang_up(id);
+        }
         let role = match attach.role() {
             AskedRole::Control if attach.epoch < self.parts.epoch => {
                 let message = format!("a controller of epoch {} has been here", self.parts.epoch);
@@ -163,6 +167,7 @@ impl Worker {
             process: self.life.as_ref().map(|life| life.process),
             notified: self.readiness == Readiness::Said,
             exits: self.parts.exits.unacknowledged(),
+            walls: self.life.as_ref().map(|life| life.walls.clone()).unwrap_or_default(),
         };
         self.report(id, Body::State(state));
     }

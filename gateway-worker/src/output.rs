@@ -11,6 +11,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, ioctl_fionread, read};
@@ -92,6 +93,11 @@ impl Output {
     pub(crate) fn open(policy: &LogPolicy) -> Self {
         let log = Log { segments: Segments::open(policy), loss: None, marked: Vec::new(), complained: None };
         Self { pipe: None, narrow_at: None, log }
+    }
+
+    /// Where the log is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.log.segments.path()
     }
 
     /// Takes in what `incarnation` writes to `pipe`.

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
+use nix::libc;
 use supervisor_proto::frame;
 use supervisor_proto::worker::Exited;
 
@@ -55,8 +56,14 @@ impl Exits {
     /// Opens the record in the current directory and reads what an earlier worker left. A last record that
     /// was cut short by a crash is taken off.
     pub(crate) fn open() -> io::Result<Self> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(FILE)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(FILE)?;
         let mut bytes = Vec::new();
         (&file).take(MAX_READ).read_to_end(&mut bytes)?;
         let (mut kept, length) = read(bytes);
@@ -144,6 +151,7 @@ impl Exits {
             .create(true)
             .truncate(true)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(REPLACEMENT)?;
         file.write_all_at(&bytes, 0)?;
         file.sync_all()?;

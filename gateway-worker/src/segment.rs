@@ -13,9 +13,11 @@
 //! with one offset the later holds. Each file starts with one, as does each incarnation's output; others
 //! follow at most every 100 ms, so a line's time is known that exactly.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ use supervisor_proto::worker::LogPolicy;
 
 use crate::clock;
 use crate::complain::complain;
+use crate::directory::Directory;
 use crate::life::Incarnation;
 
 /// How closely the index tells the time of a line.
@@ -34,6 +37,17 @@ const STAMP: usize = 24;
 /// How far a line may carry a file past its size before it is cut: output without any line end must not
 /// make one endless file.
 const LINE_OVERRUN: u64 = 1 << 20;
+
+/// The link to the current file, and its name while it is made.
+const LINK: &str = "gateway.log";
+const FRESH_LINK: &str = ".gateway.log.new";
+
+/// Digits of a number that is believed. A file for every nanosecond would not need more in ten days, and what an
+/// agent makes up must not bring the count to its end.
+const MOST_DIGITS: usize = 15;
+
+/// Numbers tried for a new file. Only who puts obstacles in the way makes more than one necessary.
+const NUMBERS_TRIED: u64 = 16;
 
 /// Not everything was written.
 #[derive(Debug)]
@@ -57,13 +71,15 @@ struct Current {
 /// The files of one log directory, written by this process only.
 #[derive(Debug)]
 pub(crate) struct Segments {
-    directory: PathBuf,
+    path: PathBuf,
     max_bytes: u64,
-    max_files: u64,
-    /// `None` until the directory could be opened.
+    max_files: usize,
+    /// `None` until it could be opened, and once it is gone.
+    directory: Option<Directory>,
+    /// `None` without a directory.
     current: Option<Current>,
-    /// The lowest file number that may still exist.
-    oldest: u64,
+    /// The numbers of the files that are kept, the current one last.
+    kept: VecDeque<u64>,
     line: Line,
     incarnation: Incarnation,
     /// When the last index record was written; `None` if one is due before anything else.
@@ -82,19 +98,25 @@ impl Segments {
     /// the first output.
     pub(crate) fn open(policy: &LogPolicy) -> Self {
         let mut segments = Self {
-            directory: PathBuf::from(&policy.directory),
+            path: PathBuf::from(&policy.directory),
             max_bytes: policy.max_file_bytes,
-            max_files: u64::from(policy.max_files),
+            max_files: usize::try_from(policy.max_files).unwrap_or(usize::MAX),
+            directory: None,
             current: None,
-            oldest: 1,
+            kept: VecDeque::new(),
             line: Line::Ended,
             incarnation: Incarnation(0),
             stamped: None,
         };
         if let Err(error) = segments.resume() {
-            complain(format_args!("failed to open the log in `{}`: {error}", segments.directory.display()));
+            complain(format_args!("failed to open the log in `{}`: {error}", segments.path.display()));
         }
         segments
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What is written from now on comes from `incarnation`. A line that the one before it left open ends
@@ -165,54 +187,65 @@ impl Segments {
             Line::Ended => current.size >= self.max_bytes,
             Line::Open => current.size >= self.max_bytes.saturating_add(LINE_OVERRUN),
         };
-        if full { self.enter(current.number + 1) } else { Ok(()) }
+        if full { self.advance(current.number + 1) } else { Ok(()) }
     }
 
-    /// Finds the highest file there is, or starts with the first.
+    /// Goes on with the highest file there is, or starts with the first.
     fn resume(&mut self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let mut numbers: Vec<u64> =
-            fs::read_dir(&self.directory)?.flatten().filter_map(|entry| number(&entry.path())).collect();
-        numbers.sort_unstable();
-        self.oldest = numbers.first().copied().unwrap_or(1);
-        self.enter(numbers.last().copied().unwrap_or(1))
+        let directory = Directory::open(&self.path)?;
+        self.kept = numbers(&directory, self.max_files)?;
+        let last = self.kept.back().copied();
+        let open = last.map(|number| reopen(&directory, number)).transpose()?.flatten();
+        self.directory = Some(directory);
+        match (open, last) {
+            (Some(current), _) => self.enter(current),
+            (None, Some(taken)) => self.advance(taken + 1),
+            (None, None) => self.advance(1),
+        }
     }
 
-    /// Makes file `number` the current one. Old files go first, because they may hold the very space it
-    /// needs.
-    fn enter(&mut self, number: u64) -> io::Result<()> {
-        while self.oldest.saturating_add(self.max_files) <= number {
-            for extension in ["log", "idx"] {
-                let _ = fs::remove_file(self.path(self.oldest, extension));
-            }
-            self.oldest += 1;
+    /// Makes a new file the current one, with the first number from `number` on that is free. Old files go first,
+    /// because they may hold the very space it needs.
+    fn advance(&mut self, number: u64) -> io::Result<()> {
+        let Some(directory) = &self.directory else { return Err(io::ErrorKind::NotFound.into()) };
+        while self.kept.len() >= self.max_files
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            remove(directory, oldest);
         }
-        let (log, size) = open(&self.path(number, "log"))?;
-        let (index, index_size) = open(&self.path(number, "idx"))?;
-        self.line = if ends_open(&log, size)? { Line::Open } else { Line::Ended };
-        let index_size = index_size - index_size % STAMP as u64;
-        self.current = Some(Current { number, log, size, index, index_size });
+        for number in number..number.saturating_add(NUMBERS_TRIED) {
+            match create(directory, number) {
+                Ok(current) => {
+                    self.kept.push_back(number);
+                    return self.enter(current);
+                }
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory) => {
+                }
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::NotFound {
+                        // It has been deleted; the next attempt makes it anew.
+                        self.directory = None;
+                        self.current = None;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn enter(&mut self, current: Current) -> io::Result<()> {
+        let (number, size) = (current.number, current.size);
+        self.line = if ends_open(&current.log, size)? { Line::Open } else { Line::Ended };
+        self.current = Some(current);
         self.stamped = None;
-        if let Err(error) = self.point_link(number) {
-            complain(format_args!("failed to point `gateway.log` to file {number}: {error}"));
+        if let Some(directory) = &self.directory
+            && let Err(error) = directory.point(LINK, &file_name(number, "log"), FRESH_LINK)
+        {
+            complain(format_args!("failed to point `{LINK}` to file {number}: {error}"));
         }
         Ok(())
-    }
-
-    fn point_link(&self, number: u64) -> io::Result<()> {
-        let target = file_name(number, "log");
-        let link = self.directory.join("gateway.log");
-        if fs::read_link(&link).is_ok_and(|old| old.as_os_str() == target.as_str()) {
-            return Ok(());
-        }
-        let fresh = self.directory.join(".gateway.log.new");
-        let _ = fs::remove_file(&fresh);
-        symlink(target, &fresh)?;
-        fs::rename(&fresh, &link)
-    }
-
-    fn path(&self, number: u64, extension: &str) -> PathBuf {
-        self.directory.join(file_name(number, extension))
     }
 
     /// Writes an index record if one is due. If that fails it stays due: times become coarse, no output is
@@ -240,17 +273,66 @@ fn file_name(number: u64, extension: &str) -> String {
     format!("gateway-{number:08}.{extension}")
 }
 
-/// The number of a log file, if `path` is one.
-fn number(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix("gateway-")?.strip_suffix(".log")?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+/// The number of a log file, if `name` is that of one.
+fn number(name: &OsStr) -> Option<u64> {
+    let digits = name.to_str()?.strip_prefix("gateway-")?.strip_suffix(".log")?;
+    let fits = digits.len() <= MOST_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    fits.then(|| digits.parse().ok())?
 }
 
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    let size = file.metadata()?.len();
-    Ok((file, size))
+/// The highest numbers in `directory`, in order; files beyond `most` are removed.
+fn numbers(directory: &Directory, most: usize) -> io::Result<VecDeque<u64>> {
+    let mut numbers = VecDeque::new();
+    directory.each(|name| {
+        let Some(number) = number(name) else { return };
+        numbers.insert(numbers.partition_point(|&other| other < number), number);
+        if numbers.len() > most
+            && let Some(oldest) = numbers.pop_front()
+        {
+            remove(directory, oldest);
+        }
+    })?;
+    Ok(numbers)
+}
+
+fn remove(directory: &Directory, number: u64) {
+    for extension in ["log", "idx"] {
+        let _ = directory.remove(&file_name(number, extension));
+    }
+}
+
+/// File `number` of an earlier time, unless it is not what it was.
+fn reopen(directory: &Directory, number: u64) -> io::Result<Option<Current>> {
+    let Some(log) = directory.reopen(&file_name(number, "log"))? else { return Ok(None) };
+    let index = match directory.reopen(&file_name(number, "idx")) {
+        Ok(index) => index,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(directory.create(&file_name(number, "idx"))?)
+        }
+        Err(error) => return Err(error),
+    };
+    index.map(|index| Current::of(number, log, index)).transpose()
+}
+
+/// A new file `number`. What lies in the place of its index belongs to no log.
+fn create(directory: &Directory, number: u64) -> io::Result<Current> {
+    let name = file_name(number, "log");
+    let log = directory.create(&name)?;
+    let index = file_name(number, "idx");
+    match directory.remove(&index).and_then(|()| directory.create(&index)) {
+        Ok(index) => Current::of(number, log, index),
+        Err(error) => {
+            let _ = directory.remove(&name);
+            Err(error)
+        }
+    }
+}
+
+impl Current {
+    fn of(number: u64, log: File, index: File) -> io::Result<Self> {
+        let (size, index_size) = (log.metadata()?.len(), index.metadata()?.len());
+        Ok(Self { number, log, size, index, index_size: index_size - index_size % STAMP as u64 })
+    }
 }
 
 fn ends_open(log: &File, size: u64) -> io::Result<bool> {
@@ -297,11 +379,24 @@ mod tests {
 
     #[test]
     fn only_log_files_have_numbers() {
-        assert_eq!(number(Path::new("/l/gateway-00000012.log")), Some(12));
-        assert_eq!(number(Path::new("/l/gateway-100000000.log")), Some(100_000_000));
-        assert_eq!(number(Path::new("/l/gateway-00000012.idx")), None);
-        assert_eq!(number(Path::new("/l/gateway-+1.log")), None);
-        assert_eq!(number(Path::new("/l/gateway-.log")), None);
-        assert_eq!(number(Path::new("/l/gateway.log")), None);
+        let number = |name: &str| number(OsStr::new(name));
+        assert_eq!(number("gateway-00000012.log"), Some(12));
+        assert_eq!(number("gateway-100000000.log"), Some(100_000_000));
+        assert_eq!(number("gateway-00000012.idx"), None);
+        assert_eq!(number("gateway-+1.log"), None);
+        assert_eq!(number("gateway-.log"), None);
+        assert_eq!(number("gateway.log"), None);
+        assert_eq!(number("gateway-18446744073709551615.log"), None);
+    }
+
+    #[test]
+    fn the_highest_numbers_are_kept_in_order_and_the_others_removed() {
+        let world = tempfile::tempdir().unwrap();
+        let directory = Directory::open(world.path()).unwrap();
+        for number in [3, 900, 1, 77, 2] {
+            create(&directory, number).unwrap();
+        }
+        assert_eq!(numbers(&directory, 3).unwrap(), [3, 77, 900]);
+        assert_eq!(numbers(&directory, 100).unwrap(), [3, 77, 900]);
     }
 }

@@ -30,8 +30,12 @@ const FIRST_ORDER_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of reports that may wait for a reader, on top of what its socket holds.
 const MAX_UNREAD: usize = 256 << 10;
 
+/// Accepted in one turn: so few that none of them has to give way to another before it was listened to, however
+/// many come. Whoever keeps coming without a key cannot keep the supervisor out.
+const ACCEPTED_PER_TURN: usize = MAX_CONNECTIONS / 2;
+
 /// Bytes that may come in before they make an order, from whoever may not send a launch. `Attach` has a
-/// dozen.
+/// hundred.
 const MAX_UNTRUSTED: usize = 1 << 10;
 
 /// Bytes read from one connection in one turn. More stay in the socket for the next.
@@ -131,7 +135,7 @@ impl Server {
 
     /// Accepts whoever is waiting.
     pub(crate) fn accept(&mut self, now: Instant) {
-        for _ in 0..MAX_CONNECTIONS {
+        for _ in 0..ACCEPTED_PER_TURN {
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(stream, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,

@@ -9,9 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use supervisor_proto::worker::report::Report as Body;
 
 use crate::complain::complain;
+use crate::serve;
 use crate::serve::ConnectionId;
 use crate::worker::{Leaving, Worker};
-use crate::{notify, serve};
 
 /// Where something can happen. In the order in which they are served: deaths and orders before output.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +115,7 @@ impl Worker {
         }
         self.settle(Instant::now());
         serve::remove();
-        notify::remove();
+        self.notify = None;
         self.parts.server.bid_farewell();
     }
 }

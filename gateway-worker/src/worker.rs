@@ -16,14 +16,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
-use rustix::process::{Pid, WaitStatus};
+use rustix::process::{Pid, WaitStatus, getuid};
 use supervisor_proto::worker::report::Report as Body;
 use supervisor_proto::worker::{Launch, Notified, Report, Run, SpawnFailed, Started};
 
 use crate::child::{self, Launched, SpawnError};
 use crate::complain::complain;
+use crate::key::Key;
 use crate::life::{Death, Incarnation, Life, Readiness};
-use crate::notify::{self, NotifySocket};
+use crate::notify::{Audience, NotifySocket};
 use crate::output::Output;
 use crate::record::Exits;
 use crate::serve::{ConnectionId, Role, Server};
@@ -76,6 +77,8 @@ pub(crate) struct Parts {
     pub(crate) launch: Launch,
     /// The highest epoch of a controller so far.
     pub(crate) epoch: u64,
+    /// Opens the socket.
+    pub(crate) key: Key,
 }
 
 /// The worker.
@@ -135,10 +138,14 @@ impl Worker {
             .prepare_notify()
             .and_then(|()| child::spawn(&self.parts.launch, self.notify.as_ref().map(NotifySocket::address)));
         match outcome {
-            Ok(Launched { pid, process, output }) => {
+            Ok(Launched { pid, process, output, walls }) => {
                 self.parts.output.begin(incarnation, output);
-                self.life = Some(Life::begun(pid, process));
-                self.broadcast(Body::Started(Started { incarnation: incarnation.0, process: Some(process) }));
+                self.life = Some(Life::begun(pid, process, walls.clone()));
+                self.broadcast(Body::Started(Started {
+                    incarnation: incarnation.0,
+                    process: Some(process),
+                    walls,
+                }));
             }
             Err(error) => {
                 let (errno, message) = (error.errno(), error.explanation());
@@ -149,16 +156,25 @@ impl Worker {
     }
 
     fn prepare_notify(&mut self) -> Result<(), SpawnError> {
-        match (&self.notify, self.parts.launch.notify) {
-            (Some(socket), true) => socket.drain(),
-            (None, true) => {
-                self.notify = Some(NotifySocket::bind(&self.parts.run_dir).map_err(SpawnError::Notify)?);
+        let Launch { notify, walls, .. } = &self.parts.launch;
+        let user = walls.as_ref().and_then(|walls| walls.user.as_ref());
+        let audience = match user.is_none_or(|user| user.uid == getuid().as_raw()) {
+            true => Audience::Own,
+            false => Audience::Other,
+        };
+        match self.notify.take().filter(|socket| *notify && socket.audience() == audience) {
+            Some(socket) => {
+                socket.drain();
+                self.notify = Some(socket);
             }
-            (Some(_), false) => {
-                self.notify = None;
-                notify::remove();
+            None if *notify => {
+                let bound = match audience {
+                    Audience::Own => NotifySocket::bind(&self.parts.run_dir),
+                    Audience::Other => NotifySocket::bind_for_others(self.parts.output.directory()),
+                };
+                self.notify = Some(bound.map_err(SpawnError::Notify)?);
             }
-            (None, false) => {}
+            None => {}
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, FindListeners, FindOrigin, Listener},
+    audit::Audit,
+    bindings::{Bindings, Table},
     driver::{self, Clock, Driver, Inputs},
     events::Journal,
     handle::Handle,
@@ -54,12 +56,13 @@ use crate::{
         port::{self, Hold, Holder},
         reap,
         roster::Roster,
-        store::{self, Opened, Restored, Retention, Store},
+        store::{self, AuditRetention, Opened, Restored, Retention, Store},
         sweep::Sweeper,
     },
     recycle::Recycler,
     registry::{self, RegistryError},
     settings::{self, Settings},
+    walls::Standings,
 };
 
 pub use crate::{api::ServeError, perform::store::StoreError};
@@ -191,19 +194,20 @@ struct Begun {
     boot: Boot,
 }
 
-async fn serve(begun: Begun) -> Result<(), DaemonError> {
-    let Begun { data_dir, settings, opened, restored, boot } = begun;
+async fn serve(Begun { data_dir, settings, opened, restored, boot }: Begun) -> Result<(), DaemonError> {
     let shutdown = CancellationToken::new();
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
     let (reports, store_reports) = mpsc::channel(REPORTS);
-    let retention = Retention { entries: settings.keep_events, age: settings.keep_events_for };
-    let store = Store::start(opened, revision, retention, reports)?;
+    let store = Store::start(opened, revision, retention(&settings), reports)?;
+    let clock = Clock { boot_began };
+    let audit = Audit::new(store.audit(), restored.audited, move || clock.now().0);
     let journal = Journal::new(&data_dir, store.latest.clone());
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let (handle, commands) = Handle::new(view);
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let host = Arc::new(host(data_dir));
+    let walls = Standings::default();
     let surroundings = Surroundings {
         events,
         worker_program: host.beside_daemon.join(WORKER),
@@ -216,18 +220,14 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         contracts: Contracts::default(),
         sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
         deleting: Semaphore::new(1),
+        walls: walls.clone(),
     };
-    let origin = Origin {
-        pool: restored.pool.unwrap_or(settings.pool),
-        max_instances: usize::try_from(settings.max_instances).unwrap_or(usize::MAX),
-        revision,
-        boot,
-        seed: driver::monotonic_ns(),
-        records: registry::restore(restored.records, &host)?,
-    };
+    let pool = restored.pool.unwrap_or(settings.pool);
+    let records = registry::restore(restored.records, &host)?;
+    let max_instances = usize::try_from(settings.max_instances).unwrap_or(usize::MAX);
+    let origin = Origin { pool, max_instances, revision, boot, seed: driver::monotonic_ns(), records };
     let (pulse, beats) = watch::channel(());
     let (ready, restored) = oneshot::channel();
-    let clock = Clock { boot_began };
     let driving = Driving {
         clock,
         origin,
@@ -244,12 +244,15 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         tell_of_life(beats, Arc::clone(&listening), handle.watch());
         let context = api::Context {
             recycler: Recycler::start(handle.clone()),
+            walls,
             handle,
             journal,
             host,
-            settings,
             listeners: FindListeners(Arc::new(listeners)),
             origins: FindOrigin::new(move |process| lineage.trace(process)),
+            bindings: bindings(&settings).await,
+            settings,
+            audit,
             started: clock.now(),
             epoch,
             shutdown: shutdown.clone(),
@@ -260,6 +263,22 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         served?;
     }
     join(driver)
+}
+
+/// How much is kept of what happens.
+fn retention(settings: &Settings) -> Retention {
+    Retention {
+        entries: settings.keep_events,
+        age: settings.keep_events_for,
+        audit: AuditRetention { entries: settings.keep_audit, age: settings.keep_audit_for },
+    }
+}
+
+/// Who has which role. Only callers wait for the host's databases; supervision has begun.
+async fn bindings(settings: &Settings) -> Bindings {
+    let bound = settings.access.clone();
+    let table = task::spawn_blocking(move || Table::look_up(&bound)).await;
+    Bindings::new(table.unwrap_or_default())
 }
 
 /// Waits for the driver's end.
@@ -358,7 +377,8 @@ fn prepare(data_dir: &Path) -> Result<PathBuf, DaemonError> {
     if flags.contains(FsFlags::ST_RDONLY) {
         return Err(DaemonError::ReadOnly { path: data_dir.to_owned() });
     }
-    let open_to_others = fs::metadata(data_dir).map_err(failed)?.permissions().mode() & 0o077 != 0;
+    // Instances of other users may have to pass to what is theirs; nobody else sees anything by that.
+    let open_to_others = fs::metadata(data_dir).map_err(failed)?.permissions().mode() & 0o066 != 0;
     if open_to_others {
         if !is_ours(data_dir).map_err(failed)? {
             return Err(DaemonError::Foreign { path: data_dir.to_owned() });

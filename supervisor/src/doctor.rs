@@ -10,6 +10,7 @@
 //! that anybody else needs, and none is waited for longer than [`LIMIT`]. One that still hangs is told as such, and
 //! is not begun again before it has come back. What a check looks at is bounded by its budget.
 
+mod certificates;
 mod configs;
 pub(crate) mod declared;
 mod files;
@@ -22,6 +23,7 @@ mod ports;
 mod runtimes;
 mod scene;
 pub(crate) mod services;
+mod walls;
 
 use std::{
     cmp::Reverse,
@@ -77,6 +79,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("browsers", ports::browsers),
     ("configurations", configs::refused),
     ("channel credentials", configs::tokens),
+    ("certificates", certificates::ending),
     ("modes of files", files::open),
     ("owners of files", files::foreign),
     ("leftovers of writes", files::leftovers),
@@ -92,6 +95,9 @@ const CHECKS: &[(&str, Check)] = &[
     ("clock", host::clock),
     ("disks", host::disks),
     ("limits", host::limits),
+    ("walls", walls::missing),
+    ("walls of the kernel", walls::kernel),
+    ("paths behind walls", walls::outside),
 ];
 
 /// Whether anything is changed.

@@ -153,6 +153,15 @@ impl Journal {
         task::spawn_blocking(move || Ok(read(file.connection()?, &query)?)).await?
     }
 
+    /// Reads something else that is in the same file.
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let file = Arc::clone(&self.file).lock_owned().await;
+        task::spawn_blocking(move || Ok(read(file.connection()?)?)).await?
+    }
+
     /// Reads the oldest `limit` events of some kinds that are later than `after`. Looks at all of them on the way,
     /// so it is not for those who watch.
     pub async fn of_kinds(

@@ -17,13 +17,18 @@
 //! * [`doctor`]: examines fleet and host, when somebody asks.
 //! * [`setup`], [`import`]: make new instances ready to run, and take existing profiles over.
 //! * [`runtimes`], [`upgrade`]: versions of OpenClaw side by side, and instances moved from one to another.
-//! * [`api`]: what callers see; [`lineage`]: where they come from; [`events`] and [`logs`]: what they read.
+//! * [`walls`]: how the kernel's walls around the instances stand; [`user`]: whose they are.
+//! * [`api`]: what callers see; [`lineage`]: where they come from; [`pki`]: how those elsewhere are known;
+//!   [`events`] and [`logs`]: what they read.
+//! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
 //! * [`daemon`]: puts the rooms together.
 //!
 //! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
 //! So the supervisor may die at any moment; the next one reads the store, asks every worker, and goes on.
 
 mod api;
+mod audit;
+mod bindings;
 pub mod daemon;
 mod doctor;
 mod driver;
@@ -33,19 +38,24 @@ pub mod fleet;
 pub mod handle;
 mod import;
 mod incidents;
+mod kernel;
 mod ledger;
 mod lineage;
 pub mod lock;
 pub mod logs;
 pub mod openclaw;
 mod perform;
+mod pki;
 pub mod problem;
 mod recycle;
 pub mod registry;
+pub mod role;
 mod runtimes;
 pub mod settings;
 mod setup;
 pub mod spec;
 mod tool;
 mod upgrade;
+pub mod user;
+mod walls;
 pub mod yaml;

@@ -3,6 +3,9 @@
 //! The file may be missing, and every field may be left out. It is refused as a whole, with line, column and
 //! mend, like a fleet file.
 
+pub mod access;
+pub mod listen;
+
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
@@ -11,6 +14,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use supervisor_core::ports::{BLOCK, Block, Pool};
+
+use access::Binding;
+use listen::Listen;
 
 use crate::{
     fleet::PoolText,
@@ -30,6 +36,10 @@ const MOST_INSTANCES: u32 = 3_000;
 const KEEP_EVENTS: u64 = 200_000;
 /// How long events are kept.
 const KEEP_EVENTS_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Entries of the audit kept: years of what people do, in about 15 MiB.
+const KEEP_AUDIT: u64 = 50_000;
+/// How long entries of the audit are kept.
+const KEEP_AUDIT_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Ten years: more is a mistake of unit.
 const MOST_KEEP_FOR: Duration = Duration::from_secs(3_653 * 24 * 3600);
 
@@ -44,8 +54,16 @@ pub struct Settings {
     pub keep_events: u64,
     /// How long events are kept.
     pub keep_events_for: Duration,
+    /// How many calls of those who may call are kept in the audit.
+    pub keep_audit: u64,
+    /// How long calls are kept in the audit.
+    pub keep_audit_for: Duration,
     /// What the supervisor says about itself.
     pub log_level: LogLevel,
+    /// Where the API is served beside `control.sock`.
+    pub listen: Vec<Listen>,
+    /// Who has which role, beside the supervisor's own user and root.
+    pub access: Vec<Binding>,
 }
 
 /// What the supervisor says about itself.
@@ -102,15 +120,37 @@ fn sentences(problems: &[Problem]) -> String {
 struct File {
     pool: Option<PoolText>,
     max_instances: Option<u32>,
-    events: Events,
+    events: Kept,
+    audit: Kept,
     log_level: Option<LogLevel>,
+    listen: Vec<listen::Text>,
+    access: Vec<access::Text>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Events {
+struct Kept {
     keep: Option<u64>,
     keep_for: Option<Span>,
+}
+
+/// What is wrong with a field, and what to do about it.
+struct Wrong {
+    /// Outermost key first; items of lists as `[n]`.
+    path: Vec<String>,
+    message: String,
+    mend: String,
+}
+
+impl Wrong {
+    fn at<P: Into<String>>(
+        path: impl IntoIterator<Item = P>,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        let path = path.into_iter().map(Into::into).collect();
+        Self { path, message: message.into(), mend: mend.into() }
+    }
 }
 
 impl Default for Settings {
@@ -120,7 +160,11 @@ impl Default for Settings {
             max_instances: MAX_INSTANCES,
             keep_events: KEEP_EVENTS,
             keep_events_for: KEEP_EVENTS_FOR,
+            keep_audit: KEEP_AUDIT,
+            keep_audit_for: KEEP_AUDIT_FOR,
             log_level: LogLevel::Info,
+            listen: Vec::new(),
+            access: Vec::new(),
         }
     }
 }
@@ -143,43 +187,46 @@ impl Settings {
         };
         let tree = yaml::parse(content).map_err(|fault| refuse(vec![fault]))?;
         let file: File = tree.read().map_err(|fault| refuse(vec![fault]))?;
-        let settings = Self::from(&file);
-        let faults: Vec<Fault> = settings
-            .faults()
+        let mut wrong = Vec::new();
+        let settings = Self::of(&file, &mut wrong);
+        settings.judge(&mut wrong);
+        let mut faults: Vec<Fault> = wrong
             .into_iter()
-            .map(|(path, message, mend)| {
-                let place = tree.find(path.iter().copied()).unwrap_or(Place::START);
+            .map(|Wrong { path, message, mend }| {
+                let place = tree.find(path.iter().map(String::as_str)).unwrap_or(Place::START);
                 path.iter().rev().fold(Fault::new(place, message, mend), |fault, key| fault.within(key))
             })
             .collect();
+        faults.sort_by_key(|fault| fault.place);
         if faults.is_empty() { Ok(settings) } else { Err(refuse(faults)) }
     }
 
     /// Values that no supervisor could work with.
-    fn faults(&self) -> Vec<(&'static [&'static str], String, String)> {
-        let mut faults: Vec<(&'static [&'static str], String, String)> = Vec::new();
+    fn judge(&self, wrong: &mut Vec<Wrong>) {
         let Pool { first, last } = self.pool;
         if first < 1024 || !Block::at(first).is_some_and(|block| self.pool.contains(block)) {
             let message = format!("no block of {BLOCK} ports fits between {first} and {last}");
-            faults.push((
-                &["pool"],
-                message,
-                "choose `first` from 1024 on and `last` at least 19 above it".into(),
-            ));
+            let mend = "choose `first` from 1024 on and `last` at least 19 above it";
+            wrong.push(Wrong::at(["pool"], message, mend));
         }
         if !(1..=MOST_INSTANCES).contains(&self.max_instances) {
             let message = format!("{} is out of bounds", self.max_instances);
-            faults.push((&["max_instances"], message, format!("choose 1 to {MOST_INSTANCES}")));
+            wrong.push(Wrong::at(["max_instances"], message, format!("choose 1 to {MOST_INSTANCES}")));
         }
-        if !(1_000..=100_000_000).contains(&self.keep_events) {
-            let message = format!("{} is out of bounds", self.keep_events);
-            faults.push((&["events", "keep"], message, "choose 1000 to 100000000".into()));
+        let kept = [
+            ("events", self.keep_events, self.keep_events_for, 100_000_000),
+            ("audit", self.keep_audit, self.keep_audit_for, 1_000_000),
+        ];
+        for (what, keep, keep_for, most) in kept {
+            if !(1_000..=most).contains(&keep) {
+                let message = format!("{keep} is out of bounds");
+                wrong.push(Wrong::at([what, "keep"], message, format!("choose 1000 to {most}")));
+            }
+            if keep_for < Duration::from_secs(3600) || keep_for > MOST_KEEP_FOR {
+                let message = format!("{} is out of bounds", Span(keep_for));
+                wrong.push(Wrong::at([what, "keep_for"], message, "choose 1h to 3653d"));
+            }
         }
-        if self.keep_events_for < Duration::from_secs(3600) || self.keep_events_for > MOST_KEEP_FOR {
-            let message = format!("{} is out of bounds", Span(self.keep_events_for));
-            faults.push((&["events", "keep_for"], message, "choose 1h to 3653d".into()));
-        }
-        faults
     }
 
     /// What is allowed but may surprise, a sentence each. `ephemeral` is the range that the kernel takes the
@@ -203,8 +250,11 @@ impl Settings {
         serde_yaml::to_string(&File {
             pool: Some(self.pool.into()),
             max_instances: Some(self.max_instances),
-            events: Events { keep: Some(self.keep_events), keep_for: Some(Span(self.keep_events_for)) },
+            events: Kept { keep: Some(self.keep_events), keep_for: Some(Span(self.keep_events_for)) },
+            audit: Kept { keep: Some(self.keep_audit), keep_for: Some(Span(self.keep_audit_for)) },
             log_level: Some(self.log_level),
+            listen: self.listen.iter().map(listen::Text::from).collect(),
+            access: self.access.iter().map(access::Text::from).collect(),
         })
     }
 
@@ -212,16 +262,17 @@ impl Settings {
     #[must_use]
     pub fn changes(&self, newer: &Self) -> Vec<String> {
         let pool = |pool: Pool| format!("{} to {}", pool.first, pool.last);
+        let span = |duration| Span(duration).to_string();
         [
             ("pool", pool(self.pool), pool(newer.pool)),
             ("max_instances", self.max_instances.to_string(), newer.max_instances.to_string()),
             ("events.keep", self.keep_events.to_string(), newer.keep_events.to_string()),
-            (
-                "events.keep_for",
-                Span(self.keep_events_for).to_string(),
-                Span(newer.keep_events_for).to_string(),
-            ),
+            ("events.keep_for", span(self.keep_events_for), span(newer.keep_events_for)),
+            ("audit.keep", self.keep_audit.to_string(), newer.keep_audit.to_string()),
+            ("audit.keep_for", span(self.keep_audit_for), span(newer.keep_audit_for)),
             ("log_level", self.log_level.to_string(), newer.log_level.to_string()),
+            ("listen", listed(&self.listen), listed(&newer.listen)),
+            ("access", listed(&self.access), listed(&newer.access)),
         ]
         .into_iter()
         .filter(|(_, old, new)| old != new)
@@ -230,16 +281,29 @@ impl Settings {
     }
 }
 
-impl From<&File> for Settings {
-    fn from(file: &File) -> Self {
+impl Settings {
+    fn of(file: &File, wrong: &mut Vec<Wrong>) -> Self {
         let default = Self::default();
+        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         Self {
             pool: file.pool.map_or(default.pool, Pool::from),
             max_instances: file.max_instances.unwrap_or(default.max_instances),
             keep_events: file.events.keep.unwrap_or(default.keep_events),
-            keep_events_for: file.events.keep_for.map_or(default.keep_events_for, |span| span.0),
+            keep_events_for: span(file.events.keep_for, default.keep_events_for),
+            keep_audit: file.audit.keep.unwrap_or(default.keep_audit),
+            keep_audit_for: span(file.audit.keep_for, default.keep_audit_for),
             log_level: file.log_level.unwrap_or(default.log_level),
+            listen: listen::read(&file.listen, wrong),
+            access: access::read(&file.access, wrong),
         }
+    }
+}
+
+/// A list in one sentence.
+fn listed(items: &[impl fmt::Display]) -> String {
+    match items {
+        [] => "empty".into(),
+        _ => format!("[{}]", items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
     }
 }
 
@@ -283,6 +347,60 @@ mod tests {
         assert_eq!(Settings::parse(&settings.to_yaml().unwrap(), ""), Ok(settings.clone()));
         assert_eq!(Settings::default().changes(&settings)[1], "`max_instances` was 2000 and is 10");
         assert_eq!(settings.changes(&settings), [""; 0]);
+    }
+
+    #[test]
+    fn who_may_call_and_where_is_read_and_written_again() {
+        let text = "listen:\n- {unix: /run/a.sock, mode: '0666'}\n- {unix: /run/b.sock, group: ops}\n\
+                    - {unix: /run/c.sock, group: 100}\n- {unix: /run/d.sock}\n- {tcp: '[::1]:7443'}\n\
+                    access:\n- {uid: 7, role: viewer}\n- {user: alice, role: operator}\n\
+                    - {gid: 8, role: viewer}\n- {group: ops, role: admin}\n\
+                    - {certificate: ci, role: operator}\n\
+                    - {token_file: /etc/a.token, role: rescue, instance: rescue}\n\
+                    audit: {keep: 2000, keep_for: 7d}\n";
+        let settings = Settings::parse(text, "").unwrap();
+        assert_eq!(Settings::parse(&settings.to_yaml().unwrap(), ""), Ok(settings.clone()));
+        let told: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+        let sockets =
+            ["/run/a.sock (0666)", "/run/b.sock (0660, group ops)", "/run/c.sock (0660, group 100)"];
+        assert_eq!(told[..3], sockets);
+        assert_eq!(told[3..], ["/run/d.sock (0600)", "[::1]:7443"]);
+        let told: Vec<String> = settings.access.iter().map(ToString::to_string).collect();
+        assert_eq!(told[0], "uid 7: viewer");
+        assert_eq!(told[5], "token_file /etc/a.token: rescue of `rescue`");
+        assert_eq!(
+            Settings::default().changes(&Settings { access: settings.access, ..Settings::default() }).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_role_that_cannot_be_given_and_a_place_that_cannot_be_served_are_refused_where_they_stand() {
+        for (text, place, field) in [
+            ("access:\n- {role: viewer}\n", "2:3", "access[0]"),
+            ("access:\n- {uid: 7}\n", "2:3", "access[0]"),
+            ("access:\n- {uid: 7, role: root}\n", "2:18", "access[0].role"),
+            ("access:\n- {uid: -1, role: viewer}\n", "2:9", "access[0].uid"),
+            ("access:\n- {uid: 7, user: a, role: viewer}\n", "2:18", "access[0].user"),
+            ("access:\n- {uid: 7, role: rescue}\n", "2:3", "access[0]"),
+            ("access:\n- {uid: 7, role: admin, instance: main}\n", "2:35", "access[0].instance"),
+            ("access:\n- {uid: 7, role: rescue, instance: Main}\n", "2:36", "access[0].instance"),
+            ("access:\n- {user: '', role: viewer}\n", "2:10", "access[0].user"),
+            ("access:\n- {token_file: a.token, role: viewer}\n", "2:16", "access[0].token_file"),
+            ("access:\n- {token: abc, role: viewer}\n", "2:4", "access[0].token"),
+            ("listen:\n- {unix: a.sock}\n", "2:10", "listen[0].unix"),
+            ("listen:\n- {unix: /a.sock, mode: 0660}\n", "2:25", "listen[0].mode"),
+            ("listen:\n- {unix: /a.sock, mode: '0777'}\n", "2:25", "listen[0].mode"),
+            ("listen:\n- {tcp: 'localhost:1'}\n", "2:9", "listen[0].tcp"),
+            ("listen:\n- {tcp: '[::]:1', group: ops}\n", "2:26", "listen[0].group"),
+            ("listen:\n- {tcp: '[::]:1', unix: /a}\n", "2:9", "listen[0].tcp"),
+            ("listen:\n- {unix: /a}\n- {unix: /a, mode: '0666'}\n", "3:3", "listen[1]"),
+            ("listen:\n- {}\n", "2:3", "listen[0]"),
+            ("audit: {keep: 5}\n", "1:15", "audit.keep"),
+        ] {
+            let problem = problem(text);
+            assert_eq!((problem.place.to_string().as_str(), problem.path.as_str()), (place, field), "{text}");
+        }
     }
 
     #[test]

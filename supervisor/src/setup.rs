@@ -32,7 +32,8 @@ use crate::{
         runtime,
     },
     spec::{InstanceSpec, Kind, is_supervisors},
-    tool::{Ran, Tool},
+    tool::{Inside, Ran, Tool},
+    user,
 };
 
 /// OpenClaw's onboarding takes 15 s, and minutes on a loaded host or where a version compiles itself first.
@@ -226,10 +227,10 @@ impl Subject {
 
     /// Whether nothing is left to do. Blocks on the disk.
     pub(crate) fn is_set_up(&self, wish: &Wish) -> bool {
-        let Directories { config, state, .. } = self.directories();
+        let Directories { config, state, layout, .. } = self.directories();
         let env = env_file(&state).unwrap_or_default();
         let kept = |(name, value): (&String, &String)| env.lines().any(|known| known == line(name, value));
-        read_plainly(&config).is_ok_and(|found| found.is_some()) && wish.credentials.iter().all(kept)
+        read_plainly(&config, layout).is_ok_and(|found| found.is_some()) && wish.credentials.iter().all(kept)
     }
 
     /// Does it, on a thread of its own: onboarding may take minutes.
@@ -275,6 +276,8 @@ impl Subject {
     }
 
     fn prepare(&self, block: Block) -> Result<Prepared, Refusal> {
+        // Who cannot be found is told about when the instance is started.
+        let user = self.spec.user.as_ref().and_then(|user| user::resolve(user).ok().flatten());
         prepare(
             &self.host,
             &Request {
@@ -289,6 +292,7 @@ impl Subject {
                 contract: Contract::None,
                 channels: Channels::On,
                 good: None,
+                user: user.as_ref(),
             },
         )
     }
@@ -308,6 +312,8 @@ impl Subject {
             args: onboarding(choice, block, &workspace),
             environment: Some(environment),
             directory: Some(prepared.working_directory.clone()),
+            // An operator asked for it, and nobody has written there yet.
+            inside: Inside::default(),
         };
         let Ran { status, output } = tool.run(ONBOARDING).ok_or(SetupError::Endless)?;
         let output = last_of(&wish.without(&output)).to_owned();

@@ -10,6 +10,7 @@ mod policy;
 mod probes;
 mod recovery;
 mod units;
+mod walls;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -21,6 +22,7 @@ pub use memory::{Memory, Window};
 pub use probes::{ProbePlan, Target, Watched};
 pub use recovery::{Ladder, Trial};
 pub use units::{Bytes, Span};
+pub use walls::{Limits, UserName, Walls};
 
 /// What was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +82,15 @@ pub struct InstanceSpec {
     /// How much memory it may take.
     #[serde(skip_serializing_if = "unset")]
     pub memory: Memory,
+    /// What the kernel holds it to.
+    #[serde(skip_serializing_if = "unset")]
+    pub walls: Walls,
+    /// What it may use of the host.
+    #[serde(skip_serializing_if = "unset")]
+    pub limits: Limits,
+    /// Whose processes and files its are; the supervisor's own user's unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
 }
 
 /// What runs inside an instance, as asked for.
@@ -370,6 +381,9 @@ impl InstanceSpec {
             trial: self.trial.merged(&defaults.trial),
             poll_expiry: or(&self.poll_expiry, &defaults.poll_expiry),
             memory: self.memory.merged(&defaults.memory),
+            walls: self.walls.merged(&defaults.walls),
+            limits: self.limits.merged(&defaults.limits),
+            user: or(&self.user, &defaults.user),
         }
     }
 }

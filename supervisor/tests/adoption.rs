@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -81,11 +81,13 @@ async fn a_worker_that_was_made_to_obey_somebody_else_is_replaced() {
     let before = host.up("main").await;
     // Its supervisor is made to believe that it has gone; the worker only hears that somebody hung up.
     let path = run_dir(&host, "main").join("worker.sock");
+    let key = fs::read(run_dir(&host, "main").join("worker.key")).unwrap();
     let usurper = std::os::unix::net::UnixStream::connect(path).unwrap();
     let mut attach = Vec::new();
     let order = supervisor_proto::worker::order::Order::Attach(supervisor_proto::worker::Attach {
         role: supervisor_proto::worker::attach::Role::Control.into(),
         epoch: 1_000,
+        key,
     });
     let order = supervisor_proto::worker::Order { order: Some(order) };
     supervisor_proto::frame::encode(&order, &mut attach);
@@ -96,6 +98,31 @@ async fn a_worker_that_was_made_to_obey_somebody_else_is_replaced() {
     host.kill_supervisor();
     host.start_supervisor().await;
     assert_eq!(host.wait_ready("main").await.pid, after.pid);
+}
+
+#[tokio::test]
+async fn a_worker_whose_key_was_deleted_is_replaced_before_the_next_launch_or_by_the_next_supervisor() {
+    let mut host = Host::start().await;
+    host.create("main", at_once(builtin())).await;
+    let first = host.up("main").await;
+    let key = run_dir(&host, "main").join("worker.key");
+    let (before, mode) = (fs::read(&key).unwrap(), fs::metadata(&key).unwrap().permissions().mode());
+    assert_eq!((before.len(), mode & 0o777), (32, 0o600));
+    fs::remove_file(&key).unwrap();
+    kill_9(first.pid);
+    let second = again(&host, "main", &first).await;
+    assert_ne!(second.worker_pid, first.worker_pid, "nobody could have adopted the old worker");
+    assert_ne!(fs::read(&key).unwrap(), before);
+    // While its gateway runs nobody looks, and the next supervisor finds a worker that it cannot use.
+    fs::remove_file(&key).unwrap();
+    host.kill_supervisor();
+    host.start_supervisor().await;
+    let third = again(&host, "main", &second).await;
+    assert_ne!(third.worker_pid, second.worker_pid);
+    assert!(!is_alive(second.worker_pid) && !is_alive(second.pid));
+    host.kill_supervisor();
+    host.start_supervisor().await;
+    assert_eq!(host.wait_ready("main").await.pid, third.pid);
 }
 
 #[tokio::test]

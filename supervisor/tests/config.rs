@@ -112,14 +112,15 @@ async fn a_rollback_that_cannot_be_done_is_an_error_and_not_a_success() {
     host.down("main").await;
     write(&host, "{ broken").await;
     // Nothing is written through a link that somebody put there.
-    let elsewhere = host.data_dir().join("elsewhere.json");
-    fs::rename(config(&host), &elsewhere).unwrap();
-    symlink(&elsewhere, config(&host)).unwrap();
+    let elsewhere = host.data_dir().join("elsewhere");
+    let state = config(&host).parent().unwrap().to_owned();
+    fs::rename(&state, &elsewhere).unwrap();
+    symlink(&elsewhere, &state).unwrap();
     let output = ctl(&host, &["config", "rollback", "main", "--yes"]);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{told}");
     assert!(told.contains("`main` is not rolled back: its configuration could not be put back"), "{told}");
-    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "{ broken");
+    assert_eq!(fs::read_to_string(elsewhere.join("openclaw.json")).unwrap(), "{ broken");
 }
 
 /// What an agent can make of its configuration that is none.
@@ -242,7 +243,7 @@ async fn an_incident_is_told_from_the_bad_edit_to_its_end() {
     let open = &incidents["incidents"][0];
     assert_eq!((open["instance"].as_str(), open["outcome"].as_str()), (Some("main"), Some("OUTCOME_OPEN")));
     let number = open["number"].as_str().unwrap();
-    let file = host.data_dir().join("instances/rescue/incident.json");
+    let file = host.data_dir().join("instances/rescue/incident/incident.json");
     let file: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     assert_eq!(file["incidents"][0]["number"].to_string(), number);
     assert_eq!(file["incidents"][0]["commands"][0]["run"], format!("openclawctl incident {number}"));

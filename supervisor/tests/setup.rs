@@ -57,7 +57,7 @@ const OPENCLAW: &str = r#"#!/bin/sh
 units=$(dirname "$0")/../units
 if [ -n "$OPENCLAWCTL_INSTANCE" ] && [ "$*" = "gateway run" ]; then
   [ -e "$units/break" ] && exit 1
-  while [ -e "$units/hold-run" ]; do : >"$units/held-run"; sleep 0.02; done
+  while [ -e "$units/hold-run" ]; do : >"$OPENCLAW_STATE_DIR/held-run"; sleep 0.02; done
 fi
 exec "$(dirname "$0")/real/openclaw" "$@"
 "#;
@@ -165,7 +165,9 @@ impl World {
     }
 
     async fn held(&self, word: &str) {
-        until(word, async || self.at(&format!("units/held-{word}")).exists().then_some(())).await;
+        // A gateway behind its walls writes nowhere else.
+        let places = ["units", "home/.openclaw-lab"].map(|place| self.at(place).join(format!("held-{word}")));
+        until(word, async || places.iter().any(|place| place.exists()).then_some(())).await;
     }
 
     fn hold(&self, word: &str) {

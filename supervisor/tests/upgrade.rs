@@ -89,7 +89,9 @@ impl World {
 
     /// An instance that runs, with something in its state.
     async fn instance(&self, name: &str, spec: InstanceSpec) -> v1::InstanceStatus {
-        self.host.create(name, InstanceSpec { runtime: v1::Runtime::Openclaw.into(), ..spec }).await;
+        // A version says in its own directory what it is held up by.
+        let walls = Some(v1::WallPolicy { files: Some(false), ..Default::default() });
+        self.host.create(name, InstanceSpec { runtime: v1::Runtime::Openclaw.into(), walls, ..spec }).await;
         let status = self.host.up(name).await;
         fs::write(self.state(name, "precious"), name).unwrap();
         status
@@ -220,7 +222,9 @@ async fn an_instance_is_upgraded_with_its_state_and_once_is_enough() {
         ("version: 1.0.0,", 3, "`openclawctl upgrade main --to 1.0.0` first"),
         ("program: openclaw,", 3, "`main` was upgraded to 2.0.0, with its state"),
     ] {
-        let text = format!("version: 1\ninstances:\n  main: {{ {what} runtime: openclaw }}\n");
+        let text = format!(
+            "version: 1\ninstances:\n  main: {{ {what} runtime: openclaw, walls: {{ files: false }} }}\n"
+        );
         fs::write(&file, text).unwrap();
         let (ended, told) = world.run(&["apply", "-f", file.to_str().unwrap()]).await;
         assert!(ended == code && told.contains(said), "{what}: {told}");

@@ -1,8 +1,11 @@
 //! One file for each command, and what several of them share.
 
 pub(crate) mod apply;
+pub(crate) mod audit;
+pub(crate) mod cert;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod env;

@@ -38,6 +38,8 @@ pub(crate) struct Run {
 /// Becomes the command.
 pub(crate) async fn run(args: &Run, context: &Context) -> Result<(), Failure> {
     let operation = Operation::on("run a command as", &args.name);
+    // It runs here, in directories that are here.
+    context.place(&operation)?;
     let supervisor = context.connect(&operation).await?;
     let environment = super::env::get(&supervisor, &args.name, &operation).await?;
     if !environment.withheld.is_empty() {

@@ -15,6 +15,7 @@ use crate::{
         notes::{self, attention},
         status::{self, Breadth},
         style::{self, INDENT, paint, stdout_width, wrapped},
+        walls,
     },
 };
 
@@ -90,6 +91,7 @@ fn page(instances: &[Instance], alarms: &[String], breadth: Breadth, context: &C
         blocks.push(format!("and {more} more that are not well\n"));
     }
     let mut end = notes::runtimes(instances);
+    end.extend(walls::gaps(instances));
     end.push(notes::summary(instances));
     if instances.is_empty() {
         end.push(format!("{} openclawctl up main", paint(style::HINT, "hint:")));

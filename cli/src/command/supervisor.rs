@@ -7,16 +7,19 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use supervisor_proto::v1::{GetInfoRequest, GetInfoResponse, ShutdownRequest};
+use supervisor_proto::v1::{GetInfoRequest, GetInfoResponse, ReloadRequest, ShutdownRequest};
 use tokio::time::{Instant, sleep};
 use tonic::Request;
 
 use crate::{
-    connect::{self, Place},
+    connect::{self, Place, Way},
     context::{Consent, Context, Show},
     daemon,
     error::{Cause, Error, Failure, Operation},
-    render::{info, notes, style::talk},
+    render::{
+        info, notes,
+        style::{clause, talk},
+    },
     wait::{Effort, Patience, WaitArgs},
 };
 
@@ -25,7 +28,8 @@ Examples:
   openclawctl supervisor status      is it there, and is it well
   openclawctl supervisor start       in the background, until it listens
   openclawctl supervisor stop        gateways keep running; the next supervisor adopts them
-  openclawctl supervisor stop --all  stop every gateway first";
+  openclawctl supervisor stop --all  stop every gateway first
+  openclawctl supervisor reload      after a change of settings.yaml";
 
 /// What a supervisor holds in its data directory as long as it lives.
 const LOCK: &str = "supervisor.lock";
@@ -48,6 +52,8 @@ enum Command {
     /// Start a supervisor in the background and wait until it listens
     Start,
     Stop(Stop),
+    /// Read the supervisor's settings again, and say what changed
+    Reload,
     /// Show the supervisor's version, process, places and alarms
     Status,
 }
@@ -70,6 +76,7 @@ pub(crate) async fn run(args: &Supervisor, context: &Context) -> Result<(), Fail
     match &args.command {
         Command::Start => start(context).await?,
         Command::Stop(args) => stop(args, context).await?,
+        Command::Reload => reload(context).await?,
         Command::Status => status(context).await?,
     }
     Ok(())
@@ -82,7 +89,7 @@ async fn start(context: &Context) -> Result<(), Error> {
         talk(&format!("a supervisor is running already (pid {pid})"));
         return Ok(());
     }
-    match connect::Supervisor::connect(&place).await {
+    match connect::Supervisor::connect(&place.clone().into()).await {
         Err(Cause::NoListener { .. } | Cause::Broken(_)) | Ok(_) if place.is_own_socket() => {
             daemon::start(&place, &operation).await.map(|_| ())
         }
@@ -93,7 +100,7 @@ async fn start(context: &Context) -> Result<(), Error> {
 
 async fn stop(args: &Stop, context: &Context) -> Result<(), Error> {
     let operation = Operation::new("stop the supervisor");
-    let place = context.place(&operation)?;
+    let target = context.target(&operation)?;
     let supervisor = context.connect(&operation).await?;
     let info = info(&supervisor, &operation).await?;
     let deadline = match args.wait.patience(Effort::Stop) {
@@ -117,9 +124,11 @@ async fn stop(args: &Stop, context: &Context) -> Result<(), Error> {
         Err(_) | Ok(_) => {}
     }
     drop(supervisor);
-    if args.wait.patience(Effort::Stop) != Patience::None {
+    if args.wait.patience(Effort::Stop) != Patience::None
+        && let Way::Here(place) = &target.way
+    {
         let data_dir = if place.is_own_socket() { &place.data_dir } else { Path::new(&info.data_dir) };
-        gone(&place, &data_dir.join(LOCK), &operation).await?;
+        gone(place, &data_dir.join(LOCK), &operation).await?;
     }
     let rest = if args.all { "" } else { "; gateways keep running" };
     talk(&format!("stopped the supervisor (pid {}){rest}", info.pid));
@@ -146,6 +155,24 @@ fn is_held(lock: &Path) -> bool {
     File::open(lock).is_ok_and(|file| {
         Flock::lock(file, FlockArg::LockSharedNonblock).is_err_and(|(_, error)| error == Errno::EWOULDBLOCK)
     })
+}
+
+async fn reload(context: &Context) -> Result<(), Error> {
+    let operation = Operation::new("read the settings again");
+    let supervisor = context.connect(&operation).await?;
+    let call = async || supervisor.system().reload(ReloadRequest {}).await;
+    let answer = supervisor.call(&operation, call).await?;
+    match context.show {
+        Show::Encoded(encoding) => context.print_message(&operation, encoding, "ReloadResponse", &answer),
+        Show::Text(_) if answer.changes.is_empty() => {
+            talk("nothing changed");
+            Ok(())
+        }
+        Show::Text(_) => {
+            answer.changes.iter().for_each(|change| talk(&clause(change)));
+            Ok(())
+        }
+    }
 }
 
 async fn status(context: &Context) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use supervisor_proto::v1::StartInstanceRequest;
 use super::verb::{self, Answer, few};
 use crate::{
     complete,
-    connect::{Supervisor, request_id},
+    connect::{Supervisor, Way, request_id},
     context::Context,
     daemon,
     error::{Cause, Error, Failure, Operation},
@@ -68,14 +68,15 @@ pub(super) async fn connect(
     autostart: Autostart,
     operation: &Operation,
 ) -> Result<Supervisor, Error> {
-    let place = context.place(operation)?;
-    if let Some((supervisor, _)) = daemon::answering(&place).await {
+    let target = context.target(operation)?;
+    let Way::Here(place) = &target.way else { return context.connect(operation).await };
+    if let Some((supervisor, _)) = daemon::answering(place).await {
         return Ok(supervisor);
     }
-    match Supervisor::connect(&place).await {
+    match Supervisor::connect(&target).await {
         // A supervisor of ours would listen elsewhere than on a socket named apart from its directory.
         Err(Cause::NoListener { .. }) if autostart == Autostart::Allowed && place.is_own_socket() => {
-            daemon::start(&place, operation).await
+            daemon::start(place, operation).await
         }
         outcome => outcome.map_err(|cause| cause.during(operation)),
     }

@@ -24,8 +24,8 @@ const OWN: &str = env!("CARGO_PKG_VERSION");
 /// Prints the versions.
 pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     let operation = Operation::new("read the versions");
-    let place = context.place(&operation)?;
-    let info = match Supervisor::connect(&place).await {
+    let target = context.target(&operation)?;
+    let info = match Supervisor::connect(&target).await {
         Ok(supervisor) => ask(&supervisor, &operation).await.map_err(|error| error.to_string()),
         Err(cause) => Err(cause.to_string()),
     };

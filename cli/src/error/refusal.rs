@@ -102,7 +102,10 @@ impl Refusal {
 
 fn kind_of_reason(reason: Reason) -> Kind {
     match reason {
-        Reason::UnknownInstance | Reason::UnknownSnapshot | Reason::UnknownIncident => Kind::NotFound,
+        Reason::UnknownInstance
+        | Reason::UnknownSnapshot
+        | Reason::UnknownIncident
+        | Reason::UnknownCertificate => Kind::NotFound,
         Reason::NotPermitted | Reason::InsideInstance => Kind::NotPermitted,
         Reason::ShuttingDown => Kind::Unreachable,
         // This program makes request ids, page tokens and filters itself.
@@ -140,7 +143,8 @@ fn kind_of_reason(reason: Reason) -> Kind {
         | Reason::AmbiguousSnapshot
         | Reason::NoGoodConfig
         | Reason::NoConfig
-        | Reason::BadConfig => Kind::Refused,
+        | Reason::BadConfig
+        | Reason::BadCertificates => Kind::Refused,
     }
 }
 
@@ -198,6 +202,8 @@ fn hint_for_reason(reason: Reason, name: &str) -> Option<String> {
         }
         Reason::NoConfig => format!("openclawctl up {name}"),
         Reason::UnknownIncident => "openclawctl incidents".to_owned(),
+        Reason::UnknownCertificate => "openclawctl cert list".to_owned(),
+        Reason::BadCertificates => "openclawctl cert init".to_owned(),
         Reason::RequestIdReused | Reason::InvalidPageToken | Reason::InvalidFilter => REPORT.to_owned(),
         Reason::Unspecified | Reason::InvalidName | Reason::InvalidSpec => return None,
     };

@@ -8,6 +8,7 @@ use super::{
     status::{bytes, uptime},
     style::{self, Marks, clause, paint, phase_look, phase_word, printable},
     time::{Clock, ago, between, humane, now, until},
+    walls,
 };
 use crate::view;
 
@@ -154,6 +155,9 @@ fn process(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
         sheet
             .line("uses", &format!("{:.1}% CPU, {memory}, {} {processes}", used.cpu_percent, used.processes));
         sheet.line("memory", &clause(&used.recycle));
+    }
+    for (index, line) in walls::lines(instance).iter().enumerate() {
+        sheet.line(if index == 0 { "walls" } else { "" }, line);
     }
     if let Some(block) = &status.ports {
         ports(block, sheet);

@@ -1,5 +1,7 @@
 //! From answers to text: tables for people, proto JSON and YAML for programs.
 
+pub(crate) mod audit;
+pub(crate) mod certificate;
 pub(crate) mod config;
 pub(crate) mod detail;
 pub(crate) mod doctor;
@@ -17,3 +19,4 @@ pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod upgrade;
+pub(crate) mod walls;

@@ -15,6 +15,7 @@ use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use supervisor_proto::v1::{
     self as v1,
+    audit_service_server::AuditServiceServer,
     config_service_server::ConfigServiceServer,
     doctor_service_server::{DoctorService, DoctorServiceServer},
     event_service_server::{EventService, EventServiceServer},
@@ -290,6 +291,7 @@ async fn serve(service: Service, socket: PathBuf, ready: impl FnOnce()) {
         .add_service(DoctorServiceServer::new(service.clone()))
         .add_service(ConfigServiceServer::new(service.clone()))
         .add_service(IncidentServiceServer::new(service.clone()))
+        .add_service(AuditServiceServer::new(service.clone()))
         .add_service(SystemServiceServer::new(service))
         .serve_with_incoming(UnixListenerStream::new(listener));
     tokio::select! {

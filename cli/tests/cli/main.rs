@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod apply;
+mod audit;
 mod config;
+mod contexts;
 mod ctl;
 mod daemon;
 mod doctor;

@@ -136,7 +136,7 @@ fn a_controller_of_a_lower_epoch_is_refused_and_the_present_one_stays() {
     let (mut second, _) = place.attach(Role::Control, 7);
     let mut late = place.connect();
     // Whatever comes after the attach counts for nothing.
-    let attach = frame(Demand::Attach(Attach { role: Role::Control.into(), epoch: 6 }));
+    let attach = frame(Demand::Attach(Attach { role: Role::Control.into(), epoch: 6, key: place.key }));
     late.bytes(&[attach, frame(Demand::Kill(Kill { incarnation: 1 }))].concat());
     let refused = late.refused();
     assert_eq!(

@@ -55,6 +55,7 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
 pub(crate) struct Place {
     dir: TempDir,
     pub(crate) policy: LogPolicy,
+    pub(crate) key: Vec<u8>,
 }
 
 impl Place {
@@ -67,7 +68,12 @@ impl Place {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         let directory = dir.path().join("log").to_str().unwrap().to_owned();
-        Self { dir, policy: LogPolicy { directory, max_file_bytes: 1 << 20, max_files: 4 } }
+        let policy = LogPolicy { directory, max_file_bytes: 1 << 20, max_files: 4 };
+        Self { dir, policy, key: vec![7; 32] }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn run(&self) -> PathBuf {
@@ -93,6 +99,7 @@ impl Place {
             environment: vec![variable("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")],
             working_directory: self.home().to_str().unwrap().into(),
             notify: false,
+            walls: None,
         }
     }
 
@@ -103,12 +110,18 @@ impl Place {
             epoch: 1,
             log: Some(self.policy.clone()),
             run: Some(Run { incarnation: 1, launch: Some(launch) }),
+            key: self.key.clone(),
         }
     }
 
     /// Starts a worker that runs `launch` as incarnation 1, and returns once the gateway runs.
     pub(crate) fn start(&self, launch: Launch) -> (Worker, Link, Started) {
-        let (worker, mut link) = Worker::spawn(Command::new(WORKER));
+        self.start_by(Command::new(WORKER), launch)
+    }
+
+    /// The same with a worker that is executed in its own way.
+    pub(crate) fn start_by(&self, worker: Command, launch: Launch) -> (Worker, Link, Started) {
+        let (worker, mut link) = Worker::spawn(worker);
         link.order(Demand::Bootstrap(self.bootstrap(launch)));
         link.state();
         let started = link.started();
@@ -128,7 +141,7 @@ impl Place {
 
     pub(crate) fn attach(&self, role: Role, epoch: u64) -> (Link, State) {
         let mut link = self.connect();
-        link.order(Demand::Attach(Attach { role: role.into(), epoch }));
+        link.attach(role, epoch, &self.key);
         let state = link.state();
         (link, state)
     }
@@ -223,13 +236,14 @@ pub(crate) fn frame(demand: Demand) -> Vec<u8> {
 }
 
 /// One connection to a worker.
+#[derive(Debug)]
 pub(crate) struct Link {
     stream: UnixStream,
     inbox: Vec<u8>,
 }
 
 impl Link {
-    fn new(stream: UnixStream) -> Self {
+    pub(crate) fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, inbox: Vec::new() }
     }
@@ -246,6 +260,10 @@ impl Link {
     pub(crate) fn hangs_up_on(&mut self, bytes: &[u8]) -> bool {
         let rounds = (64 << 20) / bytes.len();
         (0..rounds).any(|_| self.stream.write_all(bytes).is_err())
+    }
+
+    pub(crate) fn attach(&mut self, role: Role, epoch: u64, key: &[u8]) {
+        self.order(Demand::Attach(Attach { role: role.into(), epoch, key: key.to_vec() }));
     }
 
     pub(crate) fn run(&mut self, incarnation: u64) {

@@ -8,3 +8,4 @@ mod lifecycle;
 mod log;
 mod notify;
 mod tree;
+mod walls;

@@ -1,39 +1,18 @@
 //! Who may call what.
 //!
-//! Every RPC stands in [`METHODS`] with what it takes to call it; one that is missing there is not served, and a
-//! test holds the table against the contract. A caller is known by the credentials that the kernel attached
-//! to its end of the socket when it connected (unix(7), SO_PEERCRED): they cannot be forged. Where its process
-//! belongs was found out then, too: who runs [inside](super::inside) an instance may do little.
+//! Every RPC stands in [`METHODS`] with the role it takes to call it; one that is missing there is not served, and a
+//! test holds the table against the contract. The [gate](super::gate) goes by it.
 
-use std::task::{Context, Poll};
+use super::inside::Inside::{self, Closed, Mend, Open, See};
+use crate::role::Role;
 
-use futures_util::future::{Either, Ready, ready};
-use http::{Request, Response};
-use nix::unistd::geteuid;
-use supervisor_core::ids::Name;
-use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
-use tracing::{info, warn};
-
-use super::{
-    inside::{
-        Inside::{self, Closed, Mend, Open, See},
-        Insider, Scope,
-    },
-    listen::Caller,
-    status::Refusal,
-};
-use crate::{handle::Handle, lineage::Origin};
-
-/// What an RPC takes.
+/// What an RPC does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum Effect {
     /// It only reads.
-    Read,
-    /// It changes what instances are, or what is wished of them.
-    Operate,
-    /// It changes or ends the supervisor itself.
-    Administer,
+    Reads,
+    /// It changes something, and is recorded.
+    Changes,
 }
 
 /// Who may call one RPC.
@@ -41,184 +20,113 @@ pub(crate) enum Access {
 pub(crate) struct Rule {
     /// The path of its requests.
     pub(crate) path: &'static str,
-    /// What it takes.
-    pub(crate) access: Access,
-    /// What it is to callers inside an instance.
+    /// The least role that may call it from outside all instances.
+    pub(crate) needs: Role,
+    /// What it does.
+    pub(crate) effect: Effect,
+    /// What it is to callers inside an instance, and to those with the role of one.
     pub(crate) inside: Inside,
 }
 
-const fn read(path: &'static str, inside: Inside) -> Rule {
-    Rule { path, access: Access::Read, inside }
+impl Rule {
+    /// Its service and its name.
+    pub(crate) fn full_name(&self) -> &'static str {
+        self.path.trim_start_matches('/')
+    }
+
+    /// Its name.
+    pub(crate) fn method(&self) -> &'static str {
+        self.path.rsplit('/').next().unwrap_or(self.path)
+    }
 }
 
+/// Shows what is there.
+const fn view(path: &'static str, inside: Inside) -> Rule {
+    Rule { path, needs: Role::Viewer, effect: Effect::Reads, inside }
+}
+
+/// Shows who may do what, and who did.
+const fn inspect(path: &'static str) -> Rule {
+    Rule { path, needs: Role::Admin, effect: Effect::Reads, inside: Closed }
+}
+
+/// Changes how what is there runs.
 const fn operate(path: &'static str, inside: Inside) -> Rule {
-    Rule { path, access: Access::Operate, inside }
+    Rule { path, needs: Role::Operator, effect: Effect::Changes, inside }
 }
 
+/// Changes what is there, or the supervisor itself. Whoever says what is run can do all that the user can that it is
+/// run as; so that is no operator's.
 const fn administer(path: &'static str) -> Rule {
-    Rule { path, access: Access::Administer, inside: Inside::Closed }
+    Rule { path, needs: Role::Admin, effect: Effect::Changes, inside: Closed }
 }
 
 /// Every RPC.
 pub(crate) const METHODS: &[Rule] = &[
-    operate("/openclaw.supervisor.v1.InstanceService/CreateInstance", Closed),
-    read("/openclaw.supervisor.v1.InstanceService/GetInstance", See),
-    read("/openclaw.supervisor.v1.InstanceService/ListInstances", See),
+    administer("/openclaw.supervisor.v1.InstanceService/CreateInstance"),
+    view("/openclaw.supervisor.v1.InstanceService/GetInstance", See),
+    view("/openclaw.supervisor.v1.InstanceService/ListInstances", See),
+    // `maintenance` alone; for all else its service asks for an admin.
     operate("/openclaw.supervisor.v1.InstanceService/UpdateInstance", Closed),
-    operate("/openclaw.supervisor.v1.InstanceService/DeleteInstance", Closed),
+    administer("/openclaw.supervisor.v1.InstanceService/DeleteInstance"),
     operate("/openclaw.supervisor.v1.InstanceService/StartInstance", Mend),
     operate("/openclaw.supervisor.v1.InstanceService/StopInstance", Closed),
     operate("/openclaw.supervisor.v1.InstanceService/RestartInstance", Mend),
     operate("/openclaw.supervisor.v1.InstanceService/FailOver", Closed),
     operate("/openclaw.supervisor.v1.InstanceService/FailBack", Closed),
-    read("/openclaw.supervisor.v1.InstanceService/WatchInstances", See),
-    read("/openclaw.supervisor.v1.InstanceService/GetInstanceEnvironment", Closed),
-    operate("/openclaw.supervisor.v1.FleetService/ApplyFleet", Closed),
-    read("/openclaw.supervisor.v1.FleetService/ExportFleet", Closed),
-    read("/openclaw.supervisor.v1.EventService/ListEvents", See),
-    read("/openclaw.supervisor.v1.EventService/WatchEvents", See),
-    read("/openclaw.supervisor.v1.LogService/ReadLogs", See),
-    read("/openclaw.supervisor.v1.SystemService/GetInfo", Open),
-    read("/openclaw.supervisor.v1.SystemService/GetSettings", Closed),
+    view("/openclaw.supervisor.v1.InstanceService/WatchInstances", See),
+    view("/openclaw.supervisor.v1.InstanceService/GetInstanceEnvironment", Closed),
+    administer("/openclaw.supervisor.v1.FleetService/ApplyFleet"),
+    view("/openclaw.supervisor.v1.FleetService/ExportFleet", Closed),
+    view("/openclaw.supervisor.v1.EventService/ListEvents", See),
+    view("/openclaw.supervisor.v1.EventService/WatchEvents", See),
+    view("/openclaw.supervisor.v1.LogService/ReadLogs", See),
+    view("/openclaw.supervisor.v1.SystemService/GetInfo", Open),
+    inspect("/openclaw.supervisor.v1.SystemService/GetSettings"),
     administer("/openclaw.supervisor.v1.SystemService/Reload"),
     administer("/openclaw.supervisor.v1.SystemService/Shutdown"),
-    read("/openclaw.supervisor.v1.SystemService/ListPorts", Closed),
+    view("/openclaw.supervisor.v1.SystemService/ListPorts", Closed),
     operate("/openclaw.supervisor.v1.DoctorService/Examine", Closed),
-    read("/openclaw.supervisor.v1.ConfigService/ListSnapshots", Mend),
+    view("/openclaw.supervisor.v1.ConfigService/ListSnapshots", Mend),
     operate("/openclaw.supervisor.v1.ConfigService/CreateSnapshot", Mend),
-    read("/openclaw.supervisor.v1.ConfigService/DiffSnapshot", Mend),
+    view("/openclaw.supervisor.v1.ConfigService/DiffSnapshot", Mend),
     operate("/openclaw.supervisor.v1.ConfigService/RollBack", Mend),
     operate("/openclaw.supervisor.v1.ConfigService/MarkGood", Mend),
-    read("/openclaw.supervisor.v1.IncidentService/ListIncidents", See),
-    read("/openclaw.supervisor.v1.IncidentService/GetIncident", See),
-    operate("/openclaw.supervisor.v1.SetupService/SetUpInstance", Closed),
-    read("/openclaw.supervisor.v1.SetupService/ListProfiles", Closed),
-    operate("/openclaw.supervisor.v1.SetupService/ImportProfile", Closed),
-    operate("/openclaw.supervisor.v1.SetupService/ReturnProfile", Closed),
+    view("/openclaw.supervisor.v1.IncidentService/ListIncidents", See),
+    view("/openclaw.supervisor.v1.IncidentService/GetIncident", See),
+    administer("/openclaw.supervisor.v1.SetupService/SetUpInstance"),
+    view("/openclaw.supervisor.v1.SetupService/ListProfiles", Closed),
+    administer("/openclaw.supervisor.v1.SetupService/ImportProfile"),
+    administer("/openclaw.supervisor.v1.SetupService/ReturnProfile"),
+    // A version of npm's registry; for what is to be taken from elsewhere its service asks for an admin.
     operate("/openclaw.supervisor.v1.UpgradeService/UpgradeInstance", Closed),
-    read("/openclaw.supervisor.v1.UpgradeService/ListUpgrades", Closed),
-    read("/openclaw.supervisor.v1.UpgradeService/ListRuntimes", Closed),
+    view("/openclaw.supervisor.v1.UpgradeService/ListUpgrades", Closed),
+    view("/openclaw.supervisor.v1.UpgradeService/ListRuntimes", Closed),
     operate("/openclaw.supervisor.v1.UpgradeService/InstallRuntime", Closed),
     operate("/openclaw.supervisor.v1.UpgradeService/PruneRuntimes", Closed),
-    read("/grpc.health.v1.Health/Check", See),
-    read("/grpc.health.v1.Health/Watch", See),
-    read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open),
-    read("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Open),
+    inspect("/openclaw.supervisor.v1.AuditService/ListAudit"),
+    administer("/openclaw.supervisor.v1.CertificateService/InitAuthority"),
+    administer("/openclaw.supervisor.v1.CertificateService/IssueCertificate"),
+    inspect("/openclaw.supervisor.v1.CertificateService/ListCertificates"),
+    administer("/openclaw.supervisor.v1.CertificateService/RevokeCertificate"),
+    view("/grpc.health.v1.Health/Check", See),
+    view("/grpc.health.v1.Health/Watch", See),
+    view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open),
+    view("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Open),
 ];
 
 /// Who may call the RPC at `path`; `None` if there is none.
-fn rule(path: &str) -> Option<&'static Rule> {
+pub(super) fn rule(path: &str) -> Option<&'static Rule> {
     METHODS.iter().find(|rule| rule.path == path)
-}
-
-/// Admits two users to everything, except from inside an instance, and nobody else to anything.
-#[derive(Debug, Clone)]
-pub(crate) struct Gate {
-    admitted: [u32; 2],
-    handle: Handle,
-}
-
-impl Gate {
-    /// For the user the supervisor runs as, and root.
-    pub(crate) fn own(handle: Handle) -> Self {
-        const ROOT: u32 = 0;
-        Self::of([geteuid().as_raw(), ROOT], handle)
-    }
-
-    /// For these users.
-    pub(crate) fn of(admitted: [u32; 2], handle: Handle) -> Self {
-        Self { admitted, handle }
-    }
-
-    /// Whom the request at `path` may be about, or why there is no answer to it.
-    fn check(&self, path: &str, caller: Option<&Caller>) -> Result<Scope, Status> {
-        let Some(rule) = rule(path) else {
-            return Err(Status::new(Code::Unimplemented, format!("there is no method {path}.")));
-        };
-        let peer = caller.and_then(|caller| caller.peer.peer_cred.as_ref());
-        let (uid, pid) = (peer.map(|peer| peer.uid()), peer.and_then(|peer| peer.pid()));
-        match rule.access {
-            Access::Read | Access::Operate | Access::Administer
-                if uid.is_some_and(|uid| self.admitted.contains(&uid)) => {}
-            Access::Read | Access::Operate | Access::Administer => {
-                let who = uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                warn!(uid = %who, path, "a caller was turned away");
-                return Err(Refusal::NotPermitted(who).into());
-            }
-        }
-        match caller.and_then(|caller| caller.origin.as_ref()) {
-            Some(Origin::Outside) => Ok(Scope::WHOLE),
-            Some(Origin::Inside(name)) => self.check_inside(rule, name),
-            // Nobody needs an answer who has ended. Root is no exception: an agent may have `sudo`.
-            None => {
-                warn!(pid, path, "a caller that cannot be traced was turned away");
-                Err(Refusal::Untraced(pid.unwrap_or(0)).into())
-            }
-        }
-    }
-
-    fn check_inside(&self, rule: &Rule, name: &Name) -> Result<Scope, Status> {
-        let path = rule.path;
-        match rule.inside {
-            Inside::Closed => {
-                warn!(instance = %name, path, "a caller inside an instance was turned away");
-                Err(Refusal::from(Insider::new(name.clone(), &self.handle.view())).into())
-            }
-            Inside::Open | Inside::See => Ok(Scope::narrow(name.clone(), rule.inside, self.handle.clone())),
-            Inside::Mend => {
-                info!(instance = %name, path, "asked for from inside an instance");
-                Ok(Scope::narrow(name.clone(), rule.inside, self.handle.clone()))
-            }
-        }
-    }
-}
-
-impl<S> Layer<S> for Gate {
-    type Service = Guarded<S>;
-
-    fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { gate: self.clone(), inner }
-    }
-}
-
-/// A service behind the [`Gate`].
-#[derive(Debug, Clone)]
-pub(crate) struct Guarded<S> {
-    gate: Gate,
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Guarded<S>
-where
-    S: Service<Request<B>, Response = Response<Body>>,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.gate.check(request.uri().path(), request.extensions().get()) {
-            Ok(scope) => {
-                request.extensions_mut().insert(scope);
-                Either::Left(self.inner.call(request))
-            }
-            Err(status) => Either::Right(ready(Ok(status.into_http()))),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc};
+    use std::collections::BTreeSet;
 
     use prost::Message;
     use prost_types::FileDescriptorSet;
     use supervisor_proto::v1::DESCRIPTORS;
-    use tokio::sync::watch;
 
     use super::*;
 
@@ -250,24 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_without_credentials_is_turned_away() {
-        let (_, view) = watch::channel(Arc::default());
-        let gate = Gate::own(Handle::new(view).0);
-        let refused = gate.check(METHODS[0].path, None).unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
-        let unknown = gate.check("/openclaw.supervisor.v1.InstanceService/Fly", None).unwrap_err();
-        assert_eq!(unknown.code(), Code::Unimplemented);
-    }
-
-    #[test]
     fn whoever_runs_inside_an_instance_changes_nothing_but_what_a_rescue_mends() {
-        for Rule { path, access, inside } in METHODS {
-            match (access, inside) {
-                (Access::Read, Inside::Closed | Inside::Open | Inside::See | Inside::Mend)
-                | (Access::Operate, Inside::Closed | Inside::Mend)
-                | (Access::Administer, Inside::Closed) => {}
-                (Access::Operate, Inside::Open | Inside::See)
-                | (Access::Administer, Inside::Open | Inside::See | Inside::Mend) => panic!("{path}"),
+        for Rule { path, needs, effect, inside } in METHODS {
+            match (effect, inside) {
+                (Effect::Reads, Closed | Open | See | Mend) | (Effect::Changes, Closed | Mend) => {}
+                (Effect::Changes, Open | See) => panic!("{path}"),
+            }
+            match needs {
+                Role::Viewer => assert_eq!(*effect, Effect::Reads, "{path}"),
+                Role::Operator => assert_eq!(*effect, Effect::Changes, "{path}"),
+                Role::Admin => assert_eq!(*inside, Closed, "{path}"),
+                Role::Rescue => panic!("{path}: what a rescue may is said by what it is inside"),
             }
         }
     }

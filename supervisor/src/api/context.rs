@@ -24,23 +24,28 @@ use super::{
     convert::{Extent, Scene},
     facts::Facts,
     inside::FindOrigin,
+    listen::Doors,
     requests::Requests,
     status::Refusal,
 };
 use crate::{
+    audit::Audit,
+    bindings::Bindings,
     events::Journal,
     figures::{Figures, Wanted},
     handle::Handle,
     logs::Notices,
     openclaw::{
         config::declared_port,
-        layout::{Directories, Layout, check_apart},
+        layout::{Clash, Directories, Layout, check_apart},
         prepare::Host,
+        walls::overreach,
     },
     recycle::Recycler,
     registry,
     settings::Settings,
     spec::InstanceSpec,
+    walls::Standings,
 };
 
 /// Looking at the processes of this many instances takes a few milliseconds, and a caller waits for that. The
@@ -60,10 +65,16 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     /// What the processes of instances use, and which of them too much.
     pub(crate) recycler: Recycler,
+    /// How the walls around instances stand.
+    pub(crate) walls: Standings,
     /// Finds out who listens on ports.
     pub(crate) listeners: FindListeners,
     /// Finds out where callers come from.
     pub(crate) origins: FindOrigin,
+    /// Who has which role.
+    pub(crate) bindings: Bindings,
+    /// The record of who called.
+    pub(crate) audit: Audit,
     /// When the supervisor was started.
     pub(crate) started: Moment,
     /// The number of its life on its data directory.
@@ -104,9 +115,13 @@ pub(super) struct Api {
     pub(super) facts: Facts,
     pub(super) figures: Figures,
     pub(super) recycler: Recycler,
+    pub(super) walls: Standings,
     pub(super) requests: Requests,
     pub(super) notices: Notices,
     pub(super) listeners: FindListeners,
+    pub(super) bindings: Bindings,
+    pub(super) audit: Audit,
+    pub(super) doors: Doors,
     pub(super) started: Moment,
     pub(super) epoch: u64,
     pub(super) shutdown: CancellationToken,
@@ -114,15 +129,18 @@ pub(super) struct Api {
 }
 
 impl Api {
-    pub(super) fn new(context: Context) -> Arc<Self> {
+    pub(super) fn new(context: Context, doors: Doors) -> Arc<Self> {
         let Context {
             handle,
             journal,
             host,
             settings,
             recycler,
+            walls,
             listeners,
             origins: _,
+            bindings,
+            audit,
             started,
             epoch,
             shutdown,
@@ -133,9 +151,13 @@ impl Api {
             facts: Facts::new(host),
             figures: recycler.figures().clone(),
             recycler,
+            walls,
             requests: Requests::default(),
             notices: Notices::start(),
             listeners,
+            bindings,
+            audit,
+            doors,
             started,
             epoch,
             shutdown,
@@ -162,7 +184,7 @@ impl Api {
     }
 
     pub(super) fn scene<'a>(&'a self, view: &'a View, extent: Extent) -> Scene<'a> {
-        Scene::new(view, &self.facts, (&self.figures, &self.recycler), extent)
+        Scene::new(view, &self.facts, (&self.figures, &self.recycler, &self.walls), extent)
     }
 
     /// The instance as it is now.
@@ -219,21 +241,33 @@ impl Api {
         name: &Name,
         spec: &InstanceSpec,
     ) -> Result<(), Refusal> {
-        if spec.profile.is_none() {
+        let grants = |spec: &InstanceSpec| spec.walls.grants().next().is_some();
+        if spec.profile.is_none() && !grants(spec) {
             return Ok(());
         }
         let data_dir = self.host().control.data_dir.clone();
-        let mine = (name.clone(), Directories::of(&data_dir, name, spec.profile.as_ref()));
-        let others: Vec<(Name, Directories)> = view
+        let (name, spec) = (name.clone(), spec.clone());
+        let others: Vec<(Name, InstanceSpec)> = view
             .instances
             .values()
-            .filter(|other| other.name() != name)
-            .map(|other| (other.name().clone(), self.facts.directories_of(other)))
-            .filter(|(_, directories)| directories.layout == Layout::Profile)
+            .filter(|other| *other.name() != name)
+            .map(|other| (other.name().clone(), registry::spec(other)))
             .collect();
         let check = move || {
-            let others = others.iter().map(|(name, directories)| (name, directories));
-            check_apart(&data_dir, (&mine.0, &mine.1), others)
+            let place =
+                |name: &Name, spec: &InstanceSpec| Directories::of(&data_dir, name, spec.profile.as_ref());
+            let mine = place(&name, &spec);
+            let theirs: Vec<(&Name, Directories)> =
+                others.iter().map(|(name, spec)| (name, place(name, spec))).collect();
+            let profiles = theirs.iter().filter(|(_, directories)| directories.layout == Layout::Profile);
+            check_apart(&data_dir, (&name, &mine), profiles.map(|(name, directories)| (*name, directories)))?;
+            let all = theirs.iter().map(|(name, directories)| (*name, directories));
+            let refused = |clash: Option<Clash>| clash.map_or(Ok(()), Err);
+            refused(overreach(&data_dir, (&name, &mine), &spec, all))?;
+            // What others have been granted must not open a new profile to them.
+            others.iter().zip(&theirs).filter(|((_, spec), _)| grants(spec)).try_for_each(
+                |((other, spec), (_, at))| refused(overreach(&data_dir, (other, at), spec, [(&name, &mine)])),
+            )
         };
         task::spawn_blocking(check).await.map_err(|_| Refusal::ShuttingDown)?.map_err(Refusal::from)
     }

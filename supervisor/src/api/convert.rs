@@ -18,13 +18,19 @@ use supervisor_core::{
     time::Moment,
     view::{Role, View},
 };
-use supervisor_proto::v1::{self, exit::How};
+use supervisor_proto::{
+    v1::{self, exit::How},
+    worker,
+};
 
 use super::{
     facts::Facts,
     story::{self, Telling},
 };
-use crate::{events::Event, figures::Figures, logs::Line, openclaw::layout::Directories, recycle::Recycler};
+use crate::{
+    events::Event, figures::Figures, logs::Line, openclaw::layout::Directories, recycle::Recycler,
+    walls::Standings,
+};
 
 /// Offset of the browser control port in a block.
 const BROWSER_CONTROL: u32 = 2;
@@ -40,6 +46,7 @@ pub(super) struct Scene<'a> {
     facts: &'a Facts,
     figures: &'a Figures,
     recycler: &'a Recycler,
+    walls: &'a Standings,
     extent: Extent,
     /// Who may stand in for whom, by primary; worked out once if many are asked for.
     rescuers: OnceCell<HashMap<&'a Name, Vec<&'a Name>>>,
@@ -58,10 +65,10 @@ impl<'a> Scene<'a> {
     pub(super) fn new(
         view: &'a View,
         facts: &'a Facts,
-        (figures, recycler): (&'a Figures, &'a Recycler),
+        (figures, recycler, walls): (&'a Figures, &'a Recycler, &'a Standings),
         extent: Extent,
     ) -> Self {
-        Self { view, facts, figures, recycler, extent, rescuers: OnceCell::new() }
+        Self { view, facts, figures, recycler, walls, extent, rescuers: OnceCell::new() }
     }
 
     fn rescued_by(&self, primary: &'a Name) -> Vec<&'a Name> {
@@ -130,8 +137,14 @@ impl<'a> Scene<'a> {
             create_time: Some(timestamp(record.created)),
             config: Some(self::config(instance)),
             ladder: Some(ladder(instance)),
+            walls: process.map(|_| self.walls_of(instance)).unwrap_or_default(),
             ..v1::InstanceStatus::default()
         }
+    }
+
+    fn walls_of(&self, instance: &Instance) -> Vec<v1::WallStatus> {
+        let standing = self.walls.of(instance.name(), instance.incarnation());
+        standing.iter().map(wall).collect()
     }
 
     fn failover(&self, instance: &Instance, role: Role, rescued_by: &[&Name]) -> v1::FailoverStatus {
@@ -298,6 +311,11 @@ fn ladder(instance: &Instance) -> v1::LadderStatus {
     v1::LadderStatus { rung: rung.into(), deaths: ladder.deaths(), held: instance.policy().ladder.held }
 }
 
+/// The kinds and states of the contract have the numbers of the worker's; a test holds them to it.
+fn wall(wall: &worker::Wall) -> v1::WallStatus {
+    v1::WallStatus { kind: wall.kind, state: wall.state, reason: wall.reason.clone() }
+}
+
 fn directories(directories: Directories) -> v1::Directories {
     let text = |path: PathBuf| {
         path.into_os_string().into_string().unwrap_or_else(|path| path.to_string_lossy().into_owned())
@@ -341,4 +359,25 @@ pub(super) fn unix_ms(time: &Timestamp) -> u64 {
     let seconds = u64::try_from(time.seconds).unwrap_or(0);
     let nanos = u64::try_from(time.nanos).unwrap_or(0);
     seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use supervisor_proto::{
+        v1::wall_status,
+        worker::wall::{Kind, State},
+    };
+
+    #[test]
+    fn a_wall_is_called_by_the_api_what_the_worker_calls_it() {
+        for number in 0..=i32::from(u8::MAX) {
+            let kinds = (Kind::try_from(number), wall_status::Kind::try_from(number));
+            let names = (kinds.0.map(|kind| kind.as_str_name()), kinds.1.map(|kind| kind.as_str_name()));
+            assert_eq!(names.0.ok(), names.1.ok());
+            let states = (State::try_from(number), wall_status::State::try_from(number));
+            let names =
+                (states.0.map(|state| state.as_str_name()), states.1.map(|state| state.as_str_name()));
+            assert_eq!(names.0.ok(), names.1.ok());
+        }
+    }
 }

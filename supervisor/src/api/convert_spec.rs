@@ -5,6 +5,7 @@
 
 mod memory;
 mod recovery;
+mod walls;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,7 +16,7 @@ use supervisor_proto::v1;
 
 use crate::spec::{
     Bytes, Check, Condition, Failback, FieldPath, InstanceSpec, Kind, Log, OnPrimaryDeath, Probe, Probes,
-    Profile, Rescue, Restart, Runtime, Span, Standby, Violation,
+    Profile, Rescue, Restart, Runtime, Span, Standby, UserName, Violation,
 };
 
 /// The most violations named at once.
@@ -229,6 +230,9 @@ fn read(spec: &v1::InstanceSpec) -> Result<InstanceSpec, Vec<Violation>> {
         trial: spec.trial.as_ref().map(|trial| reader.trial(trial)).unwrap_or_default(),
         poll_expiry: reader.span(&["poll_expiry"], spec.poll_expiry.as_ref()),
         memory: spec.memory.as_ref().map(|memory| reader.memory(memory)).unwrap_or_default(),
+        walls: spec.walls.as_ref().map(walls::walls).unwrap_or_default(),
+        limits: spec.limits.as_ref().map(walls::limits).unwrap_or_default(),
+        user: text(&spec.user).map(UserName),
     };
     if reader.0.is_empty() { Ok(found) } else { Err(reader.0) }
 }
@@ -344,6 +348,9 @@ pub(crate) fn to_proto(spec: &InstanceSpec) -> v1::InstanceSpec {
         trial: recovery::trial(spec),
         poll_expiry: duration(spec.poll_expiry),
         memory: memory::memory(spec),
+        walls: walls::to_proto(&spec.walls),
+        limits: walls::limits_to_proto(&spec.limits),
+        user: spec.user.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 
@@ -357,7 +364,7 @@ pub(crate) fn kind_to_proto(kind: Kind) -> v1::Runtime {
 }
 
 /// Fields with fields of their own.
-const GROUPS: [(&str, &[&str]); 11] = [
+const GROUPS: [(&str, &[&str]); 13] = [
     ("profile", &["state_dir", "config", "workspace"]),
     ("rescue", &["standby", "on_primary_death", "failback", "failback_after"]),
     (
@@ -381,12 +388,14 @@ const GROUPS: [(&str, &[&str]); 11] = [
     ("ladder", &recovery::LADDER),
     ("trial", &recovery::TRIAL),
     ("memory", &memory::MEMORY),
+    ("walls", &walls::WALLS),
+    ("limits", &walls::LIMITS),
 ];
 
 const PROBE: [&str; 9] =
     ["check", "path", "port_offset", "interval", "timeout", "failures", "of", "deadline", "cap"];
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 21] = [
     "runtime",
     "program",
     "version",
@@ -405,6 +414,9 @@ const FIELDS: [&str; 18] = [
     "trial",
     "poll_expiry",
     "memory",
+    "walls",
+    "limits",
+    "user",
 ];
 
 fn is_field(path: &str) -> bool {

@@ -57,6 +57,10 @@ impl Doctors {
             block: record.block,
             previous_base: record.previous_base,
             directories: self.api.facts.directories_of(instance),
+            walls: match instance.process() {
+                Some(_) => self.api.walls.of(instance.name(), instance.incarnation()),
+                None => Arc::default(),
+            },
             worker_pid: instance.process().map(|process| process.worker_pid),
             since: instance.since(),
         }

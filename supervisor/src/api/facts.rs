@@ -160,7 +160,7 @@ impl Facts {
             mark: "",
             control: &self.host.control,
             // A start would refuse a configuration that cannot be read.
-            discovery: declared_discovery(&directories.config).unwrap_or(Discovery::Quiet),
+            discovery: declared_discovery(&directories).unwrap_or(Discovery::Quiet),
             incidents: &incidents,
             incident_file: &incident_file,
             contract: Contract::None,

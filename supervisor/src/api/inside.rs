@@ -21,6 +21,7 @@ use super::status::Refusal;
 use crate::{
     handle::Handle,
     lineage::{Origin, Process},
+    role::Role,
 };
 
 /// Tracing takes a fraction of a millisecond. A process that is stuck in the kernel may hold it up.
@@ -87,24 +88,30 @@ impl FindOrigin {
     }
 }
 
-/// Whom a request may be about.
+/// Whom a request may be about, and what it may ask for.
 #[derive(Debug, Clone)]
-pub(super) struct Scope(Option<Narrow>);
+pub(super) struct Scope {
+    narrow: Option<Narrow>,
+    who: String,
+    role: Role,
+}
 
 #[derive(Debug, Clone)]
 struct Narrow {
-    who: Name,
+    insider: Insider,
     what: Inside,
     handle: Handle,
 }
 
 impl Scope {
-    /// For a caller outside all instances.
-    pub(super) const WHOLE: Self = Self(None);
+    /// About everyone, for `who`, who has this role.
+    pub(super) fn whole(who: String, role: Role) -> Self {
+        Self { narrow: None, who, role }
+    }
 
-    /// For a caller inside `who`, to whom the RPC is `what`.
-    pub(super) fn narrow(who: Name, what: Inside, handle: Handle) -> Self {
-        Self(Some(Narrow { who, what, handle }))
+    /// For `who`, who is confined to what `insider` may, and to whom the RPC is `what`.
+    pub(super) fn narrow(who: String, insider: Insider, what: Inside, handle: Handle) -> Self {
+        Self { narrow: Some(Narrow { insider, what, handle }), who, role: Role::Rescue }
     }
 
     /// Of a request that has passed the gate, which attaches one to each. None means no right.
@@ -114,15 +121,27 @@ impl Scope {
 
     /// Who calls, for the history.
     pub(super) fn asker(&self) -> Asker {
-        self.0.as_ref().map_or(Asker::Operator, |narrow| Asker::Inside(narrow.who.clone()))
+        let insider =
+            self.narrow.as_ref().map(|narrow| &narrow.insider).filter(|insider| insider.is_inside());
+        insider.map_or(Asker::Operator, |insider| Asker::Inside(insider.name.clone()))
+    }
+
+    /// Refuses `what`, a part of an RPC, unless the caller has this role.
+    pub(super) fn needs(&self, needs: Role, what: &str) -> Result<(), Refusal> {
+        if self.role >= needs {
+            return Ok(());
+        }
+        let has = Some(self.role.to_string());
+        Err(Refusal::NotPermitted { who: self.who.clone(), has, what: what.into(), needs })
     }
 
     /// Refuses a request about `name`, unless it may be about that.
     pub(super) fn may(&self, name: &str) -> Result<(), Refusal> {
-        match &self.0 {
+        match &self.narrow {
             Some(narrow) if !self.contains(name) => {
-                warn!(instance = %narrow.who, name, "a caller inside an instance asked about another");
-                Err(Insider::new(narrow.who.clone(), &narrow.handle.view()).into())
+                let Insider { name: instance, how, .. } = &narrow.insider;
+                warn!(%instance, name, "a caller confined to an instance asked about another");
+                Err(Insider::new(instance.clone(), *how, &narrow.handle.view()).into())
             }
             Some(_) | None => Ok(()),
         }
@@ -135,11 +154,11 @@ impl Scope {
 
     /// All that the request may be about; `None`: about anyone. An instance's relations may change at any time.
     pub(super) fn names(&self) -> Option<BTreeSet<Name>> {
-        let Narrow { who, what, handle } = self.0.as_ref()?;
-        let mut names = primaries(&handle.view(), who);
+        let Narrow { insider, what, handle } = self.narrow.as_ref()?;
+        let mut names = primaries(&handle.view(), &insider.name);
         match what {
             Inside::See => {
-                names.insert(who.clone());
+                names.insert(insider.name.clone());
             }
             Inside::Mend => {}
             Inside::Closed | Inside::Open => names.clear(),
@@ -153,26 +172,47 @@ fn primaries(view: &View, who: &Name) -> BTreeSet<Name> {
     rescues.into_iter().flatten().collect()
 }
 
-/// A caller that runs inside an instance, and what it may do. As a sentence, why it is refused.
+/// A caller that is confined to an instance, and what it may do. As a sentence, why it is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Insider {
     /// The instance.
     pub(crate) name: Name,
+    how: How,
     primaries: Vec<Name>,
 }
 
+/// What confines a caller to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It runs inside.
+    Inside,
+    /// Its role is that of what runs inside.
+    Role,
+}
+
 impl Insider {
-    pub(super) fn new(name: Name, view: &View) -> Self {
+    pub(super) fn new(name: Name, how: How, view: &View) -> Self {
         let primaries = primaries(view, &name).into_iter().collect();
-        Self { name, primaries }
+        Self { name, how, primaries }
+    }
+
+    /// Whether it runs inside, and has not only the role of that.
+    pub(crate) fn is_inside(&self) -> bool {
+        match self.how {
+            How::Inside => true,
+            How::Role => false,
+        }
     }
 }
 
 impl fmt::Display for Insider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, primaries } = self;
+        let Self { name, how, primaries } = self;
+        match how {
+            How::Inside => write!(f, "this was called from inside `{name}`, which may ")?,
+            How::Role => write!(f, "this was called with the role of `{name}` as a rescue, which may ")?,
+        }
         let primaries: Vec<String> = primaries.iter().map(|primary| format!("`{primary}`")).collect();
-        write!(f, "this was called from inside `{name}`, which may ")?;
         match primaries.join(" and ") {
             none if none.is_empty() => f.write_str("only see its own status, events and logs"),
             whom => write!(

@@ -18,6 +18,7 @@ use super::{
     wait::Awaited,
     watch,
 };
+use crate::role::Role;
 
 /// Pages of `ListInstances`.
 const PAGES: Sizes = Sizes { usual: 1_000, most: 1_000 };
@@ -25,6 +26,9 @@ const PAGES: Sizes = Sizes { usual: 1_000, most: 1_000 };
 /// A page ends before its specs are larger than this, so that its message stays below the 4 MiB that gRPC clients
 /// take by default.
 const PAGE_BYTES: usize = 2 << 20;
+
+/// The field that an operator may change: all others may say which program runs.
+const OPERATED: &str = "maintenance";
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -130,7 +134,12 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::UpdateInstanceRequest>,
     ) -> Answer<v1::UpdateInstanceResponse> {
+        let scope = Scope::of(&request)?;
         let request = request.into_inner();
+        let changed = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
+        if changed.is_empty() || changed.iter().any(|path| path != OPERATED) {
+            scope.needs(Role::Admin, "UpdateInstance of more than `maintenance`")?;
+        }
         let work = Arc::clone(&self.0).update(request.clone());
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
     }

@@ -72,7 +72,7 @@ struct Table {
 /// One connection.
 #[derive(Debug)]
 struct Holder {
-    pid: Option<i32>,
+    who: String,
     calls: usize,
     end: CancellationToken,
 }
@@ -116,8 +116,8 @@ impl Limits {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for a connection of process `pid`.
-    pub(super) fn admit(self: &Arc<Self>, pid: Option<i32>) -> Seat {
+    /// Makes room for a connection of `who`, as the log is to call it.
+    pub(super) fn admit(self: &Arc<Self>, who: String) -> Seat {
         let mut table = self.lock();
         if table.connections.len() >= self.most.connections {
             let victim = table.connections.iter().min_by_key(|(id, holder)| (holder.calls, **id));
@@ -126,7 +126,7 @@ impl Limits {
         }
         let connection = table.next();
         let end = CancellationToken::new();
-        table.connections.insert(connection, Holder { pid, calls: 0, end: end.clone() });
+        table.connections.insert(connection, Holder { who, calls: 0, end: end.clone() });
         Seat { ticket: Ticket { limits: Arc::clone(self), connection }, end }
     }
 }
@@ -171,8 +171,8 @@ impl Table {
                 Short::Calls => "calls",
                 Short::Bytes => "answers that nobody reads",
             };
-            let (pid, count) = (holder.pid.unwrap_or(0), std::mem::take(&mut self.untold));
-            warn!(pid, calls = holder.calls, count, "too many {what}: a caller's connection was ended");
+            let (who, count) = (holder.who, std::mem::take(&mut self.untold));
+            warn!(who, calls = holder.calls, count, "too many {what}: a caller's connection was ended");
         }
     }
 }
@@ -246,9 +246,9 @@ mod tests {
     #[tokio::test]
     async fn who_comes_gets_in_and_the_oldest_without_a_call_goes() {
         let limits = Limits::new(MOST);
-        let seats: Vec<Seat> = (0..3).map(|pid| limits.admit(Some(pid))).collect();
+        let seats: Vec<Seat> = (0..3).map(|pid| limits.admit(format!("process {pid}"))).collect();
         let busy = seats[0].ticket().call();
-        let newcomer = limits.admit(None);
+        let newcomer = limits.admit(String::new());
         let ended: Vec<bool> = seats.iter().map(|seat| seat.end.is_cancelled()).collect();
         assert_eq!(ended, [false, true, false]);
         assert!(!newcomer.end.is_cancelled());
@@ -259,7 +259,7 @@ mod tests {
     #[tokio::test]
     async fn the_connection_with_most_calls_makes_room_for_another_call() {
         let limits = Limits::new(MOST);
-        let (modest, greedy) = (limits.admit(None), limits.admit(None));
+        let (modest, greedy) = (limits.admit(String::new()), limits.admit(String::new()));
         let first = modest.ticket().call();
         let calls: Vec<Call> = (0..3).map(|_| greedy.ticket().call()).collect();
         let last = modest.ticket().call();
@@ -275,7 +275,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answers_that_nobody_takes_go_before_those_on_their_way() {
         let limits = Limits::new(MOST);
-        let (asleep, awake) = (limits.admit(None), limits.admit(None));
+        let (asleep, awake) = (limits.admit(String::new()), limits.admit(String::new()));
         let (forgotten, moving) = (asleep.ticket().call(), awake.ticket().call());
         forgotten.hold(60);
         moving.hold(90);

@@ -4,6 +4,9 @@
 //! a view. What takes time is waited for by level, on views that only move forward.
 
 mod access;
+mod audit;
+mod caller;
+mod certificate;
 mod config;
 mod context;
 mod convert;
@@ -13,6 +16,7 @@ mod event;
 mod facts;
 mod filter;
 mod fleet;
+mod gate;
 mod health;
 mod incident;
 mod inside;

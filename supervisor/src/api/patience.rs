@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{limits::Call, listen::Caller, status::Refusal};
+use super::{caller::Caller, limits::Call, status::Refusal};
 
 /// A request has this long to arrive, once its headers have. The largest is 4 MiB, and the way is a Unix socket.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(30);

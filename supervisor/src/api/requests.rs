@@ -15,7 +15,7 @@ use std::{
 use prost::Message;
 use tokio::sync::watch;
 
-use super::status::Refusal;
+use super::{gate::note_repeat, status::Refusal};
 
 /// Requests remembered. Clients repeat within seconds; in that time there are not as many mutations.
 const MOST: usize = 1_000;
@@ -77,7 +77,10 @@ impl Requests {
             return tokio::spawn(work).await.unwrap_or(Err(Refusal::ShuttingDown));
         }
         let mut outcome = match self.meet(id, &request)? {
-            Met::Repeat(outcome) => outcome,
+            Met::Repeat(outcome) => {
+                note_repeat();
+                outcome
+            }
             Met::First(sender, number) => {
                 let outcome = sender.subscribe();
                 let (known, id) = (self.clone(), id.to_owned());

@@ -1,5 +1,6 @@
 //! From refusals to gRPC statuses: a code, a reason by name, a sentence that says what to do next.
 
+mod denied;
 mod unmet;
 
 use std::{collections::HashMap, time::Duration};
@@ -13,7 +14,7 @@ pub(crate) use self::unmet::Unmet;
 use super::inside::Insider;
 use crate::{
     events::JournalError, handle::SubmitError, logs::LogError, openclaw::layout::Clash, problem::Problem,
-    spec::Violation,
+    role::Role, spec::Violation,
 };
 
 /// A full queue of commands is empty again after some milliseconds.
@@ -75,8 +76,17 @@ pub(crate) enum Refusal {
     #[error("the supervisor is shutting down")]
     ShuttingDown,
     /// Not for this caller.
-    #[error("user {0} may not control this supervisor")]
-    NotPermitted(String),
+    #[error("{who} has {}, and {what} takes {needs}", role(has.as_deref()))]
+    NotPermitted {
+        /// Who it is.
+        who: String,
+        /// Its role, if it has one.
+        has: Option<String>,
+        /// What it asked for.
+        what: String,
+        /// The role that this takes.
+        needs: Role,
+    },
     /// Not from inside this instance.
     #[error("{0}")]
     Inside(Insider),
@@ -121,6 +131,10 @@ impl From<Violation> for Fault {
     fn from(violation: Violation) -> Self {
         Self::new(format!("spec.{}", violation.path), violation.message, violation.mend)
     }
+}
+
+fn role(has: Option<&str>) -> String {
+    has.map_or_else(|| "no role here".into(), |has| format!("the role {has}"))
 }
 
 fn sentences(faults: &[Fault]) -> String {
@@ -186,7 +200,7 @@ impl Refusal {
     /// Its name in the contract.
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::Denied(denied) => reason(denied),
+            Self::Denied(denied) => denied::reason(denied),
             Self::Unmet(unmet) => unmet.reason(),
             Self::InvalidName(_) => Reason::InvalidName,
             Self::InvalidFields(_) => Reason::InvalidSpec,
@@ -198,8 +212,9 @@ impl Refusal {
             Self::ReaderTooSlow(_) => Reason::ReaderTooSlow,
             Self::RequestTooSlow(_) => Reason::RequestTooSlow,
             Self::ShuttingDown => Reason::ShuttingDown,
-            Self::NotPermitted(_) | Self::Untraced(_) => Reason::NotPermitted,
-            Self::Inside(_) => Reason::InsideInstance,
+            Self::NotPermitted { .. } | Self::Untraced(_) => Reason::NotPermitted,
+            Self::Inside(insider) if insider.is_inside() => Reason::InsideInstance,
+            Self::Inside(_) => Reason::NotPermitted,
             Self::InvalidPageToken => Reason::InvalidPageToken,
             Self::InvalidFilter(_) => Reason::InvalidFilter,
             Self::InvalidCursor(_) => Reason::InvalidCursor,
@@ -211,7 +226,7 @@ impl Refusal {
     /// What to do next, without a full stop; empty where the sentence says it.
     fn next(&self) -> String {
         match self {
-            Self::Denied(denied) => next(denied),
+            Self::Denied(denied) => denied::next(denied),
             Self::Unmet(unmet) => unmet.next(),
             Self::InvalidName(_) | Self::InvalidFields(_) | Self::InvalidFleet(_) => String::new(),
             Self::PathOverlap(clash) => clash.mend(),
@@ -220,7 +235,10 @@ impl Refusal {
             Self::Compacted { .. } => "begin with a new snapshot".into(),
             Self::ReaderTooSlow(_) | Self::RequestTooSlow(_) => "begin again".into(),
             Self::ShuttingDown => "try again when it is back".into(),
-            Self::NotPermitted(_) => "call it as the user it runs as, or as root".into(),
+            Self::NotPermitted { .. } => {
+                "ask for that role in `access` of the supervisor's settings, or call as the user it runs as, or as root"
+                    .into()
+            }
             Self::Inside(_) => "leave the rest to an operator".into(),
             Self::Untraced(_) => {
                 "call from a process that /proc shows and that lives until the answer has come".into()
@@ -238,7 +256,7 @@ impl Refusal {
 
     fn labels(&self) -> Vec<Label> {
         match self {
-            Self::Denied(denied) => labels(denied),
+            Self::Denied(denied) => denied::labels(denied),
             Self::Unmet(unmet) => unmet.labels(),
             Self::InvalidName(invalid) => vec![("instance", invalid.0.clone())],
             Self::PathOverlap(clash) => {
@@ -251,12 +269,15 @@ impl Refusal {
             Self::Compacted { kept } => vec![("compactedRevision", kept.to_string())],
             Self::InvalidCursor(instance) => vec![("instance", instance.clone())],
             Self::Inside(insider) => vec![("instance", insider.name.to_string())],
+            Self::NotPermitted { has, needs, .. } => {
+                let has = has.iter().map(|has| ("role", has.clone()));
+                has.chain([("needs", needs.to_string())]).collect()
+            }
             Self::InvalidFields(_)
             | Self::InvalidFleet(_)
             | Self::ReaderTooSlow(_)
             | Self::RequestTooSlow(_)
             | Self::ShuttingDown
-            | Self::NotPermitted(_)
             | Self::Untraced(_)
             | Self::InvalidPageToken
             | Self::InvalidFilter(_)
@@ -301,7 +322,7 @@ impl Refusal {
             | Self::Compacted { .. }
             | Self::ReaderTooSlow(_)
             | Self::RequestTooSlow(_)
-            | Self::NotPermitted(_)
+            | Self::NotPermitted { .. }
             | Self::Inside(_)
             | Self::Untraced(_)
             | Self::InvalidPageToken
@@ -335,7 +356,10 @@ impl From<Refusal> for Status {
 pub(crate) fn code(reason: Reason) -> Code {
     match reason {
         Reason::Unspecified => Code::Unknown,
-        Reason::UnknownInstance | Reason::UnknownSnapshot | Reason::UnknownIncident => Code::NotFound,
+        Reason::UnknownInstance
+        | Reason::UnknownSnapshot
+        | Reason::UnknownIncident
+        | Reason::UnknownCertificate => Code::NotFound,
         Reason::InstanceExists => Code::AlreadyExists,
         Reason::InvalidName
         | Reason::InvalidSpec
@@ -367,7 +391,8 @@ pub(crate) fn code(reason: Reason) -> Code {
         | Reason::PathOverlap
         | Reason::NoGoodConfig
         | Reason::NoConfig
-        | Reason::BadConfig => Code::FailedPrecondition,
+        | Reason::BadConfig
+        | Reason::BadCertificates => Code::FailedPrecondition,
         Reason::RequestTooSlow => Code::DeadlineExceeded,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::ShuttingDown | Reason::Storage => Code::Unavailable,
@@ -379,103 +404,6 @@ pub(crate) fn code(reason: Reason) -> Code {
 pub(crate) fn name(reason: Reason) -> &'static str {
     let whole = reason.as_str_name();
     whole.strip_prefix("REASON_").unwrap_or(whole)
-}
-
-fn reason(denied: &Denied) -> Reason {
-    match denied {
-        Denied::UnknownInstance(_) => Reason::UnknownInstance,
-        Denied::InstanceExists(_) => Reason::InstanceExists,
-        Denied::StaleGeneration(_) => Reason::EtagMismatch,
-        Denied::PoolExhausted { .. } => Reason::PoolExhausted,
-        Denied::PortOverlap { .. } => Reason::PortOverlap,
-        Denied::PortOutsidePool { .. } => Reason::PortOutsidePool,
-        Denied::PortInUse(_) => Reason::PortInUse,
-        Denied::RescueOfItself(_) => Reason::RescueOfItself,
-        Denied::RescueCycle(_) => Reason::RescueCycle,
-        Denied::UnknownPrimary { .. } => Reason::UnknownPrimary,
-        Denied::NotARescue { .. } | Denied::NoRescue(_) => Reason::NotARescue,
-        Denied::RescueDown(_) => Reason::RescueDown,
-        Denied::NotFailedOver(_) => Reason::NotFailedOver,
-        Denied::AlreadyFailedOver { .. } => Reason::AlreadyFailedOver,
-        Denied::PrimaryNotReady(_) => Reason::PrimaryNotReady,
-        Denied::InstanceRunning(_) => Reason::InstanceRunning,
-        Denied::InstanceDown(_) | Denied::NotRecycled(_) => Reason::InstanceDown,
-        Denied::InstanceDeleting(_) => Reason::InstanceDeleting,
-        Denied::TooManyInstances(_) => Reason::TooManyInstances,
-        Denied::ShuttingDown => Reason::ShuttingDown,
-    }
-}
-
-/// What to do next; empty where core's sentence says it.
-fn next(denied: &Denied) -> String {
-    match denied {
-        Denied::UnknownInstance(name) => {
-            format!("`openclawctl up {name}` creates it; `openclawctl status` lists all")
-        }
-        Denied::InstanceExists(_) => "choose another name, or update it".into(),
-        Denied::StaleGeneration(_) | Denied::PoolExhausted { .. } => String::new(),
-        Denied::PortOverlap { .. } => "choose another `port`, or leave it out".into(),
-        Denied::PortOutsidePool { .. } => "choose a `port` inside, or widen the pool".into(),
-        Denied::PortInUse(name) => format!("`openclawctl down {name}` first"),
-        Denied::RescueOfItself(_) => "name another instance in `rescues`".into(),
-        Denied::RescueCycle(_) => "let one of them rescue nobody".into(),
-        Denied::UnknownPrimary { primary, .. } => format!("create `{primary}` first"),
-        Denied::NotARescue { primary, .. } => format!("add `{primary}` to its `rescues`"),
-        Denied::NoRescue(name) => format!("give an instance `rescues: [{name}]`"),
-        Denied::RescueDown(_) => "`openclawctl up` its rescue first".into(),
-        Denied::NotFailedOver(_) => "there is nothing to give back".into(),
-        Denied::AlreadyFailedOver { .. } => "`openclawctl failback` ends that".into(),
-        Denied::PrimaryNotReady(name) | Denied::NotRecycled(name) => {
-            format!("`openclawctl status {name}` says why")
-        }
-        Denied::InstanceRunning(name) => format!("`openclawctl down {name}` first"),
-        Denied::InstanceDown(name) => format!("`openclawctl up {name}` starts it"),
-        Denied::InstanceDeleting(_) => "wait until it is gone".into(),
-        Denied::TooManyInstances(_) => "delete one, or raise `max_instances` in the settings".into(),
-        Denied::ShuttingDown => "try again when it is back".into(),
-    }
-}
-
-fn labels(denied: &Denied) -> Vec<Label> {
-    match denied {
-        Denied::UnknownInstance(name)
-        | Denied::InstanceExists(name)
-        | Denied::StaleGeneration(name)
-        | Denied::PortInUse(name)
-        | Denied::RescueOfItself(name)
-        | Denied::NoRescue(name)
-        | Denied::RescueDown(name)
-        | Denied::NotFailedOver(name)
-        | Denied::PrimaryNotReady(name)
-        | Denied::InstanceRunning(name)
-        | Denied::InstanceDown(name)
-        | Denied::NotRecycled(name)
-        | Denied::InstanceDeleting(name) => vec![("instance", name.to_string())],
-        Denied::PoolExhausted { first, last } => {
-            vec![("poolFirst", first.to_string()), ("poolLast", last.to_string())]
-        }
-        Denied::PortOverlap { name, wanted, holder, held } => vec![
-            ("instance", name.to_string()),
-            ("wanted", wanted.to_string()),
-            ("holder", holder.to_string()),
-            ("held", held.to_string()),
-        ],
-        Denied::PortOutsidePool { name, wanted, first, last } => vec![
-            ("instance", name.to_string()),
-            ("wanted", wanted.to_string()),
-            ("poolFirst", first.to_string()),
-            ("poolLast", last.to_string()),
-        ],
-        Denied::RescueCycle(circle) => vec![("circle", circle.clone())],
-        Denied::UnknownPrimary { rescue, primary } | Denied::NotARescue { rescue, primary } => {
-            vec![("instance", rescue.to_string()), ("primary", primary.to_string())]
-        }
-        Denied::AlreadyFailedOver { primary, rescue } => {
-            vec![("instance", primary.to_string()), ("rescue", rescue.to_string())]
-        }
-        Denied::TooManyInstances(most) => vec![("maxInstances", most.to_string())],
-        Denied::ShuttingDown => Vec::new(),
-    }
 }
 
 #[cfg(test)]
@@ -500,7 +428,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 42);
+        assert_eq!(seen, 44);
     }
 
     #[test]

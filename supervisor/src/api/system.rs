@@ -15,7 +15,7 @@ use supervisor_proto::v1::{
 };
 use tokio::task;
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     context::{Api, Listener, known},
@@ -23,12 +23,15 @@ use super::{
     status::{Fault, Refusal},
 };
 use crate::{
+    bindings::Table,
     figures::descendants,
     settings::{self, Settings, SettingsError, ephemeral_ports},
 };
 
 /// What this build can do, for clients that speak to several versions.
 const CAPABILITIES: &[&str] = &[
+    "access.roles",
+    "audit",
     "config.rollback",
     "config.snapshots",
     "doctor",
@@ -136,6 +139,16 @@ impl Systems {
         }
         let settings = self.in_force(view.pool);
         alarms.extend(settings.warnings(ephemeral_ports()).into_iter().map(|warning| format!("{warning}.")));
+        alarms.extend(
+            self.0.bindings.table().warnings().iter().map(|warning| format!("In the settings, {warning}.")),
+        );
+        let lost = self.0.audit.lost();
+        if lost > 0 {
+            alarms.push(format!(
+                "The audit cannot be written, and {lost} calls are missing in it; see the supervisor's log for why."
+            ));
+        }
+        alarms.extend(self.0.doors.alarms().into_iter().map(|alarm| format!("{alarm}.")));
         alarms
     }
 
@@ -155,7 +168,8 @@ impl Systems {
         })
     }
 
-    /// Reads the settings file again. The pool changes at once; all else is what the supervisor was built with.
+    /// Reads the settings file again. The pool, the places to listen at and the roles change at once; all else is what
+    /// the supervisor was built with.
     async fn reload(&self) -> Result<ReloadResponse, Refusal> {
         let data_dir = self.0.host().control.data_dir.clone();
         let loaded = task::spawn_blocking(move || settings::load(&data_dir)).await;
@@ -169,16 +183,40 @@ impl Systems {
             SettingsError::Read { .. } => Refusal::storage(&error),
         })?;
         let older = self.0.settings().clone();
+        self.0
+            .doors
+            .set(&newer.listen)
+            .await
+            .map_err(|error| Refusal::field("listen", error.to_string(), error.mend()))?;
         if newer.pool != older.pool {
             let pool = Some(newer.pool);
-            self.0.submit(Command::Apply { changes: Vec::new(), pool, mode: ApplyMode::Do }).await?;
+            let applied = Command::Apply { changes: Vec::new(), pool, mode: ApplyMode::Do };
+            if let Err(refusal) = self.0.submit(applied).await {
+                // Those that were open before can be opened again, unless somebody has just taken their place.
+                if let Err(error) = self.0.doors.set(&older.listen).await {
+                    warn!(%error, "the places to listen at could not be put back");
+                }
+                return Err(refusal);
+            }
         }
-        let at_once = Settings { pool: newer.pool, ..older.clone() };
+        // Also where the settings are the same: users, groups and tokens may be others.
+        let bound = newer.access.clone();
+        let found = task::spawn_blocking(move || Table::look_up(&bound)).await;
+        self.0.bindings.replace(found.map_err(|_| Refusal::ShuttingDown)?);
+        let at_once = Settings {
+            pool: newer.pool,
+            listen: newer.listen.clone(),
+            access: newer.access.clone(),
+            ..older.clone()
+        };
         let mut changes: Vec<String> =
             older.changes(&at_once).into_iter().map(|change| format!("{change}.")).collect();
         let later = at_once.changes(&newer).into_iter();
         changes.extend(later.map(|change| format!("{change}, from the supervisor's next start on.")));
-        self.0.settings().pool = newer.pool;
+        {
+            let mut settings = self.0.settings();
+            (settings.pool, settings.listen, settings.access) = (newer.pool, newer.listen, newer.access);
+        }
         info!(?changes, "the settings were read again");
         Ok(ReloadResponse { changes })
     }

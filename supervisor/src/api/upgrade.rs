@@ -11,8 +11,9 @@ use supervisor_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{context::Api, convert::timestamp_ns, status::Refusal};
+use super::{context::Api, convert::timestamp_ns, inside::Scope, status::Refusal};
 use crate::{
+    role::Role,
     runtimes::{InstallError, Installed},
     upgrade::{Journal, UpgradeError, Upgrader, Wish},
 };
@@ -156,13 +157,20 @@ fn told(journal: Journal) -> v1::Upgrade {
     }
 }
 
+/// What is not of npm's registry may be any program.
+fn from_elsewhere(from: &str, what: &str, scope: &Scope) -> Result<(), Refusal> {
+    if from.is_empty() { Ok(()) } else { scope.needs(Role::Admin, what) }
+}
+
 #[tonic::async_trait]
 impl UpgradeService for Upgrades {
     async fn upgrade_instance(
         &self,
         request: Request<UpgradeInstanceRequest>,
     ) -> Answer<UpgradeInstanceResponse> {
+        let scope = Scope::of(&request)?;
         let request = request.into_inner();
+        from_elsewhere(&request.from, "UpgradeInstance with `from`", &scope)?;
         let work = self.clone().upgrade(request.clone());
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
@@ -181,7 +189,9 @@ impl UpgradeService for Upgrades {
         &self,
         request: Request<InstallRuntimeRequest>,
     ) -> Answer<InstallRuntimeResponse> {
+        let scope = Scope::of(&request)?;
         let request = request.into_inner();
+        from_elsewhere(&request.from, "InstallRuntime with `from`", &scope)?;
         let work = self.clone().install(request.clone());
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }

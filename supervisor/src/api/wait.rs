@@ -203,7 +203,7 @@ fn back(instance: &Instance, from: Option<ConfigId>, to: ConfigId) -> Verdict {
     let content = instance.seen().and_then(|seen| seen.content);
     match instance.record().trial.restoring() {
         Some(restoring) if restoring.to == to => Verdict::NotYet,
-        Some(_) | None if content == Some(to) || content != from => Verdict::Reached,
+        Some(_) | None if content.is_some_and(|found| found == to || Some(found) != from) => Verdict::Reached,
         Some(_) | None => Verdict::Never(not_back(instance, to)),
     }
 }

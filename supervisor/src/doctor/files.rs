@@ -85,8 +85,10 @@ fn open_of(patient: &Patient, budget: &Budget) -> Vec<Finding> {
             _ => {}
         }
     }
+    // A user of its own has to pass to what is its.
+    let others = if patient.spec.user.is_some() { 0o066 } else { 0o077 };
     let is_open = |path: &PathBuf| {
-        own(path, me, budget).is_some_and(|found| found.is_dir() && found.mode() & 0o077 != 0)
+        own(path, me, budget).is_some_and(|found| found.is_dir() && found.mode() & others != 0)
     };
     let directories: Vec<PathBuf> = directories(patient).into_iter().filter(is_open).collect();
     let kinds = [

@@ -16,6 +16,8 @@ use supervisor_core::{
     time::Moment,
 };
 
+use supervisor_proto::worker::Wall;
+
 use super::declared::{self, Declared};
 use crate::{
     openclaw::{
@@ -41,6 +43,8 @@ pub(crate) struct Patient {
     pub(crate) previous_base: Option<u16>,
     /// Its files.
     pub(crate) directories: Directories,
+    /// How the walls around it stand, if it runs.
+    pub(crate) walls: Arc<[Wall]>,
     /// Its worker, if something of it runs.
     pub(crate) worker_pid: Option<i32>,
     /// Since when it is in its phase.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A host of its own: `root/` is its `/`, `home/` the user's home, `data/` the supervisor's directory.
-struct World {
+pub(super) struct World {
     directory: TempDir,
     patients: Vec<Patient>,
     listening: Vec<Listening>,
@@ -30,7 +30,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         for made in ["root", "home", "data", "bin"] {
             fs::create_dir(directory.path().join(made)).unwrap();
@@ -38,12 +38,12 @@ impl World {
         Self { directory, patients: Vec::new(), listening: Vec::new(), wanted: None }
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(super) fn at(&self, path: &str) -> PathBuf {
         self.directory.path().join(path)
     }
 
     /// Writes a file for its owner alone, and the directories above it.
-    fn write(&self, path: &str, text: &str) -> PathBuf {
+    pub(super) fn write(&self, path: &str, text: &str) -> PathBuf {
         let path = self.at(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
@@ -51,7 +51,7 @@ impl World {
         path
     }
 
-    fn instance(&mut self, name: &str, base: u16) -> &mut Self {
+    pub(super) fn instance(&mut self, name: &str, base: u16) -> &mut Self {
         self.add(name, base, InstanceSpec::default())
     }
 
@@ -62,7 +62,7 @@ impl World {
         self.add(name, base, InstanceSpec { profile, ..InstanceSpec::default() })
     }
 
-    fn add(&mut self, name: &str, base: u16, spec: InstanceSpec) -> &mut Self {
+    pub(super) fn add(&mut self, name: &str, base: u16, spec: InstanceSpec) -> &mut Self {
         let name = Name::new(name).unwrap();
         let data_dir = self.at("data");
         let directories = Directories::of(&data_dir, &name, spec.profile.as_ref());
@@ -74,14 +74,21 @@ impl World {
             block: Block::at(base).unwrap(),
             previous_base: None,
             directories,
+            walls: Default::default(),
             worker_pid: None,
             since: Moment(0),
         });
         self
     }
 
+    /// How the walls around an instance stand.
+    pub(super) fn walls(&mut self, name: &str, walls: Vec<supervisor_proto::worker::Wall>) {
+        let patient = self.patients.iter_mut().find(|patient| *patient.name == *name).unwrap();
+        patient.walls = walls.into();
+    }
+
     /// The configuration of an instance.
-    fn config(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn config(&self, name: &str, text: &str) -> PathBuf {
         let path =
             self.patients.iter().find(|patient| *patient.name == *name).unwrap().directories.config.clone();
         fs::write(&path, text).unwrap();
@@ -111,7 +118,7 @@ impl World {
     }
 
     /// What one check finds.
-    fn check(&self, check: Check) -> Vec<Finding> {
+    pub(super) fn check(&self, check: Check) -> Vec<Finding> {
         check(&self.scene(), &Budget::new(Instant::now().into_std() + Duration::from_secs(60), FILES))
     }
 

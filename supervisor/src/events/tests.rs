@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::perform::store::{self, Report, Retention, Store};
+use crate::perform::store::{self, AuditRetention, Report, Retention, Store};
 
 /// What the store keeps here.
 const KEPT: u64 = 500;
@@ -29,7 +29,11 @@ impl Both {
         let directory = TempDir::new().unwrap();
         let (connection, restored) = store::open(directory.path(), ("boot", 0)).unwrap();
         let (sender, reports) = mpsc::channel(16);
-        let retention = Retention { entries: KEPT, age: Duration::from_secs(3600) };
+        let retention = Retention {
+            entries: KEPT,
+            age: Duration::from_secs(3600),
+            audit: AuditRetention { entries: KEPT, age: Duration::from_secs(3600) },
+        };
         let store = Store::start(connection, restored.revision, retention, sender).unwrap();
         let journal = Journal::new(directory.path(), store.latest.clone());
         Self { _directory: directory, store, reports, journal, revision: 0 }

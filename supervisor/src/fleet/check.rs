@@ -9,7 +9,10 @@ use supervisor_core::{
 
 use super::{Reader, Surroundings};
 use crate::{
-    openclaw::layout::{Directories, clashes},
+    openclaw::{
+        layout::{Directories, clashes},
+        walls::overreach,
+    },
     problem::{Place, nearest},
     spec::{FieldPath, InstanceSpec, Profile, Runtime},
     yaml::Fault,
@@ -31,6 +34,7 @@ impl Reader<'_> {
         self.check_primaries(surroundings);
         self.check_cycles();
         self.check_directories(surroundings);
+        self.check_grants(surroundings);
         self.check_versions(surroundings);
     }
 
@@ -180,6 +184,24 @@ impl Reader<'_> {
                 Some(_) | None => "state_dir",
             };
             self.refuse(&clash.name, &FieldPath::of(&["profile", field]), clash.to_string(), clash.mend());
+        }
+    }
+
+    /// No grant opens what is another instance's, or the supervisor's.
+    fn check_grants(&mut self, surroundings: &Surroundings<'_>) {
+        let merged = self.merged();
+        let place = |name: &Name, spec: &InstanceSpec| {
+            Directories::of(surroundings.data_dir, name, spec.profile.as_ref())
+        };
+        let all: Vec<(&Name, Directories)> =
+            merged.iter().map(|(name, spec)| (name, place(name, spec))).collect();
+        for (name, spec) in &merged {
+            let others = all.iter().map(|(name, paths)| (*name, paths));
+            let mine = place(name, spec);
+            let Some(clash) = overreach(surroundings.data_dir, (name, &mine), spec, others) else { continue };
+            let at = spec.walls.grants().find(|(_, _, path)| *path == clash.mine);
+            let (field, index) = at.map_or(("write", 0), |(field, index, _)| (field, index));
+            self.refuse(name, &FieldPath::of(&["walls", field]).item(index), clash.to_string(), clash.mend());
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
 use crate::openclaw::{
     config::check::read_plainly,
     file::{Durability, replace},
+    layout::Layout,
     snapshots::content_id,
 };
 
@@ -102,7 +103,7 @@ enum Restored {
 
 fn restore(journal: &Journal) -> Result<Restored, Trouble> {
     let before = &journal.config;
-    let now = read_plainly(&before.path).ok().flatten().unwrap_or_default();
+    let now = read_plainly(&before.path, Layout::Profile).ok().flatten().unwrap_or_default();
     if now == before.content.as_bytes() {
         return Ok(Restored::Same);
     }

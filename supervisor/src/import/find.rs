@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     doctor::{declared, services::state_of_service, services::variable},
-    openclaw::{config::check::read_plainly, layout::resolve},
+    openclaw::{
+        config::check::read_plainly,
+        layout::{Layout, resolve},
+    },
     spec::{Profile, is_supervisors},
 };
 
@@ -189,7 +192,7 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let named = of_unit.first().and_then(|unit| variable(&unit.text, "OPENCLAW_CONFIG_PATH"));
     let named = named.map(|path| PathBuf::from(path.replace("%h", &home.to_string_lossy())));
     let config = named.unwrap_or_else(|| state.join("openclaw.json"));
-    let content = read_plainly(&config).ok()??;
+    let content = read_plainly(&config, Layout::Profile).ok()??;
     let about = fs::metadata(&config).ok()?;
     let values = declared::read(&String::from_utf8_lossy(&content));
     let value = |keys: &[&str]| values.iter().find(|value| value.is(keys)).map(|value| value.value.clone());

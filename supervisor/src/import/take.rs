@@ -23,7 +23,7 @@ use super::{
 use crate::{
     openclaw::{
         config::{check::read_plainly, declared_token},
-        layout::resolve,
+        layout::{Layout, resolve},
         snapshots::content_id,
     },
     registry,
@@ -151,8 +151,9 @@ impl Importer {
         let mut notes = Vec::new();
         let state = state_dir(&journal.spec);
         let (of, within) = (journal.config.path.clone(), state.clone());
-        let looked =
-            task::spawn_blocking(move || (declared_token(&of).ok().flatten(), find::sessions(&within)));
+        let looked = task::spawn_blocking(move || {
+            (declared_token(&of, Layout::Profile).ok().flatten(), find::sessions(&within))
+        });
         let (token, sessions) = looked.await.map_err(|_| Trouble::Interrupted)?;
         if sessions < journal.sessions {
             let missing = journal.sessions - sessions;
@@ -181,7 +182,9 @@ impl Importer {
     /// The name of what the configuration holds now.
     async fn content(&self, journal: &Journal) -> Option<String> {
         let path = journal.config.path.clone();
-        let content = task::spawn_blocking(move || read_plainly(&path).ok().flatten()).await.ok()??;
+        let content = task::spawn_blocking(move || read_plainly(&path, Layout::Profile).ok().flatten())
+            .await
+            .ok()??;
         Some(content_id(&content).into())
     }
 }

@@ -27,7 +27,7 @@ use std::{
 use supervisor_core::{ids::Name, ports::Block};
 
 use super::{
-    file::{Durability, open_regular, replace},
+    file::{Durability, open_own, replace},
     layout::{Directories, Layout, Neighbour},
 };
 use crate::problem::Problem;
@@ -254,16 +254,17 @@ pub fn declared_port(path: &Path) -> Result<Option<u16>, ConfigError> {
 }
 
 /// Whether a configuration asks for announcements on the local network, for showing an environment.
-pub fn declared_discovery(path: &Path) -> Result<Discovery, ConfigError> {
-    match read(path, Layout::Profile)? {
-        Some(text) => pin::declared_discovery(path, &text),
+pub fn declared_discovery(directories: &Directories) -> Result<Discovery, ConfigError> {
+    let Directories { config, layout, .. } = directories;
+    match read(config, *layout)? {
+        Some(text) => pin::declared_discovery(config, &text),
         None => Ok(Discovery::Quiet),
     }
 }
 
 /// The token that a configuration holds in the clear, for probes of a gateway that is adopted.
-pub fn declared_token(path: &Path) -> Result<Option<Token>, ConfigError> {
-    match read(path, Layout::Profile)? {
+pub fn declared_token(path: &Path, layout: Layout) -> Result<Option<Token>, ConfigError> {
+    match read(path, layout)? {
         Some(text) => pin::token(path, &text),
         None => Ok(None),
     }
@@ -280,16 +281,16 @@ pub fn revision(content: &[u8]) -> String {
 
 /// The revision of the file as it is now, if it can be read.
 #[must_use]
-pub fn current_revision(path: &Path) -> Option<String> {
+pub fn current_revision(directories: &Directories) -> Option<String> {
     let mut content = Vec::new();
-    open_regular(path).ok()?.take(MAX_BYTES).read_to_end(&mut content).ok()?;
+    open_own(&directories.config, directories.layout).ok()?.take(MAX_BYTES).read_to_end(&mut content).ok()?;
     Some(revision(&content))
 }
 
 /// The file's text; `None` if there is nothing in it.
 fn read(path: &Path, layout: Layout) -> Result<Option<String>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    let mut file = match open_regular(path) {
+    let mut file = match open_own(path, layout) {
         Ok(file) => file,
         Err(error) => return check::unread(path, error),
     };

@@ -12,11 +12,16 @@ use super::{
     config::Discovery,
     environment::{Ingredients, environment},
     incident,
-    layout::Directories,
+    layout::{Directories, Neighbour},
     prepare::Host,
     runtime::{self, Resolved, RuntimeError},
+    walls::{self, Ground},
 };
-use crate::{spec::InstanceSpec, tool::Tool};
+use crate::{
+    spec::InstanceSpec,
+    tool::{Inside, Tool},
+    user,
+};
 
 /// The protocol, in both answers.
 const PROTOCOL: &str = "openclaw.gateway.restart-handoff";
@@ -108,11 +113,12 @@ pub(crate) fn left(answer: &str) -> Handoff {
     }
 }
 
-/// The runtime's own command line within an instance's surroundings. Makes and writes nothing.
+/// The runtime's own command line within an instance's surroundings, and within its walls: an agent has written what it
+/// reads, plugins included. Makes nothing but OpenClaw's locks.
 pub(crate) fn tool(
     host: &Host,
     (name, block, mark): (&Name, Block, &str),
-    spec: &InstanceSpec,
+    (spec, neighbours): (&InstanceSpec, &[Neighbour]),
     args: Vec<String>,
 ) -> Result<Tool, RuntimeError> {
     let directories = Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
@@ -132,11 +138,34 @@ pub(crate) fn tool(
         contract: Contract::None,
         channels: Channels::On,
     });
+    // One that is not there is told of when the instance is started, and nothing is run as anybody else.
+    let user = spec.user.as_ref().and_then(|user| user::resolve(user).ok().flatten());
+    let uid = user.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
+    let trees = spec.walls.files().then(|| {
+        let (kind, program) = (runtime.kind, runtime.program.as_path());
+        let (directories, args, environment) = (&directories, &args, &environment);
+        let mut trees = walls::trees(&Ground {
+            host,
+            name,
+            spec,
+            directories,
+            neighbours,
+            kind,
+            program,
+            args,
+            environment,
+            uid,
+        });
+        // Without them it says that it cannot answer.
+        let _ = walls::make_locks(&mut trees, uid);
+        trees
+    });
     Ok(Tool {
         program: runtime.program,
         args,
         environment: Some(environment),
         directory: Some(directories.home),
+        inside: Inside { trees, user },
     })
 }
 

@@ -7,7 +7,12 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::Errno,
+};
+
+use super::{layout::Layout, owner};
 
 /// What a power cut may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,25 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+}
+
+/// The same of an instance's own file. In its own directories no link is followed: an agent may have made it, and
+/// what is read here is kept where the agent can read it, or sent to its gateway. The links of a profile are its
+/// owner's.
+pub(crate) fn open_own(path: &Path, layout: Layout) -> io::Result<File> {
+    if layout == Layout::Profile {
+        return open_regular(path);
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let refused = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+    let file = File::from(open(path, flags, Mode::empty()).map_err(|error| match error {
+        Errno::LOOP => refused(),
+        error => error.into(),
+    })?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(refused()),
     }
 }
 
@@ -56,6 +80,7 @@ fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::
         Ok(()) | Err(_) => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    owner::as_around(&file, &fs::metadata(path.parent().unwrap_or(path))?)?;
     // The umask may have taken bits away.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;

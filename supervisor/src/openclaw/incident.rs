@@ -57,10 +57,13 @@ pub struct IncidentError {
     pub source: io::Error,
 }
 
-/// Where an instance's incidents are written: `incident.json` beside its directories.
+/// The directory of an instance's incidents, beside its others: it reads all of that, and nothing else in there.
+pub(super) const DIRECTORY: &str = "incident";
+
+/// Where an instance's incidents are written.
 #[must_use]
 pub fn file(root: &Path) -> PathBuf {
-    root.join("incident.json")
+    root.join(DIRECTORY).join("incident.json")
 }
 
 /// Brings the incident file up to date: all incidents, or no file when there are none.
@@ -191,10 +194,16 @@ pub(crate) mod tests {
         }
     }
 
+    /// The file's place in an instance's directory.
+    fn made(root: &Path) -> PathBuf {
+        fs::create_dir(root.join(DIRECTORY)).unwrap();
+        file(root)
+    }
+
     #[test]
     fn the_file_tells_who_since_when_why_and_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
-        let path = file(directory.path());
+        let path = made(directory.path());
         let rescue = Name::new("rescue").unwrap();
         write(&path, &rescue, &[incident("main")]).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -219,7 +228,7 @@ pub(crate) mod tests {
     #[test]
     fn when_all_is_well_there_is_no_file() {
         let directory = tempfile::tempdir().unwrap();
-        let path = file(directory.path());
+        let path = made(directory.path());
         let rescue = Name::new("rescue").unwrap();
         write(&path, &rescue, &[]).unwrap();
         write(&path, &rescue, &[incident("main")]).unwrap();

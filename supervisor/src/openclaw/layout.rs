@@ -5,12 +5,13 @@
 //! are; home, temporary files and logs are still the supervisor's own.
 //!
 //! ```text
-//! <data>/instances/<name>/incident.json   what a rescue is told
+//! <data>/instances/<name>/incident/       what a rescue is told
 //!                         state/          OPENCLAW_STATE_DIR, with openclaw.json in it, where tools look
 //!                         workspace/      the agents' files
 //!                         home/           HOME and working directory
 //!                         tmp/            TMPDIR
-//!                         logs/           captured output, and OpenClaw's own log file
+//!                         logs/           captured output
+//!                              openclaw/  OpenClaw's own log file
 //! ```
 //!
 //! Managed directories are never links, so two of them cannot meet, and no profile may lie in the data
@@ -26,10 +27,18 @@ use std::{
 
 use supervisor_core::{ids::Name, ports::Block};
 
-use crate::spec::Profile;
+use super::{
+    incident,
+    owner::{Owner, hand_over},
+    walls::OWN_LOG,
+};
+use crate::{spec::Profile, user::User};
 
 /// For the owner alone.
 const PRIVATE: u32 = 0o700;
+
+/// For the owner alone, but others get to what is theirs below it.
+const PASSABLE: u32 = 0o711;
 
 /// An instance's directories, and its configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,10 +154,12 @@ impl LayoutError {
 
 /// Two instances would share a directory or file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` of `{name}` {relation} `{}` of {}", mine.display(), theirs.display(), owner(other.as_ref()))]
+#[error("`{}`{} {relation} `{}` of {}", mine.display(), claimed.by(name), theirs.display(), owner(other.as_ref()))]
 pub struct Clash {
     /// The instance that is refused.
     pub name: Name,
+    /// What the path is to it.
+    pub claimed: Claimed,
     /// Its path, as its spec names it.
     pub mine: PathBuf,
     /// How the two lie, after links are followed.
@@ -157,6 +168,25 @@ pub struct Clash {
     pub other: Option<Name>,
     /// The other path.
     pub theirs: PathBuf,
+}
+
+/// What a path is to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// One of its directories.
+    Own,
+    /// Opened to it in the wall around its files.
+    Granted,
+}
+
+impl Claimed {
+    /// What follows a path in a sentence.
+    fn by(self, name: &Name) -> String {
+        match self {
+            Self::Own => format!(" of `{name}`"),
+            Self::Granted => format!(", granted to `{name}`,"),
+        }
+    }
 }
 
 /// How two paths lie.
@@ -184,9 +214,19 @@ impl Clash {
     /// What to do about it: a sentence without its full stop.
     #[must_use]
     pub fn mend(&self) -> String {
-        match &self.other {
-            Some(other) => format!("give `{}` or `{other}` a directory of its own", self.name),
-            None => "leave `profile` out, and the supervisor makes directories of its own".to_owned(),
+        match (self.claimed, &self.other, self.relation) {
+            (Claimed::Own, Some(other), _) => {
+                format!("give `{}` or `{other}` a directory of its own", self.name)
+            }
+            (Claimed::Own, None, _) => {
+                "leave `profile` out, and the supervisor makes directories of its own".to_owned()
+            }
+            (Claimed::Granted, _, Relation::Around) => {
+                format!("grant the directories in it that `{}` needs, and not that one", self.name)
+            }
+            (Claimed::Granted, _, Relation::Same | Relation::Inside) => {
+                "grant none of it: only a rescue may read, and only what its primaries have".to_owned()
+            }
         }
     }
 }
@@ -228,30 +268,54 @@ impl Directories {
 
     /// Makes what is missing, and closes to others what the supervisor made. Profiles are left as they are.
     pub fn create(&self, data_dir: &Path) -> Result<(), LayoutError> {
-        let me = nix::unistd::geteuid().as_raw();
+        self.create_for(data_dir, None)
+    }
+
+    /// The same for an instance that runs as another user than the supervisor. What that one writes is its own; what
+    /// it only passes or reads stays the supervisor's, so that it can put nothing in place of it.
+    pub fn create_for(&self, data_dir: &Path, user: Option<&User>) -> Result<(), LayoutError> {
+        let me = Owner::me();
+        let (theirs, way) = user.map_or((me, PRIVATE), |user| (Owner::of(user), PASSABLE));
         let instances = instances(data_dir);
-        if !is_private(&self.root, me) {
+        if !is_made(&self.root, me, way) {
             DirBuilder::new()
                 .recursive(true)
                 .mode(PRIVATE)
                 .create(&instances)
                 .map_err(|source| LayoutError::Make { path: instances.clone(), source })?;
-            make_private(&instances, me)?;
-            make_private(&self.root, me)?;
+            // Other instances may have to pass, too.
+            if !is_made(&instances, me, PASSABLE) {
+                make(&instances, me, way)?;
+            }
+            make(&self.root, me, way)?;
         }
-        for path in [&self.home, &self.tmp, &self.logs] {
-            make_private(path, me)?;
+        make(&self.logs, me, way)?;
+        let (log, incident) = (self.logs.join(OWN_LOG), self.root.join(incident::DIRECTORY));
+        for path in [&self.home, &self.tmp, &log, &incident] {
+            make(path, theirs, PRIVATE)?;
         }
         match self.layout {
             Layout::Managed => {
-                make_private(&self.state, me)?;
-                make_private(&self.workspace, me)
+                make(&self.state, theirs, PRIVATE)?;
+                make(&self.workspace, theirs, PRIVATE)
             }
-            Layout::Profile if !self.state.is_dir() => {
-                Err(LayoutError::NoProfile { path: self.state.clone() })
-            }
-            Layout::Profile if self.workspace.is_dir() => Ok(()),
-            Layout::Profile => make_private(&self.workspace, me),
+            Layout::Profile => self.check_profile(theirs),
+        }
+    }
+
+    fn check_profile(&self, theirs: Owner) -> Result<(), LayoutError> {
+        let path = || self.state.clone();
+        let found = fs::metadata(&self.state).map_err(|_| LayoutError::NoProfile { path: path() })?;
+        if !found.is_dir() {
+            return Err(LayoutError::NoProfile { path: path() });
+        }
+        // A profile that another user has is left to those who have given it.
+        if found.uid() != theirs.uid && theirs != Owner::me() {
+            return Err(LayoutError::Owner { path: path(), owner: found.uid(), me: theirs.uid });
+        }
+        match self.workspace.is_dir() {
+            true => Ok(()),
+            false => make(&self.workspace, theirs, PRIVATE),
         }
     }
 
@@ -264,31 +328,35 @@ impl Directories {
     }
 }
 
-fn is_private(path: &Path, me: u32) -> bool {
+fn is_made(path: &Path, owner: Owner, mode: u32) -> bool {
     fs::symlink_metadata(path)
-        .is_ok_and(|found| found.is_dir() && found.uid() == me && found.mode() & 0o777 == PRIVATE)
+        .is_ok_and(|found| found.is_dir() && found.uid() == owner.uid && found.mode() & 0o777 == mode)
 }
 
-/// Makes the directory if it is missing; mends its mode; refuses what cannot be mended.
-fn make_private(path: &Path, me: u32) -> Result<(), LayoutError> {
-    let make = |source| LayoutError::Make { path: path.to_owned(), source };
+/// Makes the directory if it is missing; mends its mode and, as root, its owner; refuses what cannot be mended.
+fn make(path: &Path, owner: Owner, mode: u32) -> Result<(), LayoutError> {
+    let failed = |source| LayoutError::Make { path: path.to_owned(), source };
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Another start of the same instance cannot be under way, so nobody makes it in between.
-            return DirBuilder::new().mode(PRIVATE).create(path).map_err(make);
+            DirBuilder::new().mode(PRIVATE).create(path).map_err(failed)?;
+            fs::symlink_metadata(path).map_err(failed)?
         }
-        Err(error) => return Err(make(error)),
+        Err(error) => return Err(failed(error)),
     };
     if !found.is_dir() {
         let found = if found.is_symlink() { "a link" } else { "a file" };
         return Err(LayoutError::NotADirectory { path: path.to_owned(), found });
     }
-    if found.uid() != me {
-        return Err(LayoutError::Owner { path: path.to_owned(), owner: found.uid(), me });
+    if found.uid() != owner.uid {
+        if !Owner::me().is_root() {
+            return Err(LayoutError::Owner { path: path.to_owned(), owner: found.uid(), me: owner.uid });
+        }
+        hand_over(path, found.uid(), owner).map_err(failed)?;
     }
-    if found.mode() & 0o777 != PRIVATE {
-        fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(make)?;
+    if found.mode() & 0o777 != mode {
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
     }
     Ok(())
 }
@@ -330,7 +398,8 @@ struct Claim<'a> {
 impl Claim<'_> {
     fn clash(&self, relation: Relation, other: Option<&Name>, theirs: &Path) -> Clash {
         let (name, mine) = (self.name.clone(), self.path.to_owned());
-        Clash { name, mine, relation, other: other.cloned(), theirs: theirs.to_owned() }
+        let (claimed, other, theirs) = (Claimed::Own, other.cloned(), theirs.to_owned());
+        Clash { name, claimed, mine, relation, other, theirs }
     }
 }
 

@@ -21,7 +21,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::openclaw::file::Durability;
+use crate::openclaw::{file::Durability, owner};
 
 /// Of directories that are made.
 const PRIVATE: u32 = 0o700;
@@ -141,6 +141,7 @@ impl Place {
         self.remove(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(mode))?);
+        owner::as_around(&file, &File::from(self.0.try_clone()?).metadata()?)?;
         // The umask may have taken bits away.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(content)?;

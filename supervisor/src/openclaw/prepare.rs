@@ -23,8 +23,12 @@ use super::{
     incident::{self, Incident},
     layout::{Directories, LayoutError, Neighbour, check_apart},
     runtime::{self, Resolved, RuntimeError},
+    walls::{self, Ground, Trees},
 };
-use crate::spec::{Check, InstanceSpec, Kind};
+use crate::{
+    spec::{Check, InstanceSpec, Kind},
+    user::User,
+};
 
 /// The runtime's own repair: what its documentation says to do about an exit that says that the configuration is
 /// broken. The built-in gateway knows the same words.
@@ -66,6 +70,8 @@ pub struct Request<'a> {
     pub channels: Channels,
     /// The last good configuration, which could be put back.
     pub good: Option<ConfigId>,
+    /// Whose processes and files its are; the supervisor's own user's, unless given.
+    pub user: Option<&'a User>,
 }
 
 /// What is to be started, and in what surroundings.
@@ -91,6 +97,8 @@ pub struct Prepared {
     pub listens: Vec<u16>,
     /// Whether it tells by READY=1 that it has started.
     pub notify: bool,
+    /// What it may open; `None` without a wall around its files.
+    pub trees: Option<Trees>,
     /// What went wrong without being a reason not to start, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -136,7 +144,7 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     let data_dir = &host.control.data_dir;
     let directories = Directories::of(data_dir, name, spec.profile.as_ref());
     keep_apart(data_dir, request, &directories)?;
-    directories.create(data_dir)?;
+    directories.create_for(data_dir, request.user)?;
     let runtime = runtime::resolve(spec, host)?;
     let needed = request.purpose == Purpose::Serve && needs_config(&runtime, &directories.config);
     if needed && let Some(error) = config::check::lost(&directories, request.good) {
@@ -155,7 +163,7 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     };
     let incident_file = incident::file(&directories.root);
     // A rescue that knows less is better than none.
-    let warnings = match incident::write(&incident_file, name, request.incidents) {
+    let mut warnings = match incident::write(&incident_file, name, request.incidents) {
         Ok(()) => Vec::new(),
         Err(error) => vec![format!("{error}: {}", error.source)],
     };
@@ -174,14 +182,11 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
         contract: request.contract,
         channels: request.channels,
     });
+    let args = args(request, &runtime, &directories);
+    let trees = trees(host, request, (&directories, &runtime), (&args, &environment), &mut warnings);
     Ok(Prepared {
         program: runtime.program.clone(),
-        args: match request.purpose {
-            Purpose::Serve => {
-                runtime.args.iter().map(|argument| filled_in(argument, name, block, &directories)).collect()
-            }
-            Purpose::Repair => DOCTOR.map(str::to_owned).to_vec(),
-        },
+        args,
         environment,
         working_directory: directories.home.clone(),
         token: config.as_ref().and_then(|config| config.token.clone()),
@@ -193,22 +198,55 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
         notify: request.purpose == Purpose::Serve && notifies(spec, runtime.kind),
         runtime,
         directories,
+        trees,
         warnings,
     })
 }
 
-/// Only profiles can meet, and most fleets have none: then nothing is looked at.
+fn args(request: &Request<'_>, runtime: &Resolved, directories: &Directories) -> Vec<String> {
+    let filled = |argument: &String| filled_in(argument, request.name, request.block, directories);
+    match request.purpose {
+        Purpose::Serve => runtime.args.iter().map(filled).collect(),
+        Purpose::Repair => DOCTOR.map(str::to_owned).to_vec(),
+    }
+}
+
+/// What the program may open; `None` without a wall around its files.
+fn trees(
+    host: &Host,
+    request: &Request<'_>,
+    (directories, runtime): (&Directories, &Resolved),
+    (args, environment): (&[String], &BTreeMap<String, String>),
+    warnings: &mut Vec<String>,
+) -> Option<Trees> {
+    let Request { name, spec, neighbours, user, .. } = *request;
+    if !spec.walls.files() {
+        return None;
+    }
+    let uid = user.map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
+    let (kind, program) = (runtime.kind, runtime.program.as_path());
+    let ground = Ground { host, name, spec, directories, neighbours, kind, program, args, environment, uid };
+    let mut trees = walls::trees(&ground);
+    warnings.extend(walls::make_locks(&mut trees, uid));
+    Some(trees)
+}
+
+/// Only profiles can meet, and only grants reach out, and most fleets have none: then nothing is looked at.
 fn keep_apart(data_dir: &Path, request: &Request<'_>, mine: &Directories) -> Result<(), LayoutError> {
-    if request.spec.profile.is_none() {
+    let Request { name, spec, .. } = *request;
+    let grants = spec.walls.grants().next().is_some();
+    if spec.profile.is_none() && !grants {
         return Ok(());
     }
     let others: Vec<(&Name, Directories)> = request
         .neighbours
         .iter()
-        .filter(|other| other.profile.is_some() && other.name != *request.name)
+        .filter(|other| (grants || other.profile.is_some()) && other.name != *name)
         .map(|other| (&other.name, other.directories(data_dir)))
         .collect();
-    Ok(check_apart(data_dir, (request.name, mine), others.iter().map(|(name, paths)| (*name, paths)))?)
+    let others = || others.iter().map(|(name, paths)| (*name, paths));
+    check_apart(data_dir, (name, mine), others())?;
+    walls::overreach(data_dir, (name, mine), spec, others()).map_or(Ok(()), |clash| Err(clash.into()))
 }
 
 /// A command may be a wrapper of OpenClaw; then it names the configuration, or somebody put one there.

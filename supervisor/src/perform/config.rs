@@ -148,7 +148,7 @@ impl Place {
         let directories = self.directories();
         if let Some(known) = &self.known
             && known.problem.is_none()
-            && let Ok(Some(content)) = read_plainly(&directories.config)
+            && let Ok(Some(content)) = read_plainly(&directories.config, directories.layout)
             && known.content == Some(content_id(&content))
         {
             // A credential may stand in a file of its own.

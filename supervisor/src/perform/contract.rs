@@ -58,7 +58,9 @@ impl Contracts {
             Kind::Openclaw => {}
         }
         let args = CAPABILITIES.map(str::to_owned).to_vec();
-        let Ok(tool) = tool(&place.host, (&place.name, place.block, mark), &place.spec, args) else {
+        let Ok(tool) =
+            tool(&place.host, (&place.name, place.block, mark), (&place.spec, &place.neighbours), args)
+        else {
             return Contract::None;
         };
         let mut answer = Self::asked(surroundings, place.clone(), tool);
@@ -115,7 +117,7 @@ pub(super) fn ask_handoff(
 async fn handoff(surroundings: &Surroundings, name: &Name, pid: i32) -> Handoff {
     let Some(place) = Place::of(surroundings, name) else { return Handoff::Nothing };
     let mark = surroundings.mark(name);
-    let asked = tool(&place.host, (name, place.block, &mark), &place.spec, consume(pid));
+    let asked = tool(&place.host, (name, place.block, &mark), (&place.spec, &place.neighbours), consume(pid));
     let Ok(tool) = asked else { return Handoff::Unknown("the runtime is not there any more".into()) };
     match tool.ask_aside(ASK).await {
         Some(answer) => left(&answer),

@@ -28,7 +28,7 @@ use super::{
     port,
     probe::{self, Dialect},
     roster::Known,
-    store,
+    store, walls,
 };
 use crate::{
     openclaw::{
@@ -41,6 +41,7 @@ use crate::{
     },
     registry,
     spec::{Bytes, InstanceSpec, Kind},
+    user::{self, User},
 };
 
 /// A log file is closed at this size unless the spec says otherwise.
@@ -154,30 +155,10 @@ impl Job {
     }
 
     fn surroundings(&self) -> Result<Ready, LaunchFailure> {
-        let Launch { name, block, previous_base, purpose, .. } = &self.launch;
+        let Launch { name, block, .. } = &self.launch;
         let spec = &self.place.spec;
-        let described: Vec<_> = self
-            .incidents
-            .iter()
-            .map(|(incident, primary)| describe(&self.place.host, incident, primary))
-            .collect();
-        let prepared = prepare::prepare(
-            &self.place.host,
-            &Request {
-                name,
-                spec,
-                block: *block,
-                previous_base: *previous_base,
-                mark: &self.mark,
-                incidents: &described,
-                neighbours: &self.place.neighbours,
-                purpose: *purpose,
-                contract: self.contract,
-                channels: self.launch.channels,
-                good: self.place.good,
-            },
-        )
-        .map_err(|refusal| refused(&refusal))?;
+        let user = self.user()?;
+        let prepared = self.prepared(user.as_ref())?;
         for warning in &prepared.warnings {
             warn!(instance = %name, "{warning}");
         }
@@ -205,6 +186,7 @@ impl Job {
             environment,
             working_directory: text(&prepared.working_directory),
             notify: prepared.notify,
+            walls: Some(walls::walls(spec, prepared.trees, *block, user)),
         };
         // What could not be noted is only missed if the store is damaged next.
         if let Err(error) = store::leave_trace(&self.run_dir, &self.place.store_id, self.epoch, &self.launch)
@@ -212,6 +194,43 @@ impl Job {
             warn!(instance = %name, %error, "failed to note what is launched");
         }
         Ok(Ready { launch, log })
+    }
+
+    /// Whose processes they are to be, if not the supervisor's user's. What that one has lies in what is the
+    /// supervisor's, which it must be able to pass.
+    fn user(&self) -> Result<Option<User>, LaunchFailure> {
+        let refused = |why: String| LaunchFailure::Refused(why);
+        let Some(name) = &self.place.spec.user else { return Ok(None) };
+        let user = user::resolve(name).map_err(|error| refused(format!("{error}; {}", error.mend())))?;
+        if user.is_some() {
+            walls::open_way(&self.place.host.control.data_dir, &self.run_dir).map_err(|error| {
+                refused(format!("failed to let `{name}` pass to its own directories: {error}"))
+            })?;
+        }
+        Ok(user)
+    }
+
+    fn prepared(&self, user: Option<&User>) -> Result<prepare::Prepared, LaunchFailure> {
+        let described: Vec<_> = self
+            .incidents
+            .iter()
+            .map(|(incident, primary)| describe(&self.place.host, incident, primary))
+            .collect();
+        let request = Request {
+            name: &self.launch.name,
+            spec: &self.place.spec,
+            block: self.launch.block,
+            previous_base: self.launch.previous_base,
+            mark: &self.mark,
+            incidents: &described,
+            neighbours: &self.place.neighbours,
+            purpose: self.launch.purpose,
+            contract: self.contract,
+            channels: self.launch.channels,
+            good: self.place.good,
+            user,
+        };
+        prepare::prepare(&self.place.host, &request).map_err(|refusal| refused(&refusal))
     }
 }
 
@@ -252,7 +271,7 @@ fn describe(host: &Host, incident: &Incident, primary: &Known) -> incident::Inci
         reason: incident.cause.to_string(),
         last_exit: incident.last_exit.as_ref().map(ToString::to_string),
         log: log_tail(&directories.logs).unwrap_or_default(),
-        config_revision: config::current_revision(&directories.config),
+        config_revision: config::current_revision(&directories),
         config: directories.config,
         state_dir: directories.state,
         port: primary.block.base,
@@ -358,6 +377,7 @@ impl Target {
 
 /// The gateway's token, from its configuration.
 async fn token(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<config::Token> {
-    let config = Directories::of(&host.control.data_dir, name, spec.profile.as_ref()).config;
-    task::spawn_blocking(move || config::declared_token(&config).ok()?).await.ok()?
+    let Directories { config, layout, .. } =
+        Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
+    task::spawn_blocking(move || config::declared_token(&config, layout).ok()?).await.ok()?
 }

@@ -1,5 +1,7 @@
 //! One connection to a worker: frames in, frames out.
 
+mod key;
+
 use std::{
     fs::{self, File},
     io::{self, Read},
@@ -11,7 +13,8 @@ use nix::errno::Errno;
 use supervisor_proto::{
     frame::{self, FrameError},
     worker::{
-        Attach, Exited, Order, Report, State, attach::Role, order::Order as Body, report::Report as Heard,
+        Attach, Exited, Order, Report, State, attach::Role, order::Order as Body, refused::Reason,
+        report::Report as Heard,
     },
 };
 use tokio::net::UnixStream;
@@ -40,6 +43,9 @@ pub(crate) enum LinkError {
     /// The worker said something that is no frame.
     #[error("failed to understand the worker")]
     Frame(#[from] FrameError),
+    /// The worker was given another key than the one that is left.
+    #[error("the worker has another key than the `worker.key` beside its socket, or that is lost")]
+    WrongKey,
     /// The worker obeys somebody else.
     #[error("the worker refused: {0}")]
     Refused(String),
@@ -47,12 +53,19 @@ pub(crate) enum LinkError {
 
 impl LinkError {
     /// Whether it says nothing about the worker, and may be otherwise in a moment: this process lacks
-    /// descriptors or memory, or more callers wait at the worker's socket than it holds.
+    /// descriptors or memory, or more callers wait at the worker's socket than it holds, or it made room for
+    /// another.
     pub(crate) fn is_passing(&self) -> bool {
-        let Self::Io(error) = self else { return false };
         let passing =
             [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
-        error.raw_os_error().is_some_and(|number| passing.contains(&Errno::from_raw(number)))
+        match self {
+            Self::Closed => true,
+            Self::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+            Self::Io(error) => {
+                error.raw_os_error().is_some_and(|number| passing.contains(&Errno::from_raw(number)))
+            }
+            Self::Frame(_) | Self::WrongKey | Self::Refused(_) => false,
+        }
     }
 
     /// Whether nobody listens where the worker would.
@@ -84,11 +97,17 @@ impl Link {
         let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
         let stream = UnixStream::connect(path).await?;
         let mut link = Self { stream, inbox: Vec::new() };
-        link.send(Body::Attach(Attach { role: Role::Control.into(), epoch })).await?;
+        let key = key::read(run_dir)?.unwrap_or_default();
+        link.send(Body::Attach(Attach { role: Role::Control.into(), epoch, key })).await?;
         loop {
             match link.receive().await?.report {
                 Some(Heard::State(state)) => return Ok((link, state)),
-                Some(Heard::Refused(refused)) => return Err(LinkError::Refused(refused.message)),
+                Some(Heard::Refused(refused)) => {
+                    return Err(match refused.reason() == Reason::WrongKey {
+                        true => LinkError::WrongKey,
+                        false => LinkError::Refused(refused.message),
+                    });
+                }
                 Some(
                     Heard::Started(_)
                     | Heard::SpawnFailed(_)
@@ -135,9 +154,15 @@ impl Link {
     }
 }
 
-/// Whether a later supervisor would find the worker of `run_dir`.
+/// Whether a later supervisor would find the worker of `run_dir`, and have its key.
 pub(crate) fn can_be_found(run_dir: &Path) -> bool {
-    fs::symlink_metadata(run_dir.join(SOCKET)).is_ok()
+    let has_key = key::read(run_dir).is_ok_and(|key| key.is_some());
+    has_key && fs::symlink_metadata(run_dir.join(SOCKET)).is_ok()
+}
+
+/// The key that a new worker of `run_dir` is to be given.
+pub(crate) fn key(run_dir: &Path) -> io::Result<Vec<u8>> {
+    key::read_or_choose(run_dir)
 }
 
 /// The exits that a dead worker left. A record that its death cut short is not one: the worker reports an exit

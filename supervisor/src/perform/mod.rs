@@ -17,6 +17,7 @@ mod spawn;
 pub(crate) mod store;
 mod surroundings;
 pub(crate) mod sweep;
+mod walls;
 pub(crate) mod watch;
 mod worker;
 

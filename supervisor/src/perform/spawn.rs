@@ -23,7 +23,7 @@ use tokio::{task, time};
 
 use super::{
     Surroundings,
-    link::{Link, LinkError},
+    link::{self, Link, LinkError},
 };
 use crate::openclaw::environment::MARK;
 
@@ -97,7 +97,14 @@ pub(crate) struct Worker {
     pub(crate) exits: Vec<Exited>,
 }
 
-/// Starts a worker, gives it its bootstrap, and takes its first answer.
+/// A worker's process that knows of nothing yet.
+struct Made {
+    link: Link,
+    pid: i32,
+    key: Vec<u8>,
+}
+
+/// Starts a worker, gives it its bootstrap with the key to it, and takes its first answer.
 pub(crate) async fn worker(
     surroundings: &Surroundings,
     name: &Name,
@@ -105,9 +112,9 @@ pub(crate) async fn worker(
     bootstrap: &Bootstrap,
 ) -> Result<Worker, SpawnError> {
     for _ in 0..LOCKED_TRIES {
-        let (mut link, pid) = spawn(surroundings, name, run_dir).await?;
+        let Made { mut link, pid, key } = spawn(surroundings, name, run_dir).await?;
         let answer = async {
-            link.send(Body::Bootstrap(bootstrap.clone())).await?;
+            link.send(Body::Bootstrap(Bootstrap { key, ..bootstrap.clone() })).await?;
             link.receive().await
         };
         let answer = time::timeout(PATIENCE, answer).await.map_err(|_| SpawnError::Silent)??;
@@ -128,20 +135,21 @@ pub(crate) async fn worker(
 
 /// The process, connected by its standard input. Making it blocks for a fraction of a millisecond, and under
 /// load for longer, so that is done aside.
-async fn spawn(surroundings: &Surroundings, name: &Name, run_dir: &Path) -> Result<(Link, i32), SpawnError> {
+async fn spawn(surroundings: &Surroundings, name: &Name, run_dir: &Path) -> Result<Made, SpawnError> {
     let program = surroundings.worker_program.clone();
     let mark = surroundings.mark(name);
     let run_dir = run_dir.to_owned();
     let made = task::spawn_blocking(move || make(&program, &mark, &run_dir)).await;
-    let (stream, pid) = made.map_err(|error| LinkError::Io(error.into()))??;
+    let (stream, pid, key) = made.map_err(|error| LinkError::Io(error.into()))??;
     let link = Link::new(stream).map_err(LinkError::Io)?;
-    Ok((link, pid))
+    Ok(Made { link, pid, key })
 }
 
-fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<(UnixStream, i32), SpawnError> {
+fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<(UnixStream, i32, Vec<u8>), SpawnError> {
     let unusable = |source| SpawnError::Directory { path: run_dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).map_err(unusable)?;
     let complaints = complaints(run_dir).map_err(unusable)?;
+    let key = link::key(run_dir).map_err(unusable)?;
     let unmade = |source| SpawnError::Execute { program: program.to_owned(), source };
     let (ours, theirs) = UnixStream::pair().map_err(unmade)?;
     // The process is reaped by `reap`, like every other child.
@@ -154,7 +162,7 @@ fn make(program: &Path, mark: &str, run_dir: &Path) -> Result<(UnixStream, i32),
         .stderr(complaints)
         .spawn()
         .map_err(unmade)?;
-    Ok((ours, i32::try_from(child.id()).unwrap_or(0)))
+    Ok((ours, i32::try_from(child.id()).unwrap_or(0), key))
 }
 
 fn complaints(run_dir: &Path) -> io::Result<File> {

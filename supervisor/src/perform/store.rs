@@ -6,11 +6,13 @@
 //!
 //! ```text
 //!   supervisor.db                 registry and journal; each row of the registry with a sum      ([`file`])
+//!                                 and who called for what                                       ([`audit`])
 //!   supervisor.db.good            the registry's last good copy, at most a second older         ([`copy`])
 //!   run/NAME/launch.json          what each worker was told to run, if the copy does not know it ([`trace`])
 //!   supervisor.db.damaged-TIME    what was found damaged and put aside                           ([`mend`])
 //! ```
 
+mod audit;
 mod copy;
 mod file;
 mod mend;
@@ -36,7 +38,10 @@ use file::{Content, Flaw, SCHEMA, put_meta};
 use mend::Evidence;
 use writer::{Queue, Writer};
 
+pub(crate) use audit::AuditRetention;
 pub(crate) use trace::leave as leave_trace;
+
+use crate::audit::Sink;
 
 /// At the end, the disk has this long to take what waits.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -116,15 +121,19 @@ pub(crate) struct Restored {
     pub(crate) boot: Option<String>,
     /// What is added to CLOCK_MONOTONIC in this boot, by every supervisor alike.
     pub(crate) boot_began: u64,
+    /// The highest number in the audit.
+    pub(crate) audited: u64,
 }
 
-/// How much of the journal is kept.
+/// How much of the journal is kept, and of the audit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
     /// At most so many entries.
     pub(crate) entries: u64,
     /// None older than this.
     pub(crate) age: Duration,
+    /// The same of the audit.
+    pub(crate) audit: AuditRetention,
 }
 
 /// What the store tells the driver.
@@ -177,9 +186,9 @@ pub(crate) fn open(data_dir: &Path, boot: (&str, u64)) -> Result<(Opened, Restor
         Err(Flaw::Damaged(why)) => Err(StoreError::Lost { path, why, copy: "was no better".into() }),
         Err(Flaw::Newer(found)) => Err(StoreError::Newer { path, found }),
         Err(Flaw::Disk(source)) => match look(&path, &evidence) {
-            Ok(content) => {
+            Ok((content, audited)) => {
                 warn!("the disk takes nothing; begins with what is stored: {source}");
-                let (restored, unwritten) = next_life(content, boot);
+                let (restored, unwritten) = next_life(content, boot, audited);
                 Ok((Opened { path, connection: None, unwritten }, restored))
             }
             Err(_) => Err(StoreError::Open { path, source }),
@@ -207,23 +216,24 @@ fn begin(path: &Path, boot: (&str, u64), evidence: &Evidence) -> Result<(Opened,
         }
         file::upgrade(&transaction, found)?;
     }
+    audit::prepare(&transaction)?;
     let content = read_checked(&transaction, evidence)?;
-    let (restored, metas) = next_life(content, boot);
+    let (restored, metas) = next_life(content, boot, audit::last(&transaction));
     metas.iter().try_for_each(|(key, value)| put_meta(&transaction, key, value))?;
     transaction.commit()?;
     let opened = Opened { path: path.to_owned(), connection: Some(connection), unwritten: Vec::new() };
     Ok((opened, restored))
 }
 
-/// Reads what is stored without writing anything, not even beside it.
-fn look(path: &Path, evidence: &Evidence) -> Result<Content, Flaw> {
+/// Reads what is stored, and the highest number in the audit, without writing anything, not even beside it.
+fn look(path: &Path, evidence: &Evidence) -> Result<(Content, u64), Flaw> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     // So the log's index is kept in memory, and not in a file that the disk would have to take.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     match file::schema(&connection)? {
-        SCHEMA => read_checked(&connection, evidence),
+        SCHEMA => Ok((read_checked(&connection, evidence)?, audit::last(&connection))),
         older => Err(Flaw::Damaged(format!("it has schema {older}, which cannot be upgraded now"))),
     }
 }
@@ -243,7 +253,7 @@ fn protect(path: &Path) -> Result<(), Flaw> {
 }
 
 /// What the next supervisor is told, and what it adds to the store.
-fn next_life(content: Content, boot: (&str, u64)) -> (Restored, Vec<(&'static str, String)>) {
+fn next_life(content: Content, boot: (&str, u64), audited: u64) -> (Restored, Vec<(&'static str, String)>) {
     let epoch = content.epoch + 1;
     let id = content.id.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
     let began = match &content.boot {
@@ -264,6 +274,7 @@ fn next_life(content: Content, boot: (&str, u64)) -> (Restored, Vec<(&'static st
         revision: Revision(content.revision),
         boot: content.boot.map(|(last, _)| last),
         boot_began: began,
+        audited,
     };
     (restored, metas)
 }
@@ -297,6 +308,11 @@ impl Store {
     pub(crate) fn persist(&self, batch: Batch) {
         // Without the thread there is no `Stored` either, and everything that needs the disk waits.
         self.queue.push(batch);
+    }
+
+    /// Where the audit's notes go. They are stored in their order, each no later than what was queued after it.
+    pub(crate) fn audit(&self) -> Arc<dyn Sink> {
+        Arc::clone(&self.queue) as Arc<dyn Sink>
     }
 
     /// Writes what waits, and waits for that. To be called when nobody listens to the reports any more.

@@ -6,7 +6,7 @@ use supervisor_core::{event::Event, ids::Name, time::Moment};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{config::Configs, contract::Contracts, roster::Roster, sweep::Sweeper};
-use crate::openclaw::prepare::Host;
+use crate::{openclaw::prepare::Host, walls::Standings};
 
 /// Given to every effect.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Surroundings {
     pub(crate) configs: Configs,
     /// What runtimes can do.
     pub(crate) contracts: Contracts,
+    /// How the walls around instances stand.
+    pub(crate) walls: Standings,
     /// Kills what is left of instances.
     pub(crate) sweeper: Sweeper,
     /// Held by whoever deletes files.

@@ -202,7 +202,9 @@ impl Task {
             Some(Heard::State(state)) => self.tell_exits(&state.exits).await,
             Some(Heard::Started(started)) => {
                 let process = self.process(started.process.unwrap_or_default());
-                self.tell(Event::Launched(name, Incarnation(started.incarnation), process)).await;
+                let incarnation = Incarnation(started.incarnation);
+                self.note_walls(incarnation, started.walls);
+                self.tell(Event::Launched(name, incarnation, process)).await;
             }
             Some(Heard::SpawnFailed(failed)) => {
                 let failure = LaunchFailure::Spawn(failed.message);
@@ -235,6 +237,7 @@ impl Task {
             | Reason::Invalid
             | Reason::Locked
             | Reason::StaleEpoch
+            | Reason::WrongKey
             | Reason::Unspecified => {
                 debug!(instance = %self.name, "the worker refused an order: {}", refused.message);
             }
@@ -284,7 +287,7 @@ impl Task {
     /// Sees to it that there is a worker that can be used, or none.
     async fn make_way(&mut self) {
         if self.link.is_some() && !link::can_be_found(&self.run_dir) {
-            warn!(instance = %self.name, "its worker's socket has been deleted; the worker is replaced");
+            warn!(instance = %self.name, "its worker's socket or key has been deleted; the worker is replaced");
             self.release().await;
         }
         if self.leftovers == Leftovers::Possible {
@@ -305,6 +308,8 @@ impl Task {
             epoch: self.surroundings.epoch,
             log: Some(ready.log),
             run: Some(run),
+            // It lies in a directory that the worker's start makes.
+            key: Vec::new(),
         };
         let worker = self.start_worker(&bootstrap).await;
         let Worker { link, pid, exits } = worker.map_err(|error| LaunchFailure::Spawn(error.to_string()))?;
@@ -336,6 +341,7 @@ impl Task {
                 self.link = Some(link);
                 self.incarnation = Incarnation(state.incarnation);
                 self.worker_pid = state.worker_pid;
+                self.note_walls(self.incarnation, state.walls.clone());
                 self.adoption(&state)
             }
             None => {

@@ -186,6 +186,23 @@ fn memory() -> BoxedStrategy<Memory> {
         .boxed()
 }
 
+fn walls() -> BoxedStrategy<(Walls, Limits, Option<UserName>)> {
+    let yes_or_no = || option::of(any::<bool>());
+    let walls = (yes_or_no(), yes_or_no(), yes_or_no(), yes_or_no(), vec(path(), 0..3), vec(path(), 0..3))
+        .prop_map(|(files, ports, apart, privileges, read, write)| Walls {
+            files,
+            ports,
+            apart,
+            privileges,
+            read,
+            write,
+        });
+    let limits = (option::of(128..1u64 << 30), option::of(64..1u64 << 30), option::of(0..1u64 << 50))
+        .prop_map(|(files, processes, core)| Limits { files, processes, core: core.map(Bytes) });
+    let user = option::of("[a-z][a-z0-9]{0,8}|[1-9][0-9]{0,6}").prop_map(|user| user.map(UserName));
+    (walls, limits, user).boxed()
+}
+
 fn profile() -> BoxedStrategy<Profile> {
     (path(), option::of(path()), option::of(path()))
         .prop_map(|(state_dir, config, workspace)| Profile { state_dir: Some(state_dir), config, workspace })
@@ -217,15 +234,17 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
         (span(), option::of(8..1_000u32)),
         (span(), option::of("[a-z0-9][a-z0-9.+-]{0,8}")),
         memory(),
+        walls(),
     );
     (first, second, third)
         .prop_map(
             |(
                 (runtime, program, args, env, port, profile, rescues),
                 (rescue, restart, probes, stop_grace, bytes, max_files),
-                (ladder, maintenance, (good_after, snapshots), (poll_expiry, version), memory),
+                (ladder, maintenance, (good_after, snapshots), (poll_expiry, version), memory, walls),
             )| {
                 let (startup, liveness, readiness) = probes;
+                let (walls, limits, user) = walls;
                 InstanceSpec {
                     runtime,
                     program,
@@ -245,6 +264,9 @@ pub(crate) fn spec() -> BoxedStrategy<InstanceSpec> {
                     trial: Trial { good_after, snapshots },
                     poll_expiry,
                     memory,
+                    walls,
+                    limits,
+                    user,
                 }
             },
         )

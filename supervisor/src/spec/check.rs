@@ -16,7 +16,9 @@ use supervisor_core::{
     ports::{BLOCK, Block},
 };
 
-use super::{Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span, memory, probes::FAILURES, recovery};
+use super::{
+    Check, InstanceSpec, Probe, Probes, Restart, Runtime, Span, memory, probes::FAILURES, recovery, walls,
+};
 
 /// No wait asked for is longer: beyond it is a mistake of unit, not a wish.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -27,13 +29,13 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest probe timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 /// The most arguments, variables and primaries. Nobody types as many; a generated file may.
-const MAX_ITEMS: usize = 256;
+pub(super) const MAX_ITEMS: usize = 256;
 /// The longest argument or value. Linux allows 128 KiB each (MAX_ARG_STRLEN, execve(2)).
 const MAX_TEXT: usize = 32 * 1024;
 /// The longest version. Those of npm have 10 to 20 characters; it is part of a file's name.
 const MAX_VERSION: usize = 64;
 /// The longest path and URL path (PATH_MAX, limits.h).
-const MAX_PATH: usize = 4096;
+pub(super) const MAX_PATH: usize = 4096;
 
 /// A step of a [`FieldPath`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,7 +162,7 @@ impl Checker {
         }
     }
 
-    fn text(&mut self, path: FieldPath, text: &str, most: usize) {
+    pub(super) fn text(&mut self, path: FieldPath, text: &str, most: usize) {
         // No program can be given a NUL; the others end a line in some YAML readers and not in others.
         if let Some(bad) = text.chars().find(|bad| matches!(bad, '\0' | '\u{85}' | '\u{2028}' | '\u{2029}')) {
             self.add(path, format!("it holds the character U+{:04X}", u32::from(bad)), "remove it");
@@ -202,6 +204,7 @@ impl InstanceSpec {
         checker.number(&["log", "max_files"], self.log.max_files.map(u64::from), 2, 1_000);
         recovery::check(self, &mut checker);
         memory::check(self, &mut checker);
+        walls::check(self, &mut checker);
         checker.found
     }
 

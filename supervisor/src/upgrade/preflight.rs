@@ -11,7 +11,11 @@ use serde::Deserialize;
 use supervisor_core::{ids::Name, ports::Block};
 
 use crate::{
-    openclaw::{contract::tool, layout::Directories, prepare::Host},
+    openclaw::{
+        contract::tool,
+        layout::{Directories, resolve},
+        prepare::Host,
+    },
     spec::InstanceSpec,
     tool::Tool,
 };
@@ -77,7 +81,8 @@ pub(super) fn ask(
 ) -> Result<Vec<String>, String> {
     let of = |words: &[&str]| {
         let args = words.iter().map(|word| (*word).to_owned()).collect();
-        tool(host, (name, block, ""), spec, args).map_err(|error| format!("{error}; {}", error.mend()))
+        // What it opens lies in its own directories, whoever else there is.
+        tool(host, (name, block, ""), (spec, &[]), args).map_err(|error| format!("{error}; {}", error.mend()))
     };
     let mut notes = Vec::new();
     match answer::<Verdict>(&of(&["config", "validate", "--json"])?) {
@@ -86,7 +91,7 @@ pub(super) fn ask(
         None => notes.push("it could not be asked beforehand whether it takes the configuration".to_owned()),
     }
     let directories = Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
-    let database = directories.state.join(DATABASE);
+    let database = resolve(&directories.state).join(DATABASE);
     if !database.is_file() {
         return Ok(notes);
     }
@@ -137,7 +142,9 @@ fn declined(issues: &[Issue], error: Option<&Said>) -> String {
 /// One file that holds all that the database does, whoever writes to it meanwhile.
 fn consolidated(database: &Path, copy: &Path) -> Result<(), rusqlite::Error> {
     let _ = fs::remove_file(copy);
-    let source = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // An agent may have put a link in its place: what is copied is shown to it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let source = Connection::open_with_flags(database, flags)?;
     source.busy_timeout(BUSY)?;
     source.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
     Ok(())
@@ -162,6 +169,16 @@ mod tests {
             assert_eq!(shown.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 7);
         }
         assert!(!directory.path().join("b.sqlite-wal").exists());
+    }
+
+    #[test]
+    fn a_link_that_an_agent_puts_in_place_of_the_database_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().canonicalize().unwrap().join(name);
+        Connection::open(at("others.sqlite")).unwrap().execute_batch("CREATE TABLE secret (x)").unwrap();
+        std::os::unix::fs::symlink(at("others.sqlite"), at("openclaw.sqlite")).unwrap();
+        consolidated(&at("openclaw.sqlite"), &at("copy.sqlite")).unwrap_err();
+        assert!(!at("copy.sqlite").exists());
     }
 
     #[test]

@@ -183,8 +183,8 @@ fn an_openclaw_configuration_of_any_content_is_pinned_or_refused_and_then_stays_
     fuzz("config", JSON5, Bound { fixed: 1 << 20, per_byte: 1_000 }, |bytes| {
         fs::write(path, bytes).unwrap();
         let _ = config::declared_port(path);
-        let _ = config::declared_discovery(path);
-        let _ = config::declared_token(path);
+        let _ = config::declared_discovery(&directories);
+        let _ = config::declared_token(path, directories.layout);
         match config::pin(&wanted) {
             Err(error) => assert!(!error.to_string().is_empty() && fs::read(path).unwrap() == bytes),
             Ok(pinned) => {

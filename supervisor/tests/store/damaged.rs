@@ -146,5 +146,8 @@ async fn a_store_of_a_newer_version_is_refused_by_name_and_gateways_run_on() {
     for expected in [store.to_str().unwrap(), "schema 99", "install a newer one"] {
         assert!(said.contains(expected), "{said}");
     }
-    assert!(fleet.values().all(|status| is_alive(status.pid) && is_alive(status.worker_pid)));
+    for (name, status) in &fleet {
+        assert!(is_alive(status.worker_pid), "the worker of {name}: {status:?}");
+        assert!(is_alive(status.pid), "{name}: {status:?}");
+    }
 }

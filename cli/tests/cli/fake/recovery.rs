@@ -1,11 +1,12 @@
-//! The fake's configurations and incidents.
+//! The fake's configurations, incidents and audit.
 
 use supervisor_proto::v1::{
-    config_service_server::ConfigService, incident_service_server::IncidentService, *,
+    audit_service_server::AuditService, config_service_server::ConfigService,
+    incident_service_server::IncidentService, *,
 };
 use tonic::{Code, Request};
 
-use super::{Answer, Service, refusal, respond};
+use super::{Answer, Fake, Service, refusal, respond};
 
 /// What the fake knows of them.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(crate) struct Recovery {
     pub(crate) incidents: Vec<Incident>,
     pub(crate) incident: GetIncidentResponse,
     pub(crate) listings: Vec<ListIncidentsRequest>,
+    pub(crate) audit: ListAuditResponse,
+    pub(crate) audits: Vec<ListAuditRequest>,
 }
 
 #[tonic::async_trait]
@@ -86,5 +89,27 @@ impl IncidentService for Service {
             true => respond(incident),
             false => Err(refusal(Code::NotFound, "UNKNOWN_INCIDENT", "no incident has the number.")),
         }
+    }
+}
+
+impl Fake {
+    /// Its audit.
+    pub(crate) fn audit(&self, answer: ListAuditResponse) {
+        self.world().recovery.audit = answer;
+    }
+
+    /// How it was asked for last.
+    pub(crate) fn asked_audit(&self) -> ListAuditRequest {
+        self.world().recovery.audits.last().cloned().unwrap()
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for Service {
+    async fn list_audit(&self, request: Request<ListAuditRequest>) -> Answer<ListAuditResponse> {
+        self.admit("ListAudit", "")?;
+        let mut world = self.world();
+        world.recovery.audits.push(request.into_inner());
+        respond(world.recovery.audit.clone())
     }
 }

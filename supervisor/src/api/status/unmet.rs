@@ -1,9 +1,11 @@
-//! Refusals about configurations and incidents.
+//! Refusals about configurations, incidents and certificates.
 
 use supervisor_core::ids::Name;
 use supervisor_proto::v1::Reason;
 
-/// Why a call about a configuration or an incident is refused.
+use crate::pki::INIT;
+
+/// Why a call about a configuration, an incident or a certificate is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unmet {
     /// There is no such snapshot.
@@ -46,6 +48,15 @@ pub(crate) enum Unmet {
     /// Nobody remembers it.
     #[error("no incident has the number {0}")]
     UnknownIncident(u64),
+    /// No certificate is meant that could be taken back.
+    #[error("{0}")]
+    UnknownCertificate(String),
+    /// What is there makes no certificates.
+    #[error("{0}")]
+    BadCertificates(String),
+    /// Who calls by TCP makes no certificates.
+    #[error("certificates are made on the supervisor's host only")]
+    Remote,
 }
 
 impl Unmet {
@@ -58,6 +69,9 @@ impl Unmet {
             Self::NoConfig { .. } => Reason::NoConfig,
             Self::BadConfig { .. } => Reason::BadConfig,
             Self::UnknownIncident(_) => Reason::UnknownIncident,
+            Self::UnknownCertificate(_) => Reason::UnknownCertificate,
+            Self::BadCertificates(_) => Reason::BadCertificates,
+            Self::Remote => Reason::NotPermitted,
         }
     }
 
@@ -75,6 +89,11 @@ impl Unmet {
             // The problem says it.
             Self::BadConfig { .. } => String::new(),
             Self::UnknownIncident(_) => "`openclawctl incidents` lists those that are remembered".into(),
+            Self::UnknownCertificate(_) => "`openclawctl cert list` lists all".into(),
+            Self::BadCertificates(_) => {
+                format!("`{INIT}` makes what is missing; certificates of another authority are issued there")
+            }
+            Self::Remote => "call it there, on the control socket".into(),
         }
     }
 
@@ -89,6 +108,7 @@ impl Unmet {
                 vec![("instance", instance.to_string())]
             }
             Self::UnknownIncident(number) => vec![("number", number.to_string())],
+            Self::UnknownCertificate(_) | Self::BadCertificates(_) | Self::Remote => Vec::new(),
         }
     }
 }

@@ -30,7 +30,7 @@ use super::world::{BEGAN, World};
 use crate::{
     api::{
         Context, FindListeners, FindOrigin, Listener, ServeError,
-        access::Gate,
+        gate::Gate,
         limits::Most,
         listen::{serve_through, socket_path},
     },
@@ -59,7 +59,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn start() -> Self {
         let world = World::new(100);
-        let gate = Gate::own(world.handle.clone());
+        let gate = world.gate();
         Self::build(world, gate).await
     }
 
@@ -91,6 +91,7 @@ impl Server {
             }),
             settings: Settings::default(),
             recycler: Recycler::start(world.handle.clone()),
+            walls: Default::default(),
             listeners: FindListeners(Arc::new(listeners)),
             origins: FindOrigin::new(move |_| {
                 let stuck = waits.lock().unwrap().clone();
@@ -99,6 +100,8 @@ impl Server {
                 }
                 found.lock().unwrap().clone()
             }),
+            bindings: world.bindings.clone(),
+            audit: world.audit.clone(),
             started: Moment(BEGAN),
             epoch: 3,
             shutdown: shutdown.clone(),

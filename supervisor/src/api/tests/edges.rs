@@ -19,7 +19,7 @@ use super::{
     client::{Server, connect, refused, within},
     world::{Conduct, World},
 };
-use crate::api::{access::Gate, listen::socket_path};
+use crate::api::listen::socket_path;
 
 impl Server {
     pub(super) fn socket_of(world: &World) -> std::path::PathBuf {
@@ -36,7 +36,7 @@ async fn the_socket_is_for_its_owner_alone_and_replaces_a_stale_one() {
     let world = World::new(10);
     let socket = Server::socket_of(&world);
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    let gate = Gate::own(world.handle.clone());
+    let gate = world.gate();
     let server = Server::build(world, gate).await;
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     server.up("main").await;
@@ -49,7 +49,7 @@ async fn the_socket_is_for_its_owner_alone_and_replaces_a_stale_one() {
 async fn other_users_are_turned_away() {
     let others = [nix::unistd::geteuid().as_raw() + 1; 2];
     let world = World::new(10);
-    let gate = Gate::of(others, world.handle.clone());
+    let gate = world.gate_of(others);
     let server = Server::build(world, gate).await;
     let refusal = within(server.system().get_info(GetInfoRequest {})).await;
     refused(refusal, Code::PermissionDenied, "NOT_PERMITTED");
@@ -185,7 +185,7 @@ async fn a_socket_with_a_very_long_path_is_served() {
     let deep = world.directory.path().join("d".repeat(100)).join("e".repeat(100));
     fs::create_dir_all(&deep).unwrap();
     world.socket = Some(deep.join("control.sock"));
-    let gate = Gate::own(world.handle.clone());
+    let gate = world.gate();
     let server = Server::build(world, gate).await;
     let mut client = SystemServiceClient::new(server.channel.clone());
     let info = within(client.get_info(GetInfoRequest {})).await.unwrap().into_inner();

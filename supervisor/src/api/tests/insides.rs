@@ -97,7 +97,7 @@ fn request(field: u32, text: &str) -> Vec<u8> {
     message
 }
 
-async fn call(channel: &Channel, path: &'static str, message: Vec<u8>) -> Result<(), Status> {
+pub(super) async fn call(channel: &Channel, path: &'static str, message: Vec<u8>) -> Result<(), Status> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static(path);

@@ -12,7 +12,6 @@ use super::{
     client::{Server, refused, rescues, within},
     world::{Conduct, World},
 };
-use crate::api::access::Gate;
 
 fn create(name: &str, spec: InstanceSpec) -> CreateInstanceRequest {
     CreateInstanceRequest { name: name.into(), spec: Some(spec), ..Default::default() }
@@ -59,7 +58,7 @@ async fn an_instance_is_created_read_and_deleted() {
 #[tokio::test]
 async fn what_cannot_be_created_is_refused_by_name() {
     let world = World::new(3);
-    let gate = Gate::own(world.handle.clone());
+    let gate = world.gate();
     let server = Server::build(world, gate).await;
     let mut client = server.instances();
     server.create("main", InstanceSpec { port: 20_000, ..Default::default() }).await;

@@ -27,7 +27,7 @@ use super::{
     client::{Server, connect, refused, within},
     world::World,
 };
-use crate::api::{access::Gate, limits::Most};
+use crate::api::limits::Most;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -45,7 +45,7 @@ const HEADERS: &[u8] = &[0, 0x03, 0xe8, 1, 4, 0, 0, 0, 1];
 
 async fn crowded(most: Most) -> Server {
     let world = World::new(10);
-    let gate = Gate::own(world.handle.clone());
+    let gate = world.gate();
     Server::within(world, gate, most).await
 }
 

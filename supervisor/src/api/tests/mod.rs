@@ -1,6 +1,7 @@
 //! The API as its callers have it: its own clients, over a real socket, before a small world in which every
 //! process does at once what it is told.
 
+mod access;
 mod client;
 mod configs;
 mod edges;

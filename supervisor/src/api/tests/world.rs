@@ -24,9 +24,12 @@ use tokio::{
 };
 
 use crate::{
+    api::gate::Gate,
+    audit::Audit,
+    bindings::Bindings,
     events::Journal,
     handle::{Handle, Submission},
-    perform::store::{self, Retention, Store},
+    perform::store::{self, AuditRetention, Retention, Store},
 };
 
 /// When the world began: 2026-01-01, in nanoseconds since the Unix epoch.
@@ -61,6 +64,9 @@ enum Deed {
 pub(super) struct World {
     pub(super) handle: Handle,
     pub(super) journal: Journal,
+    pub(super) audit: Audit,
+    /// Who has which role; nobody at first.
+    pub(super) bindings: Bindings,
     pub(super) directory: TempDir,
     /// Where the API is to listen, if not where it usually does.
     pub(super) socket: Option<PathBuf>,
@@ -73,9 +79,14 @@ impl World {
         let directory = TempDir::new().unwrap();
         let (connection, restored) = store::open(directory.path(), ("boot", 0)).unwrap();
         let (reports, store_reports) = mpsc::channel(64);
-        let retention = Retention { entries: 100_000, age: Duration::from_secs(1_000_000_000) };
+        let retention = Retention {
+            entries: 100_000,
+            age: Duration::from_secs(1_000_000_000),
+            audit: AuditRetention { entries: 100_000, age: Duration::from_secs(1_000_000_000) },
+        };
         let store = Store::start(connection, restored.revision, retention, reports).unwrap();
         let journal = Journal::new(directory.path(), store.latest.clone());
+        let audit = Audit::new(store.audit(), restored.audited, || BEGAN);
         let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
         let (handle, commands) = Handle::new(view);
         let (deeds, inbox) = mpsc::unbounded_channel();
@@ -106,7 +117,18 @@ impl World {
             broken: false,
         };
         tokio::spawn(driver.run(commands, store_reports, inbox));
-        Self { handle, journal, directory, socket: None, conducts, deeds }
+        let bindings = Bindings::default();
+        Self { handle, journal, audit, bindings, directory, socket: None, conducts, deeds }
+    }
+
+    /// The gate of the user that the tests run as.
+    pub(super) fn gate(&self) -> Gate {
+        Gate::own(self.handle.clone(), self.bindings.clone(), self.audit.clone())
+    }
+
+    /// One that knows these users as its own.
+    pub(super) fn gate_of(&self, admins: [u32; 2]) -> Gate {
+        Gate::of(admins, self.handle.clone(), self.bindings.clone(), self.audit.clone())
     }
 
     /// From its next start on, `name` behaves like this.

@@ -5,6 +5,7 @@
 //! the configuration before it, and a candidate before anybody writes it.
 
 use std::{
+    fs::File,
     io::{self, Read},
     path::Path,
 };
@@ -17,8 +18,8 @@ use super::{
     document, edit, is_blank, pin,
 };
 use crate::openclaw::{
-    file::open_regular,
-    layout::Directories,
+    file::{open_own, open_regular},
+    layout::{Directories, Layout},
     snapshots::{Snapshots, content_id},
 };
 
@@ -44,7 +45,7 @@ pub fn look(wanted: &Wanted<'_>, good: Option<ConfigId>, purse: &Purse<'_>) -> L
         let sighting = Sighting { content, problem, ..Sighting::default() };
         return Look { sighting, content: Some(nothing), ..Look::default() };
     }
-    let content = match read_plainly(path) {
+    let content = match read_plainly(path, wanted.directories.layout) {
         Ok(Some(content)) => content,
         // The next start makes one.
         Ok(None) => return Look::default(),
@@ -72,7 +73,7 @@ pub fn look(wanted: &Wanted<'_>, good: Option<ConfigId>, purse: &Purse<'_>) -> L
 #[must_use]
 pub fn lost(directories: &Directories, good: Option<ConfigId>) -> Option<ConfigError> {
     let path = &directories.config;
-    let error = match read_plainly(path) {
+    let error = match read_plainly(path, directories.layout) {
         Ok(Some(content)) if !is_blank(&content) => return None,
         Ok(_) => ConfigError::Gone { path: path.clone() },
         Err(error) if error.blames_file() => error,
@@ -111,8 +112,8 @@ pub fn told(error: &ConfigError) -> String {
 }
 
 /// The file as it is; `None` if there is none.
-pub fn read_plainly(path: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
-    match read_bounded(path, MAX_BYTES) {
+pub fn read_plainly(path: &Path, layout: Layout) -> Result<Option<Vec<u8>>, ConfigError> {
+    match open_own(path, layout).and_then(|file| bounded(file, MAX_BYTES)) {
         Ok(content) => Ok(Some(content)),
         Err(error) => unread(path, error),
     }
@@ -136,8 +137,12 @@ pub(super) fn unread<T>(path: &Path, source: io::Error) -> Result<Option<T>, Con
 
 /// A regular file of at most `max` bytes.
 pub(super) fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    bounded(open_regular(path)?, max)
+}
+
+fn bounded(file: File, max: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    open_regular(path)?.take(max + 1).read_to_end(&mut content)?;
+    file.take(max + 1).read_to_end(&mut content)?;
     if content.len() as u64 > max {
         return Err(io::ErrorKind::FileTooLarge.into());
     }

@@ -15,7 +15,10 @@ use super::{
     edit::{Edit, Set},
     revision,
 };
-use crate::openclaw::layout::{Directories, Layout, resolve};
+use crate::openclaw::{
+    layout::{Directories, Layout, resolve},
+    walls::OWN_LOG,
+};
 
 /// CDP ports of a block: browsers that the gateway starts.
 const CDP: RangeInclusive<u16> = 11..=19;
@@ -159,12 +162,19 @@ impl Pin<'_, '_, '_> {
     fn paths(&mut self, root: &Object<'_>) -> Result<(), ConfigError> {
         let Directories { workspace, logs, layout, .. } = self.wanted.directories;
         // Unless told otherwise all gateways of a host log into one file below /tmp/openclaw.
-        let log = logs.join("openclaw.log");
+        let log = logs.join(OWN_LOG).join("openclaw.log");
+        // Where earlier supervisors had it, among the captured output.
+        let before = logs.join("openclaw.log");
         for (path, own) in
             [(&["agents", "defaults", "workspace"][..], workspace), (&["logging", "file"], &log)]
         {
             match (self.document.sight(root, path)?, layout) {
                 (Sight::Absent, Layout::Managed) => {
+                    self.edits.push(Edit::new(path, Set::Text(own.to_string_lossy().into_owned())));
+                }
+                (Sight::Seen(Value::StringLit(found)), Layout::Managed)
+                    if *found.value == *before.to_string_lossy() =>
+                {
                     self.edits.push(Edit::new(path, Set::Text(own.to_string_lossy().into_owned())));
                 }
                 (Sight::Seen(Value::StringLit(found)), _) => {

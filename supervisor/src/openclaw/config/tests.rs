@@ -96,7 +96,7 @@ fn a_complete_configuration_is_not_touched() {
     let inode = fs::metadata(&first.path).unwrap().ino();
     assert_eq!(world.pin().unwrap(), first);
     assert_eq!(fs::metadata(&first.path).unwrap().ino(), inode);
-    assert_eq!(current_revision(&first.path), Some(first.revision));
+    assert_eq!(current_revision(&world.directories()), Some(first.revision));
 }
 
 #[test]
@@ -128,20 +128,36 @@ fn what_is_missing_is_added_and_everything_else_stays_as_it_was() {
     }
     let json = world.json();
     assert_eq!(json["gateway"]["port"], BASE);
-    assert_eq!(json["logging"]["file"], world.directories().logs.join("openclaw.log").to_str().unwrap());
+    assert_eq!(
+        json["logging"]["file"],
+        world.directories().logs.join("openclaw/openclaw.log").to_str().unwrap()
+    );
     assert_eq!(json["gateway"]["auth"].as_object().unwrap().len(), 1);
     assert_eq!(fs::metadata(&config.path).unwrap().mode() & 0o777, 0o600, "it holds a secret");
 }
 
 #[test]
-fn a_linked_configuration_stays_a_link() {
+fn a_link_in_an_instances_own_directories_is_neither_read_nor_written_through() {
     let world = World::new();
     let elsewhere = world.data.path().join("elsewhere.json");
-    fs::write(&elsewhere, "{}").unwrap();
+    fs::write(&elsewhere, "{gateway: {auth: {token: 'theirs'}}}").unwrap();
     std::os::unix::fs::symlink(&elsewhere, world.directories().config).unwrap();
+    let error = world.pin().unwrap_err();
+    assert!(matches!(error, ConfigError::NotAFile { .. }), "{error}");
+    let Directories { config, layout, .. } = world.directories();
+    assert!(declared_token(&config, layout).is_err(), "it would be sent to whoever has planted the link");
+    assert_eq!(current_revision(&world.directories()), None);
+    assert_eq!(fs::read_to_string(elsewhere).unwrap(), "{gateway: {auth: {token: 'theirs'}}}");
+}
+
+#[test]
+fn the_log_that_an_earlier_supervisor_had_among_the_output_is_moved() {
+    let world = World::new();
+    let before = world.directories().logs.join("openclaw.log");
+    fs::write(world.directories().config, format!("{{logging: {{file: '{}'}}}}", before.display())).unwrap();
     world.pin().unwrap();
-    assert!(world.directories().config.is_symlink());
-    assert!(fs::read_to_string(elsewhere).unwrap().contains("18789"));
+    let now = world.directories().logs.join("openclaw/openclaw.log");
+    assert_eq!(world.json()["logging"]["file"], now.to_str().unwrap());
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl World {
                 contract: Contract::None,
                 channels: Channels::On,
                 good: None,
+                user: None,
                 name: &name(who),
                 spec,
                 block: Block::at(base).unwrap(),

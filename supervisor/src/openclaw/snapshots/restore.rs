@@ -61,12 +61,6 @@ pub enum RestoreError {
     /// The snapshot, or one of what is there.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// Somebody made it a link, and it is not a profile's.
-    #[error("`{}` is a link; nothing is written through it", path.display())]
-    Linked {
-        /// The configuration.
-        path: PathBuf,
-    },
     /// The system refused.
     #[error("failed to put the configuration `{}` back", path.display())]
     Write {
@@ -87,10 +81,6 @@ pub fn restore(
 ) -> Result<Restored, RestoreError> {
     let content = snapshots.read(to)?;
     let path = &directories.config;
-    // One that leads nowhere is nothing to write through, and is moved away.
-    if directories.layout == Layout::Managed && path.is_symlink() && path.exists() {
-        return Err(RestoreError::Linked { path: path.clone() });
-    }
     let failed = |source| RestoreError::Write { path: path.clone(), source };
     let (place, file) = open(directories).map_err(failed)?;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -132,7 +122,7 @@ pub fn restore(
     Ok(Restored::Replaced { rejected: Some(rejected), aside: file.with_file_name(aside) })
 }
 
-/// Whether what is there is too large, or a directory, a pipe or a link that leads nowhere.
+/// Whether what is there is too large, or a directory, a pipe or a link: nothing is read or written through one.
 fn is_no_configuration(error: &io::Error) -> bool {
     let kind = error.kind();
     kind == io::ErrorKind::FileTooLarge

@@ -314,7 +314,9 @@ fn nothing_is_written_through_a_link_in_an_instances_own_directories() {
     let outside = world.data.path().join("outside.json");
     fs::write(&outside, "mine").unwrap();
     symlink(&outside, &world.directories.config).unwrap();
-    assert!(matches!(world.restore(good, 0), Err(RestoreError::Linked { .. })));
+    let Restored::Replaced { rejected: None, aside } = world.restore(good, 0).unwrap() else { panic!() };
+    assert_eq!(fs::read_link(aside).unwrap(), outside);
+    assert_eq!(fs::read_to_string(&world.directories.config).unwrap(), "{}");
     fs::remove_dir_all(&world.directories.state).unwrap();
     fs::create_dir(world.data.path().join("trap")).unwrap();
     symlink(world.data.path().join("trap"), &world.directories.state).unwrap();

@@ -23,7 +23,7 @@ use crate::{
     perform::{
         Contracts,
         roster::Roster,
-        store::{self, Retention},
+        store::{self, AuditRetention, Retention},
         sweep::Sweeper,
     },
 };
@@ -43,7 +43,11 @@ impl Scene {
         let data_dir = directory.path().to_owned();
         let (connection, restored) = store::open(&data_dir, ("boot", 0)).unwrap();
         let (reports, _) = mpsc::channel(1);
-        let retention = Retention { entries: 10, age: Duration::from_secs(60) };
+        let retention = Retention {
+            entries: 10,
+            age: Duration::from_secs(60),
+            audit: AuditRetention { entries: 10, age: Duration::from_secs(60) },
+        };
         let store = Store::start(connection, Revision(0), retention, reports).unwrap();
         let (sender, events) = mpsc::channel(1024);
         let control = Control { socket: data_dir.join("control.sock"), data_dir: data_dir.clone() };
@@ -59,6 +63,7 @@ impl Scene {
             roster: RefCell::new(Roster::default()),
             sweeper: Sweeper::start().unwrap(),
             deleting: Semaphore::new(1),
+            walls: Default::default(),
         };
         Self { performer: Performer::new(surroundings, store), events, directory }
     }

@@ -32,7 +32,7 @@ use tokio_tungstenite::{
 };
 
 use super::*;
-use crate::openclaw::config;
+use crate::openclaw::{config, layout::Layout};
 
 const PATIENT: Duration = Duration::from_secs(60);
 const PAGE: &str = "<!doctype html><title>Control</title>";
@@ -114,7 +114,7 @@ impl Fake {
         let file = directory.path().join("openclaw.json");
         let text = json!({ "gateway": { "auth": { "mode": "token", "token": token } } });
         std::fs::write(&file, text.to_string()).unwrap();
-        Target { token: config::declared_token(&file).unwrap(), ..self.target() }
+        Target { token: config::declared_token(&file, Layout::Profile).unwrap(), ..self.target() }
     }
 }
 

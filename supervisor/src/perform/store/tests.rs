@@ -16,7 +16,11 @@ use super::{
     *,
 };
 
-pub(super) const KEEP: Retention = Retention { entries: 100_000, age: Duration::from_secs(86_400) };
+pub(super) const KEEP: Retention = Retention {
+    entries: 100_000,
+    age: Duration::from_secs(86_400),
+    audit: AuditRetention { entries: 1_000, age: Duration::from_secs(86_400) },
+};
 
 const HOUR: u64 = 3_600_000_000_000;
 
@@ -356,4 +360,169 @@ fn revisions_go_on_where_they_ended_even_if_every_entry_is_gone() {
     drop(open);
     sqlite(&directory).execute("DELETE FROM events", []).unwrap();
     assert_eq!(begin(&directory).revision, Revision(500));
+}
+
+mod audit {
+    use super::*;
+    use crate::{
+        audit::{Audit, Caller, Kept, Note, Outcome, Query, What, read},
+        perform::store::audit::{SLACK, WAITING as NOTES},
+    };
+
+    /// Its calls come at the times that a test says.
+    fn recorder(open: &Open, now_ns: u64) -> Audit {
+        Audit::new(open.store.audit(), 0, move || now_ns)
+    }
+
+    fn called(audit: &Audit, target: &str, kept: Kept) -> u64 {
+        let what = What { method: "Service/Call", target, request_id: "r" };
+        audit.began(Caller { uid: Some(7), user: "alice".into(), ..Caller::default() }, what, kept)
+    }
+
+    fn ended(audit: &Audit, id: u64) {
+        let took = Duration::from_micros(5);
+        audit.note(Note::End { id, outcome: Outcome::Done, reason: String::new(), repeat: true, took });
+    }
+
+    fn recorded(directory: &TempDir, died: u64) -> Vec<crate::audit::Entry> {
+        let query = Query { limit: 100_000, died, ..Query::default() };
+        let mut entries = read(&sqlite(directory), &query).unwrap().entries;
+        entries.reverse();
+        entries
+    }
+
+    fn finish(open: Open) {
+        let Open { store, reports } = open;
+        drop(reports);
+        store.finish();
+    }
+
+    #[test]
+    fn a_call_is_in_the_store_no_later_than_what_came_after_it() {
+        let directory = TempDir::new().unwrap();
+        let mut open = Open::new(&directory, KEEP);
+        let audit = recorder(&open, HOUR);
+        for revision in 1..=50 {
+            let id = called(&audit, "main", Kept::Long);
+            open.store.persist(batch(revision, vec![Write::Put(record("main", revision))]));
+            open.stored(revision);
+            assert_eq!(recorded(&directory, 0).last().unwrap().id, id, "with its change or before it");
+            ended(&audit, id);
+        }
+        finish(open);
+        let entries = recorded(&directory, 0);
+        assert_eq!(entries.len(), 50);
+        let last = entries.last().unwrap();
+        assert_eq!(
+            (last.outcome, last.repeat, last.took),
+            (Outcome::Done, true, Some(Duration::from_micros(5)))
+        );
+        assert_eq!((last.caller.user.as_str(), last.target.as_str()), ("alice", "main"));
+    }
+
+    #[test]
+    fn a_call_without_a_change_is_written_all_the_same() {
+        let directory = TempDir::new().unwrap();
+        let open = Open::new(&directory, KEEP);
+        let audit = recorder(&open, HOUR);
+        called(&audit, "main", Kept::Long);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while recorded(&directory, 0).is_empty() {
+            assert!(Instant::now() < deadline);
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_next_supervisor_goes_on_counting_and_knows_which_calls_its_predecessor_left() {
+        let directory = TempDir::new().unwrap();
+        let open = Open::new(&directory, KEEP);
+        let audit = recorder(&open, HOUR);
+        let first = called(&audit, "main", Kept::Long);
+        ended(&audit, first);
+        called(&audit, "main", Kept::Long);
+        finish(open);
+        let restored = begin(&directory);
+        assert_eq!(restored.audited, 2);
+        let outcomes: Vec<Outcome> = recorded(&directory, 2).iter().map(|entry| entry.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Done, Outcome::Died]);
+        assert_eq!(recorded(&directory, 0)[1].outcome, Outcome::UnderWay);
+    }
+
+    #[test]
+    fn of_each_kind_only_so_many_are_kept_and_neither_pushes_the_other_out() {
+        let directory = TempDir::new().unwrap();
+        let open = Open::new(&directory, KEEP);
+        let audit = recorder(&open, HOUR);
+        let operators = called(&audit, "main", Kept::Long);
+        for _ in 0..KEEP.audit.entries + 3 * SLACK {
+            called(&audit, "main", Kept::Apart);
+        }
+        finish(open);
+        let entries = recorded(&directory, 0);
+        assert_eq!(entries[0].id, operators);
+        let bound = usize::try_from(KEEP.audit.entries + 2 * SLACK).unwrap();
+        assert!(entries.len() <= bound, "{}", entries.len());
+        // Those that are too old go, too.
+        let open = Open::new(&directory, KEEP);
+        let later = Audit::new(open.store.audit(), 1_000_000, || 48 * HOUR);
+        called(&later, "main", Kept::Long);
+        finish(open);
+        assert_eq!(recorded(&directory, 0).len(), 1);
+    }
+
+    #[test]
+    fn notes_that_the_disk_does_not_take_are_bounded_and_what_is_lost_is_said() {
+        let directory = TempDir::new().unwrap();
+        let all = AuditRetention { entries: 1_000_000, ..KEEP.audit };
+        let mut open = Open::new(&directory, Retention { audit: all, ..KEEP });
+        let db = sqlite(&directory);
+        db.execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .unwrap();
+        open.store.persist(batch(1, Vec::new()));
+        open.failing();
+        let audit = recorder(&open, HOUR);
+        // So many wait with what is tried again, and so many behind it.
+        let sent = 3 * NOTES;
+        for _ in 0..sent {
+            called(&audit, "main", Kept::Long);
+        }
+        db.execute_batch("DROP TRIGGER refuse").unwrap();
+        open.stored(1);
+        finish(open);
+        let entries = recorded(&directory, 0);
+        let (lost, kept): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.outcome == Outcome::Lost);
+        let lost: u64 = lost.iter().map(|entry| entry.calls).sum();
+        assert!(kept.len() <= 2 * NOTES, "{}", kept.len());
+        assert_eq!(usize::try_from(lost).unwrap() + kept.len(), sent);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_does_not_keep_the_registry_from_being_written() {
+        let directory = TempDir::new().unwrap();
+        let mut open = Open::new(&directory, KEEP);
+        let db = sqlite(&directory);
+        db.execute_batch("DROP TABLE audit").unwrap();
+        let audit = recorder(&open, HOUR);
+        for revision in 1..=3 {
+            called(&audit, "main", Kept::Long);
+            open.store.persist(batch(revision, vec![Write::Put(record("main", revision))]));
+            assert_eq!(open.stored(revision), Vec::<String>::new());
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while audit.lost() != 3 {
+            assert!(Instant::now() < deadline, "{}", audit.lost());
+            thread::yield_now();
+        }
+        // Once it can be written again, it says so itself.
+        crate::perform::store::audit::prepare(&db).unwrap();
+        called(&audit, "main", Kept::Long);
+        finish(open);
+        let entries = recorded(&directory, 0);
+        assert_eq!((entries[0].outcome, entries[0].calls), (Outcome::Lost, 3));
+        assert_eq!(entries.len(), 2);
+        assert_eq!(begin(&directory).records, [record("main", 3)]);
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   persist ──► queue ──► write, commit ──► Stored
-//!                 ▲            │ fails
+//!   note ────►    ▲            │ fails
 //!                 └── pause ◄──┴─────────► Failing
 //! ```
+//!
+//! Notes of the audit go with the next batch, so that a call is in the store no later than what it changed.
 
 use std::{
     collections::BTreeMap,
@@ -16,19 +18,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use futures_util::future::BoxFuture;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use supervisor_core::{
     action::{Batch, Write},
     journal::{Entry, Severity},
 };
 use tokio::sync::{mpsc, watch};
+use tracing::error;
 
 use super::{
     Opened, Report, Retention,
+    audit::{self, AuditRetention, Notes},
     copy::{self, Copier},
     file::{self, json, put_meta, put_record},
     signed,
 };
+use crate::audit::{Note, Sink};
 
 /// Batches that may wait for the disk. Beyond that they are merged: of each instance only the newest record is
 /// kept, and of the entries only the newest [`ENTRIES`].
@@ -51,12 +57,44 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// How many of all the notes that came are dealt with.
+    recorded: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: Vec<Batch>,
+    waiting: Waiting,
     end: End,
+    /// How many notes have come.
+    noted: u64,
+}
+
+/// Batches, and notes of the audit.
+#[derive(Debug, Default)]
+struct Waiting {
+    batches: Vec<Batch>,
+    notes: Notes,
+    /// How many notes had come when it was taken.
+    noted: u64,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.notes.is_empty()
+    }
+
+    fn append(&mut self, more: Self) {
+        self.batches.extend(more.batches);
+        merge(&mut self.batches);
+        self.notes.append(more.notes);
+        self.noted = more.noted;
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Waiting {
+        Waiting { noted: self.noted, ..std::mem::take(&mut self.waiting) }
+    }
 }
 
 /// Whether more batches can come.
@@ -77,9 +115,16 @@ impl Queue {
     /// Adds a batch. Never waits for the disk.
     pub(super) fn push(&self, batch: Batch) {
         let mut state = self.lock();
-        state.waiting.push(batch);
-        merge(&mut state.waiting);
+        state.waiting.batches.push(batch);
+        merge(&mut state.waiting.batches);
         self.changed.notify_one();
+    }
+
+    /// Gives back what could not be written, which is not tried before more comes.
+    fn give_back(&self, notes: Notes) {
+        let mut state = self.lock();
+        let since = std::mem::replace(&mut state.waiting.notes, notes);
+        state.waiting.notes.append(since);
     }
 
     /// No more batches come.
@@ -88,26 +133,36 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Waits for batches and takes them all; none if it is `due` before one comes. `None`: no more come.
-    fn take(&self, due: Option<Instant>) -> Option<Vec<Batch>> {
+    /// Waits for something to write and takes all there is; nothing if it is `due` before something comes. `None`: no
+    /// more comes.
+    fn take(&self, due: Option<Instant>) -> Option<Waiting> {
         let mut state = self.lock();
-        while state.waiting.is_empty() {
-            if state.end == End::Closed {
+        loop {
+            let now = Instant::now();
+            let noted = state.waiting.notes.due();
+            // What is known to be lost is said with what comes next.
+            if state.end == End::Closed && state.waiting.batches.is_empty() && noted.is_none() {
                 return None;
             }
-            state = match due.map(|due| due.saturating_duration_since(Instant::now())) {
+            let until = due.into_iter().chain(noted).min();
+            if state.end == End::Closed
+                || !state.waiting.batches.is_empty()
+                || noted.is_some_and(|noted| noted <= now)
+            {
+                return Some(state.take());
+            }
+            state = match until.map(|until| until.saturating_duration_since(now)) {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => break,
+                Some(Duration::ZERO) => return Some(Waiting::default()),
                 Some(left) => {
                     self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
-        Some(std::mem::take(&mut state.waiting))
     }
 
-    /// Waits that long, or until no more batches come, and takes what there is by then.
-    fn take_after(&self, pause: Duration) -> (Vec<Batch>, End) {
+    /// Waits that long, or until no more comes, and takes what there is by then.
+    fn take_after(&self, pause: Duration) -> (Waiting, End) {
         let until = Instant::now() + pause;
         let mut state = self.lock();
         while state.end == End::Open {
@@ -118,7 +173,33 @@ impl Queue {
             let waited = self.changed.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        (std::mem::take(&mut state.waiting), state.end)
+        (state.take(), state.end)
+    }
+}
+
+impl Sink for Queue {
+    fn note(&self, note: Note) {
+        let mut state = self.lock();
+        // A thread that knows of one looks again in time.
+        let is_first = state.waiting.notes.due().is_none();
+        state.waiting.notes.push(note);
+        state.noted += 1;
+        if is_first {
+            self.changed.notify_one();
+        }
+    }
+
+    fn lost(&self) -> u64 {
+        self.lock().waiting.notes.lost()
+    }
+
+    fn caught_up(&self) -> BoxFuture<'static, ()> {
+        let noted = self.lock().noted;
+        let mut recorded = self.recorded.subscribe();
+        Box::pin(async move {
+            // Of a store that has ended nothing is to be waited for.
+            let _ = recorded.wait_for(|recorded| *recorded >= noted).await;
+        })
     }
 }
 
@@ -131,6 +212,10 @@ pub(super) struct Writer {
     retention: Retention,
     /// Entries written since the oldest were last deleted.
     since_trim: u64,
+    /// The same of the audit.
+    since_audit_trim: u64,
+    /// The audit cannot be written, and the log says so.
+    unrecorded: bool,
     /// Dropped when the thread ends.
     _ended: std_mpsc::Sender<()>,
 }
@@ -145,7 +230,17 @@ impl Writer {
     ) -> Self {
         // Supervisors that live for a few entries each would never get to delete any.
         let copier = Copier::new(&store.path);
-        Self { store, copier, reports, latest, retention, since_trim: JOURNAL_SLACK, _ended: ended }
+        Self {
+            store,
+            copier,
+            reports,
+            latest,
+            retention,
+            since_trim: JOURNAL_SLACK,
+            since_audit_trim: audit::SLACK,
+            unrecorded: false,
+            _ended: ended,
+        }
     }
 
     /// Writes until the driver is gone and everything is written, or cannot be.
@@ -156,19 +251,22 @@ impl Writer {
                 continue;
             }
             let mut pause = FIRST_PAUSE;
-            while let Err(error) = self.write(&waiting) {
+            while let Err(error) = self.write(&mut waiting) {
                 let _ = self.reports.blocking_send(Report::Failing(self.describe(&error)));
                 let (more, end) = queue.take_after(pause);
-                waiting.extend(more);
-                merge(&mut waiting);
+                waiting.append(more);
                 pause = (pause * 2).min(PATIENCE);
                 if end == End::Closed {
                     // Nobody was told that this is durable.
-                    let _ = self.write(&waiting);
+                    let _ = self.write(&mut waiting);
                     return;
                 }
             }
-            self.announce(&waiting);
+            self.announce(&waiting.batches);
+            if waiting.notes.lost() > 0 {
+                queue.give_back(waiting.notes);
+            }
+            queue.recorded.send_replace(waiting.noted);
             if self.copier.due().is_some_and(|due| due <= Instant::now()) {
                 self.copy();
             }
@@ -203,13 +301,15 @@ impl Writer {
         let _ = self.reports.blocking_send(Report::Stored(last.revision));
     }
 
-    fn write(&mut self, batches: &[Batch]) -> rusqlite::Result<()> {
-        let transaction = connected(&mut self.store.connection, &self.store.path)?.transaction()?;
+    /// Writes what waits as one transaction. What is left of the notes after that could not be written.
+    fn write(&mut self, waiting: &mut Waiting) -> rusqlite::Result<()> {
+        let Waiting { batches, notes, noted: _ } = waiting;
+        let mut transaction = connected(&mut self.store.connection, &self.store.path)?.transaction()?;
         for (key, value) in &self.store.unwritten {
             put_meta(&transaction, key, value)?;
         }
         let mut entries = self.since_trim;
-        for batch in batches {
+        for batch in batches.iter() {
             for write in &batch.writes {
                 apply(&transaction, write)?;
             }
@@ -226,13 +326,71 @@ impl Writer {
             trim(&transaction, self.retention, newest.at.0)?;
             entries = 0;
         }
+        let is_due = self.since_audit_trim + notes.count() >= audit::SLACK;
+        let recorded = record(&mut transaction, notes, is_due.then_some(self.retention.audit))?;
         transaction.commit()?;
         self.store.unwritten.clear();
         self.since_trim = entries;
+        self.note_recorded(recorded, notes);
         if batches.iter().any(|batch| !batch.writes.is_empty()) {
             self.copier.note_change();
         }
         Ok(())
+    }
+
+    fn note_recorded(&mut self, recorded: Recorded, notes: &mut Notes) {
+        match recorded {
+            Recorded::All { entries, trimmed } => {
+                *notes = Notes::default();
+                self.unrecorded = false;
+                self.since_audit_trim = if trimmed { 0 } else { self.since_audit_trim + entries };
+            }
+            Recorded::Nothing(why) => {
+                notes.lose_all();
+                if !std::mem::replace(&mut self.unrecorded, true) {
+                    let why = self.describe(&why);
+                    error!("the audit cannot be written; calls are served without a record: {why}");
+                }
+            }
+        }
+    }
+}
+
+/// What became of the notes.
+enum Recorded {
+    /// They are written.
+    All {
+        /// How many entries that made.
+        entries: u64,
+        /// Whether the oldest were deleted.
+        trimmed: bool,
+    },
+    /// None is, and none could be, though all else can.
+    Nothing(rusqlite::Error),
+}
+
+/// Writes the notes; `trim` if the oldest are to go. An error is the disk's; what is wrong with the audit alone does
+/// not keep the rest from being written.
+fn record(
+    transaction: &mut Transaction<'_>,
+    notes: &Notes,
+    trim: Option<AuditRetention>,
+) -> rusqlite::Result<Recorded> {
+    if notes.is_empty() {
+        return Ok(Recorded::All { entries: 0, trimmed: false });
+    }
+    let savepoint = transaction.savepoint()?;
+    let written = audit::write(&savepoint, notes).and_then(|(entries, now_ns)| {
+        let trim = trim.filter(|_| now_ns > 0);
+        if let Some(retention) = trim {
+            audit::trim(&savepoint, retention, now_ns)?;
+        }
+        Ok(Recorded::All { entries, trimmed: trim.is_some() })
+    });
+    match written {
+        Ok(recorded) => savepoint.commit().map(|()| recorded),
+        Err(error) if audit::is_of_the_disk(&error) => Err(error),
+        Err(error) => savepoint.finish().map(|()| Recorded::Nothing(error)),
     }
 }
 
@@ -241,6 +399,7 @@ fn connected<'a>(made: &'a mut Option<Connection>, path: &Path) -> rusqlite::Res
     if made.is_none() {
         let db = Connection::open(path)?;
         file::prepare(&db)?;
+        audit::prepare(&db)?;
         *made = Some(db);
     }
     made.as_mut().ok_or(rusqlite::Error::InvalidQuery)

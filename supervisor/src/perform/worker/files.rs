@@ -1,12 +1,13 @@
 //! What an instance's task does with files and tools of the instance, beside its worker.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use supervisor_core::{
     event::{Event, Files},
     failover::Incident,
     ids::{ConfigId, Incarnation},
 };
+use supervisor_proto::worker::Wall;
 use tokio::{task, time};
 use tracing::warn;
 
@@ -48,6 +49,14 @@ impl Task {
         }
     }
 
+    /// Takes down how the walls around a life stand.
+    pub(super) fn note_walls(&self, life: Incarnation, reported: Vec<Wall>) {
+        let spec = self.surroundings.roster.borrow().get(&self.name).map(|known| Arc::clone(&known.spec));
+        if let Some(spec) = spec {
+            self.surroundings.walls.note(&self.name, life, &spec, reported);
+        }
+    }
+
     /// Whoever edits its configuration is seen from now on.
     pub(super) fn watch(&self) {
         if let Some(place) = Place::of(&self.surroundings, &self.name).filter(Place::has_config) {
@@ -70,6 +79,7 @@ impl Task {
 
     pub(super) async fn forget(&mut self, files: Files) {
         self.surroundings.configs.forget(&self.name);
+        self.surroundings.walls.forget(&self.name);
         self.release().await;
         if let Err(error) = launch::delete(&self.surroundings, &self.name, self.run_dir.clone(), files).await
         {

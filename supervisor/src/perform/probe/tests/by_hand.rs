@@ -51,7 +51,7 @@ async fn the_real_openclaw_is_followed_from_its_start_to_its_end() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let mut gateway = start(&program, directory.path(), port);
     let target = Target {
-        token: config::declared_token(&directory.path().join("openclaw.json")).unwrap(),
+        token: config::declared_token(&directory.path().join("openclaw.json"), Layout::Profile).unwrap(),
         ..target(Some(spec::Target::Openclaw { port }))
     };
     let begin = std::time::Instant::now();

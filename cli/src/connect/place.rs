@@ -1,0 +1,113 @@
+//! Where a supervisor of this host keeps its data and listens.
+
+use std::{
+    env,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use tokio::net::UnixStream;
+
+use crate::{app::Global, error::Cause};
+
+/// The system supervisor's data, used by root.
+const SYSTEM_DATA: &str = "/var/lib/openclaw-supervisor";
+const DATA_NAME: &str = "openclaw-supervisor";
+const SOCKET_NAME: &str = "control.sock";
+/// The longest path in a Unix socket's address, without its final NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// Where a supervisor keeps its data and listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Absolute.
+    pub(crate) data_dir: PathBuf,
+    /// Absolute.
+    pub(crate) socket: PathBuf,
+}
+
+impl Place {
+    /// From the options, their variables, and the defaults, in this order.
+    pub(crate) fn resolve(global: &Global) -> Result<Self, Cause> {
+        let given = global.data_dir.as_deref().filter(|dir| !dir.as_os_str().is_empty());
+        let socket = global.socket.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let data_dir = match (given, socket) {
+            (Some(dir), _) => dir.to_owned(),
+            (None, Some(socket)) => default_data_dir().unwrap_or_else(|| parent(socket).to_owned()),
+            (None, None) => default_data_dir().ok_or(Cause::NoDataDir)?,
+        };
+        let data_dir = absolute(&data_dir);
+        let socket = socket.map_or_else(|| data_dir.join(SOCKET_NAME), absolute);
+        Ok(Self { data_dir, socket })
+    }
+
+    /// Whether an option or a variable names one.
+    pub(super) fn is_named(global: &Global) -> bool {
+        [&global.data_dir, &global.socket].into_iter().flatten().any(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Of the supervisor that listens on `socket`.
+    pub(super) fn of_socket(socket: &Path) -> Self {
+        let socket = absolute(socket);
+        Self { data_dir: parent(&socket).to_owned(), socket }
+    }
+
+    /// Whether a supervisor started on the data directory would listen on the socket.
+    pub(crate) fn is_own_socket(&self) -> bool {
+        self.socket == self.data_dir.join(SOCKET_NAME)
+    }
+
+    /// Connects to the socket, bare.
+    pub(crate) async fn dial(&self) -> Result<UnixStream, Cause> {
+        let dialled = if self.socket.as_os_str().len() > MAX_SOCKET_PATH {
+            dial_long(&self.socket).await?
+        } else {
+            UnixStream::connect(&self.socket).await
+        };
+        dialled.map_err(|source| {
+            let socket = self.socket.clone();
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+                Cause::NoListener { socket }
+            } else {
+                Cause::Connect { socket, source }
+            }
+        })
+    }
+}
+
+/// Reaches a socket whose path is too long for its address through a descriptor of its directory.
+#[cfg(target_os = "linux")]
+async fn dial_long(socket: &Path) -> Result<io::Result<UnixStream>, Cause> {
+    use std::{fs::File, os::fd::AsRawFd};
+
+    let directory = match File::open(parent(socket)) {
+        Ok(directory) => directory,
+        Err(error) => return Ok(Err(error)),
+    };
+    let name = socket.file_name().unwrap_or_default();
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    Ok(UnixStream::connect(short).await)
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn dial_long(socket: &Path) -> Result<io::Result<UnixStream>, Cause> {
+    Err(Cause::SocketPath { socket: socket.to_owned(), limit: MAX_SOCKET_PATH })
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn default_data_dir() -> Option<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Some(SYSTEM_DATA.into());
+    }
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base =
+        absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
+    Some(base.join(DATA_NAME))
+}

@@ -1,0 +1,226 @@
+//! System calls that no gateway needs, by seccomp(2).
+//!
+//! A list of what is refused, not of what is allowed: a gateway runs whatever its agent does, compilers and browsers
+//! included. Refused is what changes or spies upon the host, and what has given root to too many. User namespaces
+//! stay, for a browser builds its own sandbox of them; what they used to open up (mounts, netfilter, odd sockets)
+//! is refused below.
+//!
+//! Debuggers work inside an instance: behind Landlock a process traces none outside. Without Landlock nothing else
+//! keeps neighbours of one user apart, and tracing is refused altogether.
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+
+use nix::libc::{self, c_long};
+use rustix::io::{self, Errno};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter, sock_filter,
+};
+use supervisor_proto::worker::Walls;
+use supervisor_proto::worker::wall::{Kind, State};
+
+use super::{Claim, Step};
+
+/// Refused whatever their arguments are.
+const REFUSED: &[c_long] = &[
+    // Code in the kernel, and another kernel.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_bpf,
+    // The host: its end, its clock, its names, its swap, its quotas, its log.
+    libc::SYS_reboot,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    // Mounts. Landlock refuses them, too, where files are walled.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    // Into the namespaces of others, and files by number instead of by path.
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    // Keys of the user, which all its processes share.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Windows into the kernel and other processes.
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_lookup_dcookie,
+    // What is asked of the kernel through a ring passes this filter by.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
+
+/// Refused, too, on this processor: ports of the hardware, and segments, which only 16-bit programs use.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[c_long] = &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[c_long] = &[];
+
+/// Refused where Landlock does not keep it inside.
+const TRACING: &[c_long] = &[
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+];
+
+/// The families of sockets that are left (socket(2)).
+const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// SMC, which takes TCP ports behind Landlock's back.
+const AF_SMC: i32 = 43;
+
+/// The same by protocol, since Linux 6.11.
+const IPPROTO_SMC: i32 = 256;
+
+/// So does MPTCP.
+const IPPROTO_MPTCP: i32 = 262;
+
+/// The netlink protocol of firewalls: with a user namespace anybody's, and a steady source of holes.
+const NETLINK_NETFILTER: i32 = 12;
+
+/// The bit of a call by the x32 ABI, whose numbers the list does not have.
+#[cfg(target_arch = "x86_64")]
+const X32: u32 = 0x4000_0000;
+
+/// The same filter twice.
+#[derive(Debug)]
+pub(super) struct Filters {
+    /// For a process that can trace nobody outside.
+    apart: BpfProgram,
+    /// For one that could.
+    alone: BpfProgram,
+}
+
+/// Compiles the filters for `walls`, if it needs any.
+pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filters> {
+    let ports = !walls.bind.is_empty();
+    if !(walls.privileges || ports) {
+        return None;
+    }
+    let what = "install the filter of system calls";
+    let compiled = TargetArch::try_from(ARCH)
+        .map_err(|_| format!("no filter of system calls is known for `{ARCH}`"))
+        .and_then(|arch| filters(walls.privileges, ports, arch).map_err(|error| error.to_string()));
+    let (filters, missing) = match compiled {
+        Ok(filters) => (Some(filters), None),
+        Err(why) => (None, Some(why)),
+    };
+    if walls.privileges {
+        claims.push(match &missing {
+            None => Claim::new(Kind::Syscalls).on(Step::Filter, State::Unavailable, what),
+            Some(why) => Claim::unavailable(Kind::Syscalls, why.clone()),
+        });
+    }
+    if let Some(claim) = claims.iter_mut().find(|claim| claim.kind == Kind::Ports) {
+        let taken = std::mem::replace(claim, Claim::new(Kind::Ports));
+        *claim = match missing {
+            None => taken.on(Step::Filter, State::Partial, what),
+            Some(why) => taken.lacks(State::Partial, why),
+        };
+    }
+    filters
+}
+
+fn filters(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filters, BackendError> {
+    let mut rules = BTreeMap::new();
+    if privileges {
+        rules.extend(REFUSED.iter().chain(REFUSED_HERE).map(|number| (*number, Vec::new())));
+    }
+    rules.insert(libc::SYS_socket, sockets(privileges, ports)?);
+    let apart = program(rules.clone(), arch)?;
+    if privileges {
+        rules.extend(TRACING.iter().map(|number| (*number, Vec::new())));
+    }
+    Ok(Filters { apart, alone: program(rules, arch)? })
+}
+
+/// Which sockets are refused.
+fn sockets(privileges: bool, ports: bool) -> Result<Vec<SeccompRule>, BackendError> {
+    let argument = |index, operator, value: i32| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, u64::from(value.unsigned_abs()))
+    };
+    let family = |family| argument(0, SeccompCmpOp::Eq, family);
+    let protocol = |protocol| argument(2, SeccompCmpOp::Eq, protocol);
+    let mut rules = Vec::new();
+    if ports {
+        rules.push(SeccompRule::new(vec![family(AF_SMC)?])?);
+        rules.push(SeccompRule::new(vec![protocol(IPPROTO_SMC)?])?);
+        rules.push(SeccompRule::new(vec![protocol(IPPROTO_MPTCP)?])?);
+    }
+    if privileges {
+        let others = FAMILIES.iter().map(|family| argument(0, SeccompCmpOp::Ne, *family));
+        rules.push(SeccompRule::new(others.collect::<Result<_, _>>()?)?);
+        rules.push(SeccompRule::new(vec![family(libc::AF_NETLINK)?, protocol(NETLINK_NETFILTER)?])?);
+    }
+    Ok(rules)
+}
+
+/// A process of another processor mode is killed by what seccompiler puts first.
+fn program(rules: BTreeMap<c_long, Vec<SeccompRule>>, arch: TargetArch) -> Result<BpfProgram, BackendError> {
+    let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, arch)?;
+    let mut program = other_abi();
+    program.extend(BpfProgram::try_from(filter)?);
+    Ok(program)
+}
+
+/// Refuses calls by x32: load the number; if it has the bit, EPERM; else go on behind these three.
+#[cfg(target_arch = "x86_64")]
+fn other_abi() -> BpfProgram {
+    let code = |parts: [u32; 3]| u16::try_from(parts.iter().sum::<u32>()).unwrap_or_default();
+    let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    let number = 0;
+    vec![
+        sock_filter { code: code([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS]), jt: 0, jf: 0, k: number },
+        sock_filter { code: code([libc::BPF_JMP, libc::BPF_JGE, libc::BPF_K]), jt: 0, jf: 1, k: X32 },
+        sock_filter { code: code([libc::BPF_RET, libc::BPF_K, 0]), jt: 0, jf: 0, k: refusal },
+    ]
+}
+#[cfg(not(target_arch = "x86_64"))]
+fn other_abi() -> BpfProgram {
+    BpfProgram::new()
+}
+
+impl Filters {
+    /// Puts this process behind the filter that fits. Sets no_new_privs, without which nobody may.
+    pub(super) fn install(&self, traced_apart: bool) -> io::Result<()> {
+        let program = if traced_apart { &self.apart } else { &self.alone };
+        apply_filter(program).map_err(|error| {
+            let errno = match &error {
+                seccompiler::Error::Prctl(source) | seccompiler::Error::Seccomp(source) => {
+                    source.raw_os_error()
+                }
+                seccompiler::Error::Backend(_)
+                | seccompiler::Error::EmptyFilter
+                | seccompiler::Error::ThreadSync(_) => None,
+            };
+            errno.map_or(Errno::INVAL, Errno::from_raw_os_error)
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! What an agent inside a gateway tries. It runs as the gateway's program: this very test binary, told by its
+//! environment what to try. It ends with the errno that it met, with 0 if nothing stood in its way.
+
+#![expect(unsafe_code, reason = "calls that no gateway makes have no safe wrappers")]
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::process::exit;
+
+use nix::libc;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with};
+use rustix::process::{Pid, Signal, kill_process};
+use supervisor_proto::worker::attach::Role;
+use supervisor_proto::worker::refused::Reason;
+use supervisor_proto::worker::report::Report as Body;
+
+use crate::harness::Link;
+
+/// Names the attack to this program.
+pub(crate) const ATTACK: &str = "ATTACK";
+
+/// How the test binary is told to be the attacker.
+pub(crate) const ARGS: [&str; 5] =
+    ["walls::attack::attack", "--exact", "--ignored", "--nocapture", "--test-threads=1"];
+
+/// Some calls were refused and some were not.
+const MIXED: i32 = 250;
+
+/// Calls that nothing but a filter of them answers with EPERM, given nonsense by root.
+const CALLS: [i64; 35] = [
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_bpf,
+    libc::SYS_reboot,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_syslog,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_lookup_dcookie,
+];
+
+/// Calls that some hosts refuse to everybody.
+const RINGS: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+#[test]
+#[ignore = "it is run by the other tests, as a gateway"]
+fn attack() {
+    let Ok(attack) = std::env::var(ATTACK) else { return };
+    let (what, target) = attack.split_once(' ').unwrap_or((&attack, ""));
+    let outcome = carry_out(what, target);
+    eprintln!("{attack}: {outcome:?}");
+    exit(match outcome {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(MIXED),
+    });
+}
+
+fn carry_out(what: &str, target: &str) -> io::Result<()> {
+    match what {
+        "read" => File::open(target)?.read(&mut [0]).map(drop),
+        "list" => fs::read_dir(target).map(drop),
+        "write" => OpenOptions::new().append(true).create(true).open(target).map(drop),
+        "truncate" => truncate(target),
+        "delete" => fs::remove_file(target),
+        "move-in" => fs::rename(target, "stolen"),
+        "link-in" => fs::hard_link(target, "stolen"),
+        "bind" => TcpListener::bind((Ipv4Addr::LOCALHOST, number(target))).map(drop),
+        "bind-mptcp" => bind_mptcp(number(target)),
+        "signal" => Ok(kill_process(pid(target), Signal::TERM)?),
+        "trace" => outcome(call(libc::SYS_ptrace, [0x4206, number::<i64>(target), 0, 0, 0, 0])),
+        "memory" => OpenOptions::new().read(true).write(true).open(format!("/proc/{target}/mem")).map(drop),
+        "environ" => File::open(format!("/proc/{target}/environ"))?.read(&mut [0]).map(drop),
+        "abstract" => UnixStream::connect_addr(&SocketAddr::from_abstract_name(target)?).map(drop),
+        "notify" => notify(),
+        "take-over" => take_over(target),
+        "calls" => calls(&CALLS),
+        "rings" => calls(&RINGS),
+        "x32" => outcome(call(0x4000_0000 + libc::SYS_getpid, [0; 6])),
+        "other-mode" => other_mode(),
+        "netfilter" => outcome(call(libc::SYS_socket, [16, 3, 12, 0, 0, 0])),
+        "packets" => outcome(call(libc::SYS_socket, [17, 3, 0, 0, 0, 0])),
+        "sandbox" => sandbox(),
+        other => panic!("nobody knows how to `{other}`"),
+    }
+}
+
+fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn pid(text: &str) -> Pid {
+    Pid::from_raw(number(text)).unwrap()
+}
+
+fn call(number: i64, [a, b, c, d, e, f]: [i64; 6]) -> i64 {
+    // SAFETY: no argument given here is the address of anything that this program uses.
+    unsafe { libc::syscall(number, a, b, c, d, e, f) }
+}
+
+fn outcome(returned: i64) -> io::Result<()> {
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn truncate(path: &str) -> io::Result<()> {
+    let path = CString::new(path)?;
+    // SAFETY: the path is a C string that lives as long as the call.
+    outcome(unsafe { libc::truncate(path.as_ptr(), 0) }.into())
+}
+
+/// Listens on a TCP port with a socket that is no TCP socket to Landlock.
+fn bind_mptcp(port: u16) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::MPTCP))?;
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+    Ok(listen(&socket, 1)?)
+}
+
+/// No attack: says that it is ready, and lives.
+fn notify() -> io::Result<()> {
+    let address = std::env::var_os("NOTIFY_SOCKET").ok_or(io::ErrorKind::NotFound)?;
+    UnixDatagram::unbound()?.send_to(b"READY=1", address)?;
+    std::thread::park();
+    Ok(())
+}
+
+/// Orders a neighbour's gateway to be killed.
+fn take_over(socket: &str) -> io::Result<()> {
+    let mut link = Link::new(UnixStream::connect(socket)?);
+    link.attach(Role::Control, 1000, &[]);
+    match link.next() {
+        Some(Body::State(state)) => {
+            link.kill(state.incarnation);
+            link.exited();
+            Ok(())
+        }
+        Some(Body::Refused(refused)) if refused.reason() == Reason::WrongKey && link.next().is_none() => {
+            Err(io::Error::from_raw_os_error(libc::EACCES))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// EPERM if every call is refused, nothing if none is.
+fn calls(numbers: &[i64]) -> io::Result<()> {
+    let refused = |number: i64| {
+        // Minus one is no address, no descriptor, no length and no command.
+        let refused =
+            call(number, [-1; 6]) < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
+        eprintln!("{number}: {}", if refused { "refused" } else { "let through" });
+        refused
+    };
+    match numbers.iter().filter(|number| refused(**number)).count() {
+        0 => Ok(()),
+        all if all == numbers.len() => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        some => Err(io::Error::other(format!("{some} of {} were refused", numbers.len()))),
+    }
+}
+
+/// getpid(2) as a 32-bit program asks for it.
+#[cfg(target_arch = "x86_64")]
+fn other_mode() -> io::Result<()> {
+    let returned: i64;
+    // SAFETY: the interrupt is a system call; this one only returns a number. It leaves all registers but those
+    // named, and touches no memory.
+    unsafe {
+        std::arch::asm!("int 0x80", inlateout("rax") 20_i64 => returned, out("r8") _, out("r9") _, out("r10") _,
+            out("r11") _, options(nostack));
+    }
+    outcome(returned)
+}
+#[cfg(not(target_arch = "x86_64"))]
+fn other_mode() -> io::Result<()> {
+    Ok(())
+}
+
+/// What a browser builds around its renderers: namespaces, a user mapped to itself, an empty root.
+fn sandbox() -> io::Result<()> {
+    let user = rustix::process::getuid();
+    let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
+    // SAFETY: this test runs on the only thread of its process, and only that thread is moved.
+    outcome(unsafe { libc::unshare(namespaces) }.into())?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{user} {user} 1\n"))?;
+    Ok(rustix::process::chroot("/proc/self/fdinfo")?)
+}

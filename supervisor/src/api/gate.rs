@@ -1,0 +1,341 @@
+//! The gate: every call comes through here, and nothing that changes anything goes unrecorded.
+//!
+//! ```text
+//!   call ──► who is it? ──► what may it? ──no──► refused, and recorded ([`refusals`])
+//!                                │ yes
+//!                 reads ◄────────┴────────► changes: it is read wholly ([`message`]), recorded, done,
+//!                   │                       and its end is recorded ([`record`])
+//!                   └► a service may still refuse a name
+//! ```
+//!
+//! A process is known by the credentials that the kernel attached to its end of the socket when it connected
+//! (unix(7), SO_PEERCRED), a certificate by its key, a token by its file. Where a process belongs was found out when it
+//! connected, too: who runs [inside](super::inside) an instance may do little, whatever else it has. An agent may have
+//! stolen a token, or have `sudo`.
+
+mod message;
+mod record;
+mod refusals;
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use nix::unistd::geteuid;
+use supervisor_core::ids::Name;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use tracing::info;
+
+use self::{record::Record, refusals::Refusals};
+use super::{
+    access::{Effect, Rule, rule},
+    caller::{Caller, Peer},
+    inside::{How, Inside, Insider, Scope},
+    status::Refusal,
+};
+use crate::{
+    audit::{self, Audit, Kept},
+    bindings::{Bindings, Table},
+    handle::Handle,
+    lineage::Origin,
+    registry,
+    role::Grant,
+    user,
+};
+
+pub(super) use record::note_repeat;
+
+/// How a token is shown (RFC 6750, section 2.1).
+const BEARER: &[u8] = b"Bearer ";
+
+/// The user who may do everything.
+const ROOT: u32 = 0;
+
+/// Admits two users to everything, others to what their roles allow, and nobody to more from inside an instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    admins: [u32; 2],
+    bindings: Bindings,
+    handle: Handle,
+    audit: Audit,
+    refusals: Refusals,
+}
+
+/// What is known of a caller.
+#[derive(Debug)]
+struct Known {
+    peer: Option<Peer>,
+    grant: Option<Grant>,
+    /// The file of the token that it has its role by.
+    token: Option<Arc<str>>,
+    table: Arc<Table>,
+}
+
+impl Gate {
+    /// For the user the supervisor runs as, root, and whoever is bound to a role.
+    pub(crate) fn own(handle: Handle, bindings: Bindings, audit: Audit) -> Self {
+        Self::of([geteuid().as_raw(), ROOT], handle, bindings, audit)
+    }
+
+    /// For these users, and whoever is bound to a role.
+    pub(crate) fn of(admins: [u32; 2], handle: Handle, bindings: Bindings, audit: Audit) -> Self {
+        let refusals = Refusals::new(audit.clone());
+        Self { admins, bindings, handle, audit, refusals }
+    }
+
+    fn know(&self, caller: Option<&Caller>, headers: &HeaderMap) -> Known {
+        self.know_peer(caller.map(|caller| caller.peer.clone()), headers)
+    }
+
+    fn know_peer(&self, peer: Option<Peer>, headers: &HeaderMap) -> Known {
+        let table = self.bindings.table();
+        let (own, trusted) = match &peer {
+            None => (None, false),
+            Some(Peer::Unix { uid, origin, .. }) if self.admins.contains(uid) => {
+                (Some(Grant::Admin), *origin == Some(Origin::Outside))
+            }
+            Some(Peer::Unix { uid, gid, groups, origin, .. }) => {
+                let groups = groups.iter().copied().chain([*gid]);
+                let own = table.of_process(*uid, groups).cloned();
+                match origin {
+                    // Others could put its mark on themselves.
+                    Some(Origin::Inside(name)) if own.is_none() => (self.at_home(*uid, name), false),
+                    Some(Origin::Inside(_)) | None => (own, false),
+                    Some(Origin::Outside) => (own, true),
+                }
+            }
+            Some(Peer::Certificate { name, grant, .. }) => {
+                (table.of_certificate(name).cloned().max(grant.clone()), true)
+            }
+        };
+        let shown = headers.get(AUTHORIZATION).and_then(|shown| shown.as_bytes().strip_prefix(BEARER));
+        let by_token = shown.filter(|_| trusted).and_then(|token| table.of_token(token));
+        let by_token = by_token.map(|(grant, file)| (grant.clone(), Arc::clone(file)));
+        let (grant, token) = match by_token {
+            Some((grant, file)) if own.as_ref().is_none_or(|own| *own < grant) => (Some(grant), Some(file)),
+            Some(_) | None => (own, None),
+        };
+        Known { peer, grant, token, table }
+    }
+
+    /// The role of who runs inside an instance as the user that this is to run as.
+    fn at_home(&self, uid: u32, name: &Name) -> Option<Grant> {
+        let view = self.handle.view();
+        let user = registry::spec(view.instances.get(name)?).user?;
+        let is_its = user::resolve(&user).ok()??.uid == uid;
+        is_its.then(|| Grant::Rescue(name.clone()))
+    }
+
+    /// Whom a call of this method may be about, or why it is refused.
+    fn admit(&self, rule: &'static Rule, known: &Known) -> Result<Scope, Refusal> {
+        let Some(grant) = &known.grant else { return Err(known.lacks(rule)) };
+        match &known.peer {
+            None => return Err(known.lacks(rule)),
+            Some(Peer::Certificate { .. } | Peer::Unix { origin: Some(Origin::Outside), .. }) => {}
+            Some(Peer::Unix { origin: Some(Origin::Inside(name)), .. }) => {
+                return self.admit_insider(rule, known, name);
+            }
+            // Nobody needs an answer who has ended. Root is no exception.
+            Some(Peer::Unix { pid, origin: None, .. }) => return Err(Refusal::Untraced(pid.unwrap_or(0))),
+        }
+        match (grant, rule.inside) {
+            (Grant::Rescue(name), Inside::Open | Inside::See | Inside::Mend) => {
+                let insider = Insider::new(name.clone(), How::Role, &self.handle.view());
+                Ok(Scope::narrow(known.who(), insider, rule.inside, self.handle.clone()))
+            }
+            (Grant::Viewer | Grant::Operator | Grant::Admin, _) if grant.role() >= rule.needs => {
+                Ok(Scope::whole(known.who(), grant.role()))
+            }
+            (Grant::Rescue(_) | Grant::Viewer | Grant::Operator | Grant::Admin, _) => Err(known.lacks(rule)),
+        }
+    }
+
+    fn admit_insider(&self, rule: &Rule, known: &Known, name: &Name) -> Result<Scope, Refusal> {
+        let insider = Insider::new(name.clone(), How::Inside, &self.handle.view());
+        match rule.inside {
+            Inside::Closed => return Err(insider.into()),
+            Inside::Open | Inside::See => {}
+            Inside::Mend => info!(instance = %name, path = rule.path, "asked for from inside an instance"),
+        }
+        Ok(Scope::narrow(known.who(), insider, rule.inside, self.handle.clone()))
+    }
+
+    /// Records that a call was refused, and makes that its answer.
+    fn refuse(&self, rule: &'static Rule, known: &Known, refusal: Refusal) -> Response<Body> {
+        self.refusals.note(known.recorded(), rule, refusal.reason());
+        Status::from(refusal).into_http()
+    }
+}
+
+impl Known {
+    /// The instance it runs in.
+    fn inside(&self) -> Option<&Name> {
+        match &self.peer {
+            Some(Peer::Unix { origin: Some(Origin::Inside(name)), .. }) => Some(name),
+            Some(Peer::Unix { origin: Some(Origin::Outside) | None, .. } | Peer::Certificate { .. })
+            | None => None,
+        }
+    }
+
+    /// Whether what it does is recorded apart from what operators do.
+    fn kept(&self) -> Kept {
+        match &self.grant {
+            None | Some(Grant::Rescue(_)) => Kept::Apart,
+            Some(_) if self.inside().is_some() => Kept::Apart,
+            Some(Grant::Viewer | Grant::Operator | Grant::Admin) => Kept::Long,
+        }
+    }
+
+    /// In a sentence.
+    fn who(&self) -> String {
+        let who = match &self.peer {
+            None => "an unknown caller".to_owned(),
+            Some(Peer::Unix { uid, .. }) => match self.table.name(*uid) {
+                Some(name) => format!("user {name} ({uid})"),
+                None => format!("user {uid}"),
+            },
+            Some(Peer::Certificate { name, .. }) => format!("the certificate of {name}"),
+        };
+        match &self.token {
+            Some(file) => format!("{who} with the token of {file}"),
+            None => who,
+        }
+    }
+
+    fn lacks(&self, rule: &'static Rule) -> Refusal {
+        let has = self.grant.as_ref().map(ToString::to_string);
+        Refusal::NotPermitted { who: self.who(), has, what: rule.method().into(), needs: rule.needs }
+    }
+
+    /// For the record.
+    fn recorded(&self) -> audit::Caller {
+        let inside = self.inside().map(ToString::to_string);
+        // A role that does not count inside an instance is none there.
+        let role = match (&inside, &self.grant) {
+            (Some(_), _) | (None, None) => String::new(),
+            (None, Some(grant)) => grant.role().to_string(),
+        };
+        let known = audit::Caller {
+            inside: inside.unwrap_or_default(),
+            role,
+            token: self.token.as_deref().unwrap_or_default().into(),
+            ..audit::Caller::default()
+        };
+        match &self.peer {
+            None => known,
+            Some(Peer::Unix { uid, pid, socket, .. }) => audit::Caller {
+                uid: Some(*uid),
+                user: self.table.name(*uid).unwrap_or_default().into(),
+                pid: *pid,
+                from: socket.to_string_lossy().into_owned(),
+                ..known
+            },
+            Some(Peer::Certificate { name, serial, address, .. }) => audit::Caller {
+                certificate: name.clone(),
+                serial: serial.clone(),
+                from: address.to_string(),
+                ..known
+            },
+        }
+    }
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { gate: self.clone(), inner }
+    }
+}
+
+/// A service behind the [`Gate`].
+#[derive(Debug, Clone)]
+pub(crate) struct Guarded<S> {
+    gate: Gate,
+    inner: S,
+}
+
+type Answer<E> = Result<Response<Body>, E>;
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Answer<S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let Some(rule) = rule(request.uri().path()) else {
+            let none =
+                Status::new(Code::Unimplemented, format!("there is no method {}.", request.uri().path()));
+            return Box::pin(async move { Ok(none.into_http()) });
+        };
+        let gate = self.gate.clone();
+        let known = gate.know(request.extensions().get(), request.headers());
+        // Nobody behind the gate is to have it.
+        request.headers_mut().remove(AUTHORIZATION);
+        match gate.admit(rule, &known) {
+            Ok(scope) => request.extensions_mut().insert(scope),
+            Err(refusal) => {
+                let answer = gate.refuse(rule, &known, refusal);
+                return Box::pin(async move { Ok(answer) });
+            }
+        };
+        match rule.effect {
+            Effect::Reads => {
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let answer = answer.await?;
+                    if let Some(reason) = refusals::reason(answer.headers()) {
+                        gate.refusals.note(known.recorded(), rule, reason);
+                    }
+                    Ok(answer)
+                })
+            }
+            Effect::Changes => {
+                // What was found ready is what is called.
+                let fresh = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, fresh);
+                Box::pin(changed(gate, rule, known, ready, request))
+            }
+        }
+    }
+}
+
+/// A call that changes something, from its arrival to its answer.
+async fn changed<S>(
+    gate: Gate,
+    rule: &'static Rule,
+    known: Known,
+    mut service: S,
+    request: Request<Body>,
+) -> Answer<S::Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    let (parts, body) = request.into_parts();
+    let arrived = message::arrive(body, rule).await;
+    if let Some(scope) = parts.extensions.get::<Scope>()
+        && let Err(refusal) = scope.may(&arrived.about.target)
+    {
+        return Ok(gate.refuse(rule, &known, refusal));
+    }
+    let record = Record::begin(&gate.audit, known.recorded(), rule, &arrived.about, known.kept());
+    let answer = record.scope(service.call(Request::from_parts(parts, arrived.body))).await?;
+    record.end(answer.headers());
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! The record of one call that changes something: its beginning is on its way to the store before anything is done.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::HeaderMap;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use super::message::About;
+use crate::{
+    api::access::Rule,
+    audit::{Audit, Caller, Kept, Note, Outcome, What},
+};
+
+tokio::task_local! {
+    /// Whether the call that is being done had been done before.
+    static REPEATED: Arc<AtomicBool>;
+}
+
+/// The call that is being done here had been done before, and gets its first answer.
+pub(crate) fn note_repeat() {
+    // Nobody listens to what is done for no caller.
+    let _ = REPEATED.try_with(|repeated| repeated.store(true, Ordering::Relaxed));
+}
+
+/// A call under way. If it is dropped before its end, its caller has left.
+pub(super) struct Record {
+    audit: Audit,
+    id: u64,
+    began: Instant,
+    repeated: Arc<AtomicBool>,
+    has_ended: bool,
+}
+
+impl Record {
+    pub(super) fn begin(audit: &Audit, caller: Caller, rule: &Rule, about: &About, kept: Kept) -> Self {
+        let what = What { method: rule.full_name(), target: &about.target, request_id: &about.request_id };
+        let id = audit.began(caller, what, kept);
+        Self { audit: audit.clone(), id, began: Instant::now(), repeated: Arc::default(), has_ended: false }
+    }
+
+    /// Does `work` as part of the call.
+    pub(super) async fn scope<F: Future>(&self, work: F) -> F::Output {
+        REPEATED.scope(Arc::clone(&self.repeated), work).await
+    }
+
+    /// The call has its answer, which begins with these.
+    pub(super) fn end(mut self, answer: &HeaderMap) {
+        self.has_ended = true;
+        // An answer that is none has its status where another has its first bytes.
+        match Status::from_header_map(answer) {
+            Some(status) if status.code() != tonic::Code::Ok => self.tell(Outcome::Refused, reason(&status)),
+            Some(_) | None => self.tell(Outcome::Done, String::new()),
+        }
+    }
+
+    fn tell(&self, outcome: Outcome, reason: String) {
+        let repeat = self.repeated.load(Ordering::Relaxed);
+        let took: Duration = self.began.elapsed();
+        self.audit.note(Note::End { id: self.id, outcome, reason, repeat, took });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.tell(Outcome::Left, String::new());
+        }
+    }
+}
+
+/// The contract's name of a refusal, or its code.
+pub(super) fn reason(status: &Status) -> String {
+    status.get_details_error_info().map_or_else(|| format!("{:?}", status.code()), |info| info.reason)
+}

@@ -1,0 +1,267 @@
+//! A Unix socket: made as its owner wants it, looked after while it is served.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+            net,
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt, future, stream};
+use nix::unistd::geteuid;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, listen as listen_on,
+    socket_with,
+};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::sleep,
+};
+use tokio_util::either::Either;
+use tracing::warn;
+
+use super::{ACCEPT_PAUSE, connection::Connection};
+use crate::{
+    api::{
+        caller::Peer,
+        inside::{FindOrigin, TRACED},
+        limits::Limits,
+    },
+    kernel::peer_groups,
+};
+
+/// The longest path in a Unix socket's address, without its final NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// How soon a socket that somebody has deleted is there again.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be accepted; the kernel has its own bound (`net.core.somaxconn`).
+const BACKLOG: i32 = 4_096;
+
+/// Who can connect, and who else could have put something in the socket's place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights {
+    /// As chmod(2) has it.
+    pub(super) mode: u32,
+    /// The group it belongs to, if not this process's own.
+    pub(super) group: Option<u32>,
+    /// Whether what is there and no socket is somebody's, and stays.
+    pub(super) spares: bool,
+}
+
+impl Rights {
+    /// Its owner alone, in the supervisor's own directory.
+    pub(super) const PRIVATE: Self = Self { mode: 0o600, group: None, spares: false };
+}
+
+/// A socket that is served. It is removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Socket {
+    path: PathBuf,
+    rights: Rights,
+    listener: UnixListener,
+    file: Inode,
+}
+
+/// Device and inode of the socket's file.
+type Inode = (u64, u64);
+
+impl Socket {
+    /// Listens at `path`.
+    pub(super) fn bind(path: &Path, rights: Rights) -> io::Result<Self> {
+        let (listener, file) = Self::listen(path, rights)?;
+        Ok(Self { path: path.to_owned(), rights, listener, file })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is at `path` already is left over from an earlier supervisor: nobody else could put it there. It is
+    /// replaced at once, so that there is never nothing there.
+    fn listen(path: &Path, rights: Rights) -> io::Result<(UnixListener, Inode)> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).ok_or_else(invalid)?;
+        let name = path.file_name().ok_or_else(invalid)?;
+        match fs::symlink_metadata(path) {
+            // A file of somebody's, named by mistake.
+            Ok(file) if rights.spares && !file.file_type().is_socket() => {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let fresh = directory.join(format!(".{}.new", name.to_string_lossy()));
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let socket = bind(directory, &fresh)?;
+        chown(&fresh, None, rights.group)?;
+        fs::set_permissions(&fresh, Permissions::from_mode(rights.mode))?;
+        // Nobody can connect before this.
+        listen_on(&socket, BACKLOG)?;
+        let file = inode(&fresh)?;
+        fs::rename(&fresh, path)?;
+        Ok((UnixListener::from_std(net::UnixListener::from(socket))?, file))
+    }
+
+    /// Listens anew if nobody can find the socket any more. Who is connected stays so.
+    fn look_after(&mut self) {
+        if inode(&self.path).is_ok_and(|file| file == self.file) {
+            return;
+        }
+        match Self::listen(&self.path, self.rights) {
+            Ok((listener, file)) => {
+                warn!(socket = %self.path.display(), "the socket had been deleted; it is there again");
+                (self.listener, self.file) = (listener, file);
+            }
+            Err(error) => warn!(%error, "the socket has been deleted and cannot be made again yet"),
+        }
+    }
+
+    /// Each connection that comes, as soon as it is known from where. One whose process takes long to trace holds up
+    /// no other; it has its seat from the moment it came, so that it cannot take that of who came later.
+    pub(super) fn connections(
+        self,
+        limits: Arc<Limits>,
+        origins: FindOrigin,
+    ) -> impl Stream<Item = Connection> {
+        let socket: Arc<Path> = self.path.as_path().into();
+        let accepted = stream::unfold(self, |mut socket| async { Some((socket.accept().await, socket)) });
+        let traced = accepted.map(move |stream| {
+            let (origins, socket) = (origins.clone(), Arc::clone(&socket));
+            let peer = stream.peer_cred();
+            let pid = peer.as_ref().ok().and_then(|peer| peer.pid());
+            let seat = limits
+                .admit(pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}")));
+            async move {
+                let peer = peer.ok()?;
+                let origin = origins.of(&stream).await;
+                // Without them it is in fewer groups, and may do less.
+                let groups = peer_groups(&stream).unwrap_or_default().into();
+                let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
+                let peer = Peer::Unix { uid, gid, pid, groups, origin, socket };
+                Some(Connection::new(Either::Left(stream), peer, seat))
+            }
+        });
+        // Who has no credentials is nobody, and is let go.
+        traced.buffer_unordered(TRACED).filter_map(future::ready)
+    }
+
+    async fn accept(&mut self) -> UnixStream {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = sleep(LOOK_AFTER) => {
+                    self.look_after();
+                    continue;
+                }
+            };
+            match accepted {
+                Ok((stream, _)) => return stream,
+                Err(error) => {
+                    warn!(%error, "failed to accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // It may be another's by now. One that stays only means that the next client is refused instead of finding none.
+        if inode(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> io::Result<Inode> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Binds a path of any length, and does not listen yet.
+fn bind(directory: &Path, path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+        bind_socket(&socket, &SocketAddrUnix::new(path)?)?;
+        return Ok(socket);
+    }
+    let directory = File::open(directory)?;
+    let name = path.file_name().unwrap_or_default();
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    bind_socket(&socket, &SocketAddrUnix::new(&short)?)?;
+    Ok(socket)
+}
+
+/// The directory, of those that lead to `path`, in which somebody other than this user and root could put another
+/// socket in its place.
+pub(super) fn unsafe_directory(path: &Path) -> io::Result<Option<PathBuf>> {
+    const ROOT: u32 = 0;
+    const STICKY: u32 = 0o1000;
+    const WORLD_WRITABLE: u32 = 0o002;
+    let directory = path.parent().unwrap_or(Path::new("/")).canonicalize()?;
+    for directory in directory.ancestors() {
+        let file = fs::metadata(directory)?;
+        let is_ours = file.uid() == geteuid().as_raw() || file.uid() == ROOT;
+        let is_open = file.mode() & WORLD_WRITABLE != 0 && file.mode() & STICKY == 0;
+        if !is_ours || is_open {
+            return Ok(Some(directory.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_in_which_others_could_put_another_socket_is_found() {
+        let home = tempfile::tempdir().unwrap();
+        let open = home.path().join("open");
+        let inside = open.join("inside");
+        fs::create_dir_all(&inside).unwrap();
+        let found = |directory: &Path| unsafe_directory(&directory.join("control.sock")).unwrap();
+        assert_eq!(found(&inside), None);
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        let open = open.canonicalize().unwrap();
+        assert_eq!(found(&inside), Some(open.clone()), "who can move a directory away can put another there");
+        fs::set_permissions(&open, Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(found(&open), None);
+        assert!(unsafe_directory(Path::new("/nowhere/at/all")).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_not_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("notes.txt");
+        fs::write(&path, "mine").unwrap();
+        let refused = Socket::bind(&path, Rights { spares: true, ..Rights::PRIVATE }).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_replaced_is_not_removed_with_the_one_before() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("control.sock");
+        let before = Socket::bind(&path, Rights::PRIVATE).unwrap();
+        let after = Socket::bind(&path, Rights { mode: 0o660, ..Rights::PRIVATE }).unwrap();
+        drop(before);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        drop(after);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,161 @@
+//! Whether the walls around the instances stand as they were asked for, and whether anything that an instance needs lies
+//! behind them.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use supervisor_core::ids::Name;
+use supervisor_proto::worker::wall::{Kind, State};
+
+use super::{
+    finding::{Finding, Mend, Severity},
+    scene::{Budget, Scene},
+};
+use crate::{
+    openclaw::{
+        layout::{Layout, resolve},
+        walls::TEMPORARY,
+    },
+    registry, spec,
+};
+
+/// The modules of the kernel that hold processes to something, by name.
+const LSM: &str = "/sys/kernel/security/lsm";
+
+/// A wall that is not whole, and why.
+type Gap = (i32, i32, String);
+
+/// Walls that do not stand, each once for all instances that lack it for the same reason.
+pub(super) fn missing(scene: &Scene, _: &Budget) -> Vec<Finding> {
+    let mut gaps: BTreeMap<Gap, Vec<&Name>> = BTreeMap::new();
+    for patient in &scene.patients {
+        for wall in patient.walls.iter().filter(|wall| wall.state() != State::Enforced) {
+            let gap = (wall.kind, wall.state, wall.reason.clone());
+            gaps.entry(gap).or_default().push(&patient.name);
+        }
+    }
+    gaps.into_iter().map(|(gap, names)| finding(gap, &names)).collect()
+}
+
+fn finding((kind, state, reason): Gap, names: &[&Name]) -> Finding {
+    let (wall, why, mend) = told(Kind::try_from(kind).unwrap_or_default());
+    let how = match State::try_from(state).unwrap_or_default() {
+        State::Partial => "stands in part",
+        State::Unavailable | State::Unspecified | State::Enforced => "is not there",
+    };
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let what = format!("the wall {wall} {how}{reason}");
+    let finding = Finding::new("walls.missing", Severity::Warning, what, why, Mend::Do(mend.to_owned()));
+    names.iter().fold(finding, |finding, name| finding.of(name))
+}
+
+/// What a wall is for, what happens without it, and what to do.
+fn told(kind: Kind) -> (&'static str, &'static str, &'static str) {
+    const KERNEL: &str = "use a kernel of 6.12 or later with Landlock and seccomp, or accept it";
+    match kind {
+        Kind::Files => (
+            "around its files",
+            "an agent can read other instances' tokens and change their configurations",
+            KERNEL,
+        ),
+        Kind::Ports => (
+            "around its ports",
+            "an agent can listen where another gateway is to, and be taken for it",
+            KERNEL,
+        ),
+        Kind::Apart => {
+            ("between it and other processes", "an agent can end other gateways and the supervisor", KERNEL)
+        }
+        Kind::Privileges => (
+            "around its privileges",
+            "an agent that finds a hole in a program of the host can become root",
+            KERNEL,
+        ),
+        Kind::Syscalls => {
+            ("around its system calls", "an agent reaches parts of the kernel that no gateway needs", KERNEL)
+        }
+        Kind::Limits => (
+            "of its limits",
+            "an agent can use up what other gateways need",
+            "raise the supervisor's own limits (LimitNOFILE=, LimitNPROC=), or ask for less in `limits`",
+        ),
+        Kind::User => ("of its user", "it shares a user with the supervisor", "run the supervisor as root"),
+        Kind::Cgroup | Kind::Unspecified => (
+            "of its control group",
+            "an agent can use up what other gateways need",
+            "give the supervisor's unit `Delegate=yes`",
+        ),
+    }
+}
+
+/// A kernel that could do more than it was started with.
+pub(super) fn kernel(scene: &Scene, _: &Budget) -> Vec<Finding> {
+    let Ok(modules) = fs::read_to_string(scene.at(LSM)) else { return Vec::new() };
+    if modules.trim().split(',').any(|module| module == "landlock") {
+        return Vec::new();
+    }
+    let what =
+        "the kernel was started without Landlock, which holds the walls around files, ports and processes";
+    let why = "an agent can read and change whatever the user of its gateway can";
+    let mend = format!("start it with `lsm=landlock,{}`", modules.trim());
+    vec![Finding::new("walls.landlock", Severity::Warning, what, why, Mend::Do(mend))]
+}
+
+/// Workspaces that a configuration names and no wall leaves open, and the directory that OpenClaw prefers to its own.
+pub(super) fn outside(scene: &Scene, _: &Budget) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let walled = || scene.patients.iter().filter(|patient| patient.spec.walls.files());
+    for patient in walled() {
+        let own = &patient.directories;
+        let open: Vec<_> = [&own.state, &own.workspace, &own.home, &own.tmp]
+            .into_iter()
+            .chain(&patient.spec.walls.write)
+            .map(|path| resolve(path))
+            .collect();
+        for declared in scene.config(patient) {
+            let path = Path::new(&declared.value);
+            let is_workspace = declared.is(&["agents", "defaults", "workspace"])
+                || declared.is(&["agents", "list", "*", "workspace"]);
+            let is_log = declared.is(&["logging", "file"]);
+            let at = resolve(path);
+            // What the supervisor has put there is in a directory of its own.
+            let is_open = open.iter().any(|tree| at.starts_with(tree)) || path.starts_with(&own.logs);
+            if !path.is_absolute() || !(is_workspace || is_log) || is_open {
+                continue;
+            }
+            let what =
+                format!("`{}` of `{}` lies behind the wall around its files", path.display(), patient.name);
+            let why = "its gateway can neither read nor write there";
+            let tree = if is_log { path.parent().unwrap_or(path) } else { path };
+            let mend = format!(
+                "grant it in the fleet file, then restart it: `walls: {{ write: [{}] }}`",
+                tree.display()
+            );
+            let finding = Finding::new("walls.outside", Severity::Warning, what, why, Mend::Do(mend));
+            found.push(finding.of(&patient.name).in_file(&own.config, Some(declared.place)));
+        }
+    }
+    let shared = scene.at(TEMPORARY);
+    let affected = || {
+        walled().filter(|patient| {
+            patient.directories.layout == Layout::Managed
+                && registry::kind(&patient.spec, &scene.host) == spec::Kind::Openclaw
+        })
+    };
+    if shared.is_dir() && affected().next().is_some() {
+        let what = format!(
+            "`{}` is there, and OpenClaw prefers it to the TMPDIR that it is given",
+            shared.display()
+        );
+        let why =
+            "no wall leaves it open, as all instances would share it: downloads and uploads of browsers fail";
+        let mend = Mend::Type(format!("rm -r {}", shared.display()));
+        found.push(affected().fold(
+            Finding::new("walls.temporary", Severity::Warning, what, why, mend),
+            |finding, patient| finding.of(&patient.name),
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,401 @@
+//! What an instance may open: the trees that the wall around its files leaves to it.
+//!
+//! | it writes | it reads |
+//! |---|---|
+//! | state, workspace, home, temporary files, OpenClaw's own log | its captured output, its incident file |
+//! | OpenClaw's locks in /tmp; terminals, shared memory, /dev/null | system, runtime, programs on its PATH, certificates that its environment names |
+//! | what its spec grants | what its spec grants; of its primaries the logs |
+//!
+//! Links are followed here, as far as somebody else than the instance has made them: what lies in a tree that it
+//! writes is open already, and is not named again, so that a link which it plants there opens nothing more. Another
+//! instance's directories and the supervisor's are closed whatever else is open: a tree around them is opened without
+//! them.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt, lchown},
+    path::{Path, PathBuf},
+};
+
+use supervisor_core::ids::Name;
+
+use super::{
+    file::open_regular,
+    incident,
+    layout::{Claimed, Clash, Directories, Layout, Neighbour, Relation, relation, resolve},
+    prepare::Host,
+    runtime::{RUNTIMES, is_executable},
+};
+use crate::spec::{InstanceSpec, Kind};
+
+/// Read and run by everybody: programs, libraries, settings, and what the kernel tells.
+const SYSTEM: [&str; 30] = [
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/bin",
+    "/sbin",
+    "/etc",
+    "/opt",
+    "/nix",
+    "/gnu",
+    "/snap",
+    "/home/linuxbrew/.linuxbrew",
+    "/proc",
+    "/sys",
+    // Numbers without end, and the terminals' own directory.
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/fd",
+    // Who answers for names: of hosts, users and files.
+    "/run/systemd/resolve",
+    "/run/systemd/userdb",
+    "/run/resolvconf",
+    "/run/NetworkManager",
+    "/run/connman",
+    "/run/nscd",
+    "/run/current-system",
+    "/run/opengl-driver",
+    // Fonts and certificates, as browsers look for them.
+    "/var/cache/fontconfig",
+    "/var/lib/ca-certificates",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/swcatalog",
+];
+
+/// Written by everybody, and nobody's.
+const DEVICES: [&str; 7] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"];
+
+/// Variables of the environment that name certificates.
+const CERTIFICATES: [&str; 5] =
+    ["NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// OpenClaw's own log file, apart from the captured output, which it may only read.
+pub(crate) const OWN_LOG: &str = "openclaw";
+
+/// OpenClaw keeps locks here whatever its TMPDIR is; the user's number follows.
+const LOCKS: &str = "/tmp/openclaw-state-locks-";
+
+/// OpenClaw prefers it to its TMPDIR where it is there. All gateways of a user would share it.
+pub(crate) const TEMPORARY: &str = "/tmp/openclaw";
+
+/// A script that starts a runtime is a few lines; what is larger is a program.
+const SCRIPT: u64 = 16 << 10;
+
+/// Entries of a directory that are opened one by one, because what is closed lies among them.
+const ENTRIES: usize = 1_000;
+
+/// Whom the trees are for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) name: &'a Name,
+    pub(crate) spec: &'a InstanceSpec,
+    pub(crate) directories: &'a Directories,
+    /// All instances; this one may be among them.
+    pub(crate) neighbours: &'a [Neighbour],
+    pub(crate) kind: Kind,
+    pub(crate) program: &'a Path,
+    pub(crate) args: &'a [String],
+    pub(crate) environment: &'a BTreeMap<String, String>,
+    /// Whose processes they are.
+    pub(crate) uid: u32,
+}
+
+/// What may be opened. None lies in another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trees {
+    /// In these everything.
+    pub write: Vec<PathBuf>,
+    /// In these reading and running.
+    pub read: Vec<PathBuf>,
+}
+
+/// The trees of an instance, as far as they are there and links followed. Looks at files; makes none.
+pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
+    let closed = Closed::new(ground);
+    let write = writable(ground, &closed);
+    let mut read: Vec<PathBuf> = SYSTEM.iter().flat_map(|tree| closed.without(Path::new(tree))).collect();
+    // It is a link to a file that is replaced, wherever the host keeps it.
+    let names = resolve(Path::new("/etc/resolv.conf"));
+    let beside = names.parent().filter(|beside| beside.components().count() > 2);
+    read.extend(closed.open(beside.unwrap_or(&names)));
+    read.extend(runtime(ground, &closed, &write));
+    let certificates = CERTIFICATES.iter().filter_map(|name| ground.environment.get(*name));
+    read.extend(
+        certificates.flat_map(|value| value.split(':')).filter_map(|path| closed.open(Path::new(path))),
+    );
+    let Directories { root, logs, .. } = ground.directories;
+    read.extend([logs.clone(), root.join(incident::DIRECTORY)]);
+    read.extend(primaries(ground).map(|primary| primary.directories(data_dir(ground)).logs));
+    read.extend(ground.spec.walls.read.iter().cloned());
+    let read = read.iter().filter_map(|path| settled(path, &write)).collect();
+    Trees { read: outermost(read), write: outermost(write) }
+}
+
+/// Where a tree is, unless it is open with those that the instance writes, or would be found by a link that it could
+/// have made.
+fn settled(path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
+    let is_open = |path: &Path| write.iter().any(|tree| path.starts_with(tree));
+    let is_theirs = path.ancestors().skip(1).any(|above| is_open(&resolve(above)));
+    let found = path.canonicalize().ok().filter(|_| !is_theirs)?;
+    (!is_open(&found)).then_some(found)
+}
+
+fn data_dir<'a>(ground: &Ground<'a>) -> &'a Path {
+    &ground.host.control.data_dir
+}
+
+fn primaries<'a>(ground: &Ground<'a>) -> impl Iterator<Item = &'a Neighbour> {
+    let rescues = &ground.spec.rescues;
+    ground.neighbours.iter().filter(move |other| rescues.contains(&other.name))
+}
+
+fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
+    let Directories { state, config, workspace, home, tmp, logs, layout, .. } = ground.directories;
+    // None of these lies in another, nor in a tree that an instance writes.
+    let mut write = vec![resolve(state), home.clone(), tmp.clone(), logs.join(OWN_LOG)];
+    let mut more = vec![workspace.clone()];
+    if *layout == Layout::Profile {
+        // OpenClaw replaces it and lays copies beside it, which takes the directory.
+        let beside = config.parent().filter(|parent| closed.may(parent) && parent.components().count() > 2);
+        more.push(beside.unwrap_or(config).to_owned());
+    }
+    more.extend(ground.spec.walls.write.iter().cloned());
+    for path in more {
+        write.extend(settled(&path, &write));
+    }
+    let devices = DEVICES.iter().filter_map(|device| Path::new(device).canonicalize().ok());
+    write.extend(devices.filter(|device| closed.leaves(device)));
+    // A browser's own sandbox writes there about its processes. What is the system's is closed to all but root by
+    // its modes.
+    write.extend((ground.uid != 0).then(|| PathBuf::from("/proc")));
+    match ground.kind {
+        Kind::Openclaw | Kind::Command => write.push(locks(ground.uid)),
+        Kind::Builtin => {}
+    }
+    write
+}
+
+/// Where OpenClaw keeps locks, whoever runs it.
+fn locks(uid: u32) -> PathBuf {
+    format!("{LOCKS}{uid}").into()
+}
+
+/// Makes the directory of OpenClaw's locks, which it could not make itself. Anybody can have made something there
+/// before: what is not a directory of this user alone is opened to nobody. Answers what is wrong, as a sentence.
+pub(crate) fn make_locks(trees: &mut Trees, uid: u32) -> Option<String> {
+    let path = locks(uid);
+    let at = trees.write.iter().position(|tree| *tree == path)?;
+    let made = match DirBuilder::new().mode(0o700).create(&path) {
+        Ok(()) if uid != nix::unistd::geteuid().as_raw() => lchown(&path, Some(uid), None),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() && found.uid() == uid && found.mode() & 0o022 == 0 => Ok(()),
+            Ok(_) => Err(io::Error::other("it is not a directory of this user alone")),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    let error = made.err()?;
+    trees.write.remove(at);
+    Some(format!("OpenClaw's locks cannot be kept in `{}`: {error}", path.display()))
+}
+
+/// What it takes to run the program: where it is installed, and what is on its PATH.
+fn runtime(ground: &Ground<'_>, closed: &Closed, write: &[PathBuf]) -> Vec<PathBuf> {
+    // What lies in a tree that it writes is open, and no word about what else is to be.
+    let is_theirs = |path: &Path| write.iter().any(|tree| path.starts_with(tree));
+    let mut found = Vec::new();
+    if !is_theirs(ground.program) {
+        found.extend(closed.installation(ground.program));
+        found.extend(named_in(ground.program).iter().flat_map(|named| closed.installation(named)));
+    }
+    let arguments = ground.args.iter().map(Path::new);
+    for argument in arguments.filter(|argument| argument.is_absolute() && !is_theirs(argument)) {
+        match argument.is_dir() {
+            true => found.extend(closed.open(argument)),
+            false => found.extend(closed.installation(argument)),
+        }
+    }
+    let path = ground.environment.get("PATH").map_or("", String::as_str);
+    let directories = || path.split(':').map(Path::new).filter(|directory| directory.is_absolute());
+    found.extend(directories().flat_map(|directory| closed.open(directory)));
+    let node = directories().map(|directory| directory.join("node")).find(|node| is_executable(node));
+    found.extend(node.into_iter().flat_map(|node| closed.installation(&node)));
+    found
+}
+
+/// The files that a script names, as those do that start OpenClaw with a Node of its own.
+fn named_in(program: &Path) -> Vec<PathBuf> {
+    let mut text = String::new();
+    let read = open_regular(program).and_then(|file| file.take(SCRIPT + 1).read_to_string(&mut text));
+    if !read.is_ok_and(|length| length as u64 <= SCRIPT) || !text.starts_with("#!") {
+        return Vec::new();
+    }
+    let ends = |c: char| c.is_whitespace() || "\"'`;()=|&<>".contains(c);
+    let mut named: Vec<PathBuf> = text
+        .split(ends)
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .filter(|path| path.is_file())
+        .collect();
+    named.dedup();
+    named
+}
+
+/// Those that lie in no other.
+fn outermost(mut trees: Vec<PathBuf>) -> Vec<PathBuf> {
+    trees.sort_unstable();
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for tree in trees {
+        // What begins with a tree follows it in the order of their parts.
+        if !kept.last().is_some_and(|last| tree.starts_with(last)) {
+            kept.push(tree);
+        }
+    }
+    kept
+}
+
+/// What is closed to an instance, links followed.
+struct Closed {
+    places: Vec<PathBuf>,
+    /// Of what is closed, this may be read: nobody writes there.
+    runtimes: PathBuf,
+    /// The home of the supervisor's user is opened to nobody as a whole.
+    home: Option<PathBuf>,
+}
+
+impl Closed {
+    fn new(ground: &Ground<'_>) -> Self {
+        let data_dir = resolve(data_dir(ground));
+        let profiles =
+            ground.neighbours.iter().filter(|other| other.profile.is_some() && other.name != *ground.name);
+        let mut places: Vec<PathBuf> = profiles
+            .flat_map(|other| places(&other.directories(&data_dir)))
+            .map(|path| resolve(&path))
+            .collect();
+        let runtimes = data_dir.join(RUNTIMES);
+        places.push(data_dir);
+        let home = ground.host.environment.get("HOME").filter(|home| home.starts_with('/'));
+        Self { places, runtimes, home: home.map(|home| resolve(Path::new(home))) }
+    }
+
+    /// Whether nothing closed is met by `path`, nor around it.
+    fn leaves(&self, path: &Path) -> bool {
+        let path = resolve(path);
+        self.places.iter().all(|place| relation(&path, place).is_none()) || path.starts_with(&self.runtimes)
+    }
+
+    /// Whether `path` may be opened without having been granted.
+    fn may(&self, path: &Path) -> bool {
+        let resolved = resolve(path);
+        let whole_home = self.home.as_ref().is_some_and(|home| home.starts_with(&resolved));
+        resolved.parent().is_some() && !whole_home && self.leaves(&resolved)
+    }
+
+    /// `path`, if it may be opened.
+    fn open(&self, path: &Path) -> Option<PathBuf> {
+        self.may(path).then(|| path.to_owned())
+    }
+
+    /// A tree of the system's, without what is closed in it.
+    fn without(&self, tree: &Path) -> Vec<PathBuf> {
+        if self.leaves(tree) {
+            return vec![tree.to_owned()];
+        }
+        let is_around = |path: &Path| self.places.iter().any(|place| place.starts_with(path));
+        let resolved = resolve(tree);
+        if !is_around(&resolved) || self.places.contains(&resolved) {
+            return Vec::new();
+        }
+        let Ok(entries) = fs::read_dir(&resolved) else { return Vec::new() };
+        entries.flatten().take(ENTRIES).flat_map(|entry| self.without(&entry.path())).collect()
+    }
+
+    /// Where a program is installed, as widely as may be: its package or prefix, its directory, itself.
+    fn installation(&self, program: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        // A link in an environment of its own (venv, nvm) stands for that environment.
+        for file in [program.to_owned(), resolve(program)] {
+            let directory = file.parent().unwrap_or(&file);
+            let widest = [package(&file), prefix(directory), Some(directory.to_owned()), Some(file.clone())];
+            found.extend(widest.into_iter().flatten().find(|tree| self.may(tree)));
+        }
+        found.dedup();
+        found
+    }
+}
+
+/// Where npm keeps it, together with what it needs.
+fn package(file: &Path) -> Option<PathBuf> {
+    let outermost =
+        file.ancestors().filter(|above| above.file_name().is_some_and(|name| name == "node_modules"));
+    outermost.last().map(Path::to_owned)
+}
+
+/// What a `bin` belongs to, if it is that of a Node or of a Python.
+fn prefix(directory: &Path) -> Option<PathBuf> {
+    let prefix = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "bin"))?;
+    let is_one = |marker: &str| prefix.join(marker).exists();
+    ["lib/node_modules", "bin/node", "pyvenv.cfg"].into_iter().any(is_one).then(|| prefix.to_owned())
+}
+
+/// What is an instance's alone.
+fn places(directories: &Directories) -> Vec<PathBuf> {
+    let Directories { root, state, config, workspace, .. } = directories;
+    [root, state, config, workspace].into_iter().cloned().collect()
+}
+
+/// The first grant that would open what no instance may: another instance's directories, or the supervisor's. A rescue
+/// may be let read what its primaries have.
+pub(crate) fn overreach<'a>(
+    data_dir: &Path,
+    me: (&Name, &Directories),
+    spec: &InstanceSpec,
+    others: impl IntoIterator<Item = (&'a Name, &'a Directories)>,
+) -> Option<Clash> {
+    spec.walls.grants().next()?;
+    let found = |path: PathBuf| (resolve(&path), path);
+    let closed: Vec<(&Name, Vec<(PathBuf, PathBuf)>)> = others
+        .into_iter()
+        .filter(|(name, _)| *name != me.0)
+        .map(|(name, directories)| (name, places(directories).into_iter().map(found).collect()))
+        .collect();
+    let supervisors = resolve(data_dir);
+    spec.walls.grants().find_map(|(access, _, path)| {
+        let granted = resolve(path);
+        let clash = |relation, other: Option<&Name>, theirs: &Path| Clash {
+            name: me.0.clone(),
+            claimed: Claimed::Granted,
+            mine: path.to_owned(),
+            relation,
+            other: other.cloned(),
+            theirs: theirs.to_owned(),
+        };
+        if let Some(how @ (Relation::Same | Relation::Around)) = relation(&granted, &supervisors) {
+            return Some(clash(how, None, data_dir));
+        }
+        let mut of_a_primary = false;
+        for (other, places) in &closed {
+            let met = places.iter().find_map(|(at, theirs)| Some((relation(&granted, at)?, theirs)));
+            let Some((how, theirs)) = met else { continue };
+            let within = places.iter().any(|(at, _)| granted.starts_with(at));
+            if !(within && access == "read" && spec.rescues.contains(other)) {
+                return Some(clash(how, Some(*other), theirs));
+            }
+            of_a_primary = true;
+        }
+        let readable = access == "read" && (of_a_primary || granted.starts_with(supervisors.join(RUNTIMES)));
+        let how = relation(&granted, &supervisors).filter(|_| !readable)?;
+        Some(clash(how, None, data_dir))
+    })
+}
+
+#[cfg(test)]
+mod tests;

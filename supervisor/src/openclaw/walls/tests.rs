@@ -1,0 +1,321 @@
+//! Trees and grants, on real directories.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+use crate::{
+    openclaw::environment::Control,
+    spec::{Profile, Walls},
+};
+use supervisor_core::ports::Block;
+
+struct World {
+    directory: tempfile::TempDir,
+    host: Host,
+    neighbours: Vec<Neighbour>,
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+impl World {
+    /// A home with a data directory in it, as a user's supervisor has it.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        for made in ["home/data/instances", "home/data/runtimes", "bin"] {
+            fs::create_dir_all(root.join(made)).unwrap();
+        }
+        let data_dir = root.join("home/data");
+        let environment =
+            BTreeMap::from([("HOME".to_owned(), root.join("home").to_string_lossy().into_owned())]);
+        let control = Control { socket: data_dir.join("control.sock"), data_dir };
+        let host = Host { control, environment, beside_daemon: root.join("bin") };
+        Self { directory, host, neighbours: Vec::new() }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.directory.path().canonicalize().unwrap().join(path)
+    }
+
+    fn make(&self, path: &str) -> PathBuf {
+        fs::create_dir_all(self.at(path)).unwrap();
+        self.at(path)
+    }
+
+    fn program(&self, path: &str, text: &str) -> PathBuf {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn neighbour(&mut self, who: &str, profile: Option<Profile>) -> Directories {
+        let neighbour = Neighbour { name: name(who), block: Block::at(20_000).unwrap(), profile };
+        let directories = neighbour.directories(&self.host.control.data_dir);
+        if let Some(profile) = &neighbour.profile {
+            fs::create_dir_all(profile.state_dir.as_ref().unwrap()).unwrap();
+        }
+        directories.create(&self.host.control.data_dir).unwrap();
+        self.neighbours.push(neighbour);
+        directories
+    }
+
+    fn trees_of(&self, who: &str, spec: &InstanceSpec, program: &Path, path: &str) -> Trees {
+        let name = name(who);
+        let data_dir = &self.host.control.data_dir;
+        let directories = Directories::of(data_dir, &name, spec.profile.as_ref());
+        directories.create(data_dir).unwrap();
+        trees(&Ground {
+            host: &self.host,
+            name: &name,
+            spec,
+            directories: &directories,
+            neighbours: &self.neighbours,
+            kind: Kind::Openclaw,
+            program,
+            args: &[],
+            environment: &BTreeMap::from([("PATH".to_owned(), path.to_owned())]),
+            uid: 1_000,
+        })
+    }
+
+    fn trees(&self, who: &str, spec: &InstanceSpec) -> Trees {
+        self.trees_of(who, spec, Path::new("/bin/true"), "/usr/bin:/bin")
+    }
+
+    fn overreach(&self, who: &str, spec: &InstanceSpec) -> Option<String> {
+        let data_dir = &self.host.control.data_dir;
+        let all: Vec<(Name, Directories)> =
+            self.neighbours.iter().map(|other| (other.name.clone(), other.directories(data_dir))).collect();
+        let me = (name(who), Directories::of(data_dir, &name(who), spec.profile.as_ref()));
+        let others = all.iter().map(|(name, directories)| (name, directories));
+        let clash = overreach(data_dir, (&me.0, &me.1), spec, others)?;
+        Some(format!("{clash}; {}", clash.mend()))
+    }
+}
+
+fn granted(read: &[PathBuf], write: &[PathBuf]) -> InstanceSpec {
+    let walls = Walls { read: read.to_vec(), write: write.to_vec(), ..Walls::default() };
+    InstanceSpec { walls, ..InstanceSpec::default() }
+}
+
+fn opens(trees: &[PathBuf], path: &Path) -> bool {
+    trees.iter().any(|tree| path.starts_with(tree))
+}
+
+#[test]
+fn an_instance_writes_its_own_directories_and_reads_neither_its_neighbours_nor_the_supervisors() {
+    let mut world = World::new();
+    let theirs = world.neighbour("rescue", None);
+    let trees = world.trees("main", &InstanceSpec::default());
+    let main = world.at("home/data/instances/main");
+    for own in ["state/openclaw.json", "workspace/x", "home", "tmp/y", "logs/openclaw/openclaw.log"] {
+        assert!(opens(&trees.write, &main.join(own)), "{own}: {trees:?}");
+    }
+    for own in ["logs/gateway.log", "incident/incident.json"] {
+        assert!(
+            opens(&trees.read, &main.join(own)) && !opens(&trees.write, &main.join(own)),
+            "{own}: {trees:?}"
+        );
+    }
+    let closed = [
+        theirs.config,
+        theirs.logs,
+        main.join("snapshots"),
+        main.join("evidence"),
+        world.at("home/data/supervisor.db"),
+        world.at("home/data/run/main"),
+        world.at("home/.ssh/id_ed25519"),
+        "/tmp".into(),
+        "/dev/sda".into(),
+        "/home".into(),
+    ];
+    for closed in closed {
+        assert!(!opens(&trees.read, &closed) && !opens(&trees.write, &closed), "{closed:?}: {trees:?}");
+    }
+    for read in ["/usr/bin/env", "/etc/hosts", "/proc/self/status", "/sys/class"] {
+        let found = resolve(Path::new(read));
+        assert!(opens(&trees.read, &found) || opens(&trees.write, &found), "{read}: {trees:?}");
+    }
+    assert!(opens(&trees.write, Path::new("/dev/null")) && !opens(&trees.write, Path::new("/usr/bin")));
+}
+
+#[test]
+fn root_itself_writes_nothing_of_the_kernels() {
+    let world = World::new();
+    let name = name("main");
+    let directories = Directories::of(&world.host.control.data_dir, &name, None);
+    directories.create(&world.host.control.data_dir).unwrap();
+    let trees = trees(&Ground {
+        host: &world.host,
+        name: &name,
+        spec: &InstanceSpec::default(),
+        directories: &directories,
+        neighbours: &[],
+        kind: Kind::Builtin,
+        program: Path::new("/bin/true"),
+        args: &[],
+        environment: &BTreeMap::new(),
+        uid: 0,
+    });
+    assert!(!opens(&trees.write, Path::new("/proc/sys/kernel/core_pattern")), "{trees:?}");
+    assert!(opens(&trees.read, Path::new("/proc/self/status")));
+}
+
+#[test]
+fn a_runtime_below_the_home_is_opened_with_its_node_and_the_home_is_not() {
+    let world = World::new();
+    let version = "home/.nvm/versions/node/v24";
+    let node = world.program(&format!("{version}/bin/node"), "");
+    let entry =
+        world.program(&format!("{version}/lib/node_modules/openclaw/openclaw.mjs"), "#!/usr/bin/env node\n");
+    let program = world.at(&format!("{version}/bin/openclaw"));
+    symlink("../lib/node_modules/openclaw/openclaw.mjs", &program).unwrap();
+    let path = format!("{}:/usr/bin", program.parent().unwrap().display());
+    let trees = world.trees_of("main", &InstanceSpec::default(), &program, &path);
+    assert!(opens(&trees.read, &node) && opens(&trees.read, &entry), "{trees:?}");
+    assert!(!opens(&trees.read, &world.at("home/.nvm/alias")), "{trees:?}");
+    assert!(!opens(&trees.read, &world.at("home/.ssh")), "{trees:?}");
+}
+
+#[test]
+fn what_a_script_starts_is_opened_and_a_script_that_the_instance_writes_opens_nothing() {
+    let world = World::new();
+    let node = world.program("elsewhere/node/bin/node", "");
+    let entry = world.program("elsewhere/app/node_modules/openclaw/openclaw.mjs", "");
+    let text = format!("#!/bin/sh\nexec \"{}\" '{}' \"$@\"\n", node.display(), entry.display());
+    let program = world.program("bin/openclaw", &text);
+    let trees = world.trees_of("main", &InstanceSpec::default(), &program, "/usr/bin");
+    let modules = world.at("elsewhere/app/node_modules/other/index.js");
+    assert!(
+        opens(&trees.read, &node) && opens(&trees.read, &entry) && opens(&trees.read, &modules),
+        "{trees:?}"
+    );
+    let own = world.program("home/data/instances/main/workspace/run", &text);
+    let trees = world.trees_of("main", &InstanceSpec::default(), &own, "/usr/bin");
+    assert!(!opens(&trees.read, &entry), "{trees:?}");
+}
+
+#[test]
+fn versions_side_by_side_are_read_and_nothing_else_of_the_supervisors() {
+    let world = World::new();
+    let program = world.program("home/data/runtimes/openclaw-1/bin/openclaw", "#!/bin/sh\n");
+    world.program("home/data/runtimes/openclaw-1/bin/node", "");
+    let trees = world.trees_of("main", &InstanceSpec::default(), &program, "/usr/bin");
+    assert!(opens(&trees.read, &world.at("home/data/runtimes/openclaw-1/node_modules/x")), "{trees:?}");
+    assert!(!opens(&trees.read, &world.at("home/data/settings.yaml")), "{trees:?}");
+    assert!(!opens(&trees.write, &program), "{trees:?}");
+}
+
+#[test]
+fn a_path_that_leads_to_the_home_or_to_others_opens_nothing() {
+    let mut world = World::new();
+    let state_dir = Some(world.at("home/.openclaw"));
+    world.neighbour("lab", Some(Profile { state_dir, ..Profile::default() }));
+    let closed = ["home", "home/.openclaw/bin", "home/data/instances/lab/home/bin", ""];
+    let path = closed.map(|path| world.make(path).display().to_string()).join(":");
+    let trees =
+        world.trees_of("main", &InstanceSpec::default(), Path::new("/bin/true"), &format!("{path}:bin:/"));
+    for closed in closed {
+        assert!(!opens(&trees.read, &world.at(closed)), "{closed}: {trees:?}");
+    }
+    assert!(!trees.read.contains(&PathBuf::from("/")), "{trees:?}");
+}
+
+#[test]
+fn a_link_that_an_agent_plants_in_place_of_a_directory_opens_nothing_more() {
+    let world = World::new();
+    let state_dir = world.make("home/.openclaw");
+    let profile = Some(Profile { state_dir: Some(state_dir.clone()), ..Profile::default() });
+    let spec = InstanceSpec { profile, ..granted(&[state_dir.join("library")], &[state_dir.join("shared")]) };
+    for planted in ["workspace", "library", "shared"] {
+        symlink("/", state_dir.join(planted)).unwrap();
+    }
+    let trees = world.trees("main", &spec);
+    assert!(opens(&trees.write, &state_dir) && !opens(&trees.write, Path::new("/home")), "{trees:?}");
+    assert!(!opens(&trees.read, Path::new("/home")), "{trees:?}");
+}
+
+#[test]
+fn what_the_owner_has_linked_is_opened_where_it_is() {
+    let world = World::new();
+    let real = world.make("disk/openclaw");
+    symlink(&real, world.at("home/.openclaw")).unwrap();
+    let profile = Some(Profile { state_dir: Some(world.at("home/.openclaw")), ..Profile::default() });
+    let trees = world.trees("main", &InstanceSpec { profile, ..InstanceSpec::default() });
+    assert!(trees.write.contains(&real), "{trees:?}");
+    assert!(!trees.write.contains(&world.at("home/.openclaw")), "a worker follows no link: {trees:?}");
+}
+
+#[test]
+fn a_rescue_reads_the_logs_of_its_primaries_and_what_it_is_granted_of_theirs() {
+    let mut world = World::new();
+    let main = world.neighbour("main", None);
+    let rescues = vec![name("main")];
+    let trees = world.trees("rescue", &InstanceSpec { rescues: rescues.clone(), ..InstanceSpec::default() });
+    assert!(opens(&trees.read, &main.logs) && !opens(&trees.read, &main.config), "{trees:?}");
+    let spec = InstanceSpec { rescues, ..granted(std::slice::from_ref(&main.state), &[]) };
+    assert_eq!(world.overreach("rescue", &spec), None);
+    assert!(opens(&world.trees("rescue", &spec).read, &main.config));
+    let stranger = InstanceSpec { rescues: Vec::new(), ..spec.clone() };
+    let told = world.overreach("rescue", &stranger).unwrap();
+    assert!(told.contains("granted to `rescue`, lies inside") && told.contains("of `main`"), "{told}");
+    let writes = InstanceSpec { walls: Walls { write: spec.walls.read.clone(), ..Walls::default() }, ..spec };
+    assert!(world.overreach("rescue", &writes).unwrap().contains("only a rescue may read"));
+}
+
+#[test]
+fn a_grant_around_or_inside_what_is_the_supervisors_is_refused_with_what_to_do() {
+    let mut world = World::new();
+    let main = world.neighbour("main", None);
+    let home = world.at("home");
+    let told = world.overreach("lab", &granted(&[], std::slice::from_ref(&home))).unwrap();
+    assert!(told.contains("lies around") && told.contains("grant the directories in it"), "{told}");
+    for path in
+        ["home/data", "home/data/run/lab", "home/data/settings.yaml", "home/data/instances/lab/snapshots"]
+    {
+        let told = world.overreach("lab", &granted(&[world.at(path)], &[])).unwrap();
+        assert!(told.contains("of the supervisor"), "{told}");
+    }
+    symlink(&main.workspace, world.at("home/shortcut")).unwrap();
+    let told = world.overreach("lab", &granted(&[world.at("home/shortcut")], &[])).unwrap();
+    assert!(told.contains("of `main`"), "links are followed: {told}");
+    assert_eq!(
+        world.overreach("lab", &granted(&[world.make("home/music")], &[world.make("home/notes")])),
+        None
+    );
+    assert_eq!(
+        world.overreach("lab", &granted(&[world.at("home/data/runtimes")], &[])),
+        None,
+        "it is nobody's"
+    );
+}
+
+#[test]
+fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
+    let world = World::new();
+    for made in ["opt/tools/bin", "opt/claw/data/run", "opt/claw/share"] {
+        world.make(made);
+    }
+    let closed = Closed {
+        places: vec![world.at("opt/claw/data")],
+        runtimes: world.at("opt/claw/data/runtimes"),
+        home: None,
+    };
+    let mut trees = closed.without(&world.at("opt"));
+    trees.sort();
+    assert_eq!(trees, [world.at("opt/claw/share"), world.at("opt/tools")]);
+}
+
+#[test]
+fn locks_that_are_not_this_users_alone_are_opened_to_nobody() {
+    let me = nix::unistd::geteuid().as_raw();
+    let mut mine = Trees { write: vec![locks(me)], read: Vec::new() };
+    assert_eq!(make_locks(&mut mine, me), None);
+    assert_eq!(mine.write, [locks(me)]);
+    let mut none = Trees::default();
+    assert_eq!(make_locks(&mut none, me), None, "who needs none is made none");
+}
