@@ -26,6 +26,7 @@ use std::{
     str,
 };
 
+use nix::unistd::geteuid;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
@@ -42,6 +43,9 @@ const TRIES: usize = 16;
 
 /// Of `/proc/PID/stat`: 52 numbers and a name.
 const MOST_STAT: u64 = 2 << 10;
+
+/// Of `/proc/PID/status`, in whose first lines the users are.
+const MOST_STATUS: u64 = 1 << 10;
 
 /// Of an environment. A worker's has one variable; what others hide beyond this says nothing of a worker.
 const MOST_ENVIRONMENT: u64 = 256 << 10;
@@ -90,22 +94,27 @@ impl Lineage {
     }
 
     fn trace_once(&self, pid: i32) -> Option<Origin> {
+        let mut above = 0;
+        let mut hides = false;
         for ancestor in line(pid)?.into_iter().rev() {
-            if let Some(name) = self.marked(ancestor).ok()? {
-                return Some(Origin::Inside(name));
+            match self.marked(ancestor) {
+                Ok(Some(name)) => return Some(Origin::Inside(name)),
+                Ok(None) => {}
+                // No worker: this supervisor can read those.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    hides |= user(ancestor)? == geteuid().as_raw() && is_adopted(ancestor, above);
+                }
+                Err(_) => return None,
             }
+            above = ancestor;
         }
-        Some(Origin::Outside)
+        // It may be what a killed worker has left, and keeps its mark to itself.
+        (!hides).then_some(Origin::Outside)
     }
 
     /// The instance whose mark a process carries.
     fn marked(&self, pid: i32) -> io::Result<Option<Name>> {
-        let environment = match read(pid, "environ", MOST_ENVIRONMENT) {
-            Ok(environment) => environment,
-            // Another user's, and no worker: this supervisor can read those.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let environment = read(pid, "environ", MOST_ENVIRONMENT)?;
         let mut variables = environment.split(|byte| *byte == 0);
         let name = variables.find_map(|variable| variable.strip_prefix(self.prefix.as_slice()));
         Ok(name.and_then(|name| Name::new(str::from_utf8(name).ok()?).ok()))
@@ -138,6 +147,21 @@ fn parent(pid: i32) -> Option<(i32, u64)> {
     let parent = fields.nth(1)?.parse().ok()?;
     let started = fields.nth(17)?.parse().ok()?;
     Some((parent, started))
+}
+
+/// Whether a process may be an orphan of a worker, from what its parent is: such are given to a process from which the
+/// supervisor descends, too (PR_SET_CHILD_SUBREAPER). A login of the supervisor's user, which nobody may read
+/// either, has a parent of its own; that from which the supervisor was started is no orphan of it.
+fn is_adopted(pid: i32, parent: i32) -> bool {
+    let Some(own) = i32::try_from(std::process::id()).ok().and_then(line) else { return true };
+    !own.contains(&pid) && own.contains(&parent)
+}
+
+/// The user that a process runs as, its real one. Others than the kernel cannot hide it.
+fn user(pid: i32) -> Option<u32> {
+    let status = read(pid, "status", MOST_STATUS).ok()?;
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 fn read(pid: i32, file: &str, most: u64) -> io::Result<Vec<u8>> {

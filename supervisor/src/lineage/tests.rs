@@ -89,3 +89,27 @@ fn who_has_more_parents_than_anybody_needs_cannot_be_traced() {
     let worker = Worker::start(Some("store/main"), &format!("{nested}; n 300"));
     assert_eq!(worker.origin(), None);
 }
+
+#[test]
+fn who_hides_its_mark_is_not_taken_for_somebody_from_outside() {
+    let own = i32::try_from(std::process::id()).unwrap();
+    let (above, _) = parent(own).unwrap();
+    // Left to the supervisor, or to a process above it.
+    assert!(is_adopted(i32::MAX, own) && is_adopted(i32::MAX, above));
+    // From where the supervisor was started, and a login of its user's.
+    assert!(!is_adopted(above, parent(above).unwrap().0) && !is_adopted(i32::MAX, i32::MAX - 1));
+    assert_eq!(user(own), Some(nix::unistd::getuid().as_raw()));
+
+    if geteuid().is_root() {
+        eprintln!("not all of it is tried: nothing is hidden from root");
+        return;
+    }
+    // What has more capabilities than it was started with, or other users, is not dumpable; this asks for it.
+    let hide = "import ctypes, os, time; ctypes.CDLL(None).prctl(4, 0); print(os.getpid(), flush=True); time.sleep(600)";
+    let worker = Worker::start(None, &format!("exec python3 -c '{hide}'"));
+    assert_eq!(worker.origin(), None);
+    let worker = Worker::start(Some("store/main"), &format!("python3 -c '{hide}' & wait"));
+    assert_eq!(worker.origin(), inside("main"), "its worker hides nothing");
+    let worker = Worker::start(None, &format!("sh -c \"python3 -c '{hide}' & wait\" & wait"));
+    assert_eq!(worker.origin(), Some(Origin::Outside), "its parents are no reapers");
+}
