@@ -259,6 +259,8 @@ pub(crate) enum ContextError {
     Unknown { name: String, nearest: Option<String> },
     #[error("the context `{0}` exists already")]
     Exists(String),
+    #[error("{} says not where the supervisor is: there is no {READY} in it", .0.display())]
+    Nowhere(PathBuf),
     #[error("no context is the current one")]
     NoCurrent,
     #[error("{} exists already", .0.display())]
@@ -273,7 +275,11 @@ impl ContextError {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Unknown { .. } | Self::NoCurrent => Kind::NotFound,
-            Self::Read { .. } | Self::Write { .. } | Self::Exists(_) | Self::InTheWay(_) => Kind::Refused,
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Exists(_)
+            | Self::InTheWay(_)
+            | Self::Nowhere(_) => Kind::Refused,
             Self::NoHome | Self::Exposed { .. } | Self::Wrong { .. } | Self::Unfit(_) => Kind::Usage,
         }
     }
@@ -284,6 +290,14 @@ impl ContextError {
             Self::Unknown { .. } | Self::NoCurrent => Some("openclawctl context list".into()),
             Self::Exposed { path } => Some(format!("chmod go-w {}", path.display())),
             Self::Exists(name) => Some(format!("remove it first with openclawctl context rm {name}")),
+            Self::Nowhere(path) => Some(format!(
+                "name its address: openclawctl context add NAME --tcp HOST:PORT{}",
+                ["--ca", "--cert", "--key"]
+                    .iter()
+                    .zip(COPIES)
+                    .map(|(option, file)| format!(" {option} {}", path.join(file).display()))
+                    .collect::<String>()
+            )),
             Self::InTheWay(_) => Some("choose another directory, or add --force".into()),
             Self::NoHome | Self::Read { .. } | Self::Write { .. } | Self::Wrong { .. } | Self::Unfit(_) => {
                 None
@@ -400,7 +414,12 @@ impl Contexts {
     pub(crate) fn take_over(&self, name: &str, from: &Path) -> Result<Entry, ContextError> {
         self.may_add(name)?;
         let path = from.join(READY);
-        let file = File::open(&path).map_err(|source| ContextError::Read { path: path.clone(), source })?;
+        let file = File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound if from.join(COPIES[1]).exists() => {
+                ContextError::Nowhere(from.to_owned())
+            }
+            _ => ContextError::Read { path: path.clone(), source },
+        })?;
         let mut entry: Entry = read(&path, file)?;
         let own = self.directory()?.join(name);
         make_directory(&own)?;

@@ -187,6 +187,9 @@ fn list(contexts: &contexts::Contexts, context: &Context, operation: &Operation)
             let all: Vec<_> = all.collect();
             json::text(encoding, &json!({ "contexts": all })).map_err(|cause| cause.during(operation))?
         }
+        Show::Text(_) if contexts.all().next().is_none() => {
+            "no other supervisors are known; `openclawctl context add` adds one\n".to_owned()
+        }
         Show::Text(_) => {
             let mut table = Table::new([("", Side::Left), ("NAME", Side::Left), ("SUPERVISOR", Side::Left)]);
             for (name, entry) in contexts.all() {

@@ -92,6 +92,20 @@ fn mistakes_are_named_with_their_place_and_what_to_do() {
 }
 
 #[test]
+fn papers_that_do_not_say_where_the_supervisor_is_are_told_from_none() {
+    let home = tempfile::tempdir().unwrap();
+    let text = run(home.path(), &["context", "list"]).done();
+    assert!(text.starts_with("no other supervisors are known"), "{text}");
+    let add = || run(home.path(), &["context", "add", "box", "--from", "laptop"]);
+    let ran = add();
+    assert!(ran.code == Some(3) && ran.err.contains("cannot read laptop/context.yaml"), "{ran:?}");
+    fs::create_dir(home.path().join("laptop")).unwrap();
+    fs::write(home.path().join("laptop/client.crt"), "").unwrap();
+    let ran = add();
+    assert!(ran.code == Some(3) && ran.err.contains("--tcp HOST:PORT --ca laptop/ca.crt"), "{ran:?}");
+}
+
+#[test]
 fn a_token_that_others_can_read_is_not_shown() {
     let home = tempfile::tempdir().unwrap();
     let fake = Fake::start();

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     bindings::Table,
     figures::descendants,
+    problem::Problem,
     settings::{self, Settings, SettingsError, ephemeral_ports},
 };
 
@@ -175,8 +176,9 @@ impl Systems {
         let loaded = task::spawn_blocking(move || settings::load(&data_dir)).await;
         let newer = loaded.map_err(|_| Refusal::ShuttingDown)?.map_err(|error| match error {
             SettingsError::Wrong(problems) => {
-                let fault = |problem: crate::problem::Problem| {
-                    Fault::new(problem.path.clone(), problem.sentence(), problem.mend)
+                let fault = |problem: Problem| {
+                    let Problem { file, place, path, message, mend, .. } = problem;
+                    Fault::new(path, format!("{file}:{place}: {message}"), mend)
                 };
                 Refusal::InvalidFields(problems.into_iter().map(fault).collect())
             }
