@@ -327,6 +327,21 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_file_has_every_setting_with_its_default() {
+        let shipped = include_str!("../../deploy/settings.yaml");
+        assert_eq!(Settings::parse(shipped, "settings.yaml").unwrap(), Settings::default());
+        let File { pool, max_instances, events, audit, log_level, listen, access } =
+            serde_yaml::from_str(shipped).unwrap();
+        assert!(pool.is_some() && max_instances.is_some() && log_level.is_some());
+        assert!([events, audit].iter().all(|kept| kept.keep.is_some() && kept.keep_for.is_some()));
+        assert!(listen.is_empty() && access.is_empty());
+        // What stands behind `#  ` is taken, too.
+        let examples = shipped.replace(": []\n", ":\n").replace("\n#  ", "\n  ");
+        let settings = Settings::parse(&examples, "settings.yaml").unwrap();
+        assert_eq!((settings.listen.len(), settings.access.len()), (2, 5));
+    }
+
+    #[test]
     fn without_a_file_the_defaults_are_in_force() {
         let data = tempfile::tempdir().unwrap();
         assert_eq!(load(data.path()).unwrap(), Settings::default());
