@@ -14,6 +14,8 @@
 //!
 //! Paths are relative to the file. It is refused as a whole if it has a mistake, with line and column.
 
+mod error;
+
 use std::{
     collections::BTreeMap,
     env, fmt,
@@ -28,7 +30,7 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::error::Kind;
+pub(crate) use self::error::ContextError;
 
 /// The file's name.
 const FILE: &str = "contexts.yaml";
@@ -237,72 +239,6 @@ fn check_name(name: &str) -> Result<(), String> {
             "`{}` is no name for a context: 1 to {LONGEST} of a-z, A-Z, 0-9, `.`, `_`, `-` and `@`",
             name.escape_default()
         )),
-    }
-}
-
-/// Why contexts cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ContextError {
-    #[error("neither $XDG_CONFIG_HOME nor $HOME says where contexts are kept")]
-    NoHome,
-    #[error("cannot read {}", .path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("cannot write {}", .path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("others can write to {}", .path.display())]
-    Exposed { path: PathBuf },
-    #[error("{}{}: {what}", .path.display(), shown(*.place))]
-    Wrong { path: PathBuf, place: Option<(usize, usize)>, what: String },
-    #[error("{0}")]
-    Unfit(String),
-    #[error("no context is called `{name}`")]
-    Unknown { name: String, nearest: Option<String> },
-    #[error("the context `{0}` exists already")]
-    Exists(String),
-    #[error("{} says not where the supervisor is: there is no {READY} in it", .0.display())]
-    Nowhere(PathBuf),
-    #[error("no context is the current one")]
-    NoCurrent,
-    #[error("{} exists already", .0.display())]
-    InTheWay(PathBuf),
-}
-
-fn shown(place: Option<(usize, usize)>) -> String {
-    place.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default()
-}
-
-impl ContextError {
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Unknown { .. } | Self::NoCurrent => Kind::NotFound,
-            Self::Read { .. }
-            | Self::Write { .. }
-            | Self::Exists(_)
-            | Self::InTheWay(_)
-            | Self::Nowhere(_) => Kind::Refused,
-            Self::NoHome | Self::Exposed { .. } | Self::Wrong { .. } | Self::Unfit(_) => Kind::Usage,
-        }
-    }
-
-    pub(crate) fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unknown { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
-            Self::Unknown { .. } | Self::NoCurrent => Some("openclawctl context list".into()),
-            Self::Exposed { path } => Some(format!("chmod go-w {}", path.display())),
-            Self::Exists(name) => Some(format!("remove it first with openclawctl context rm {name}")),
-            Self::Nowhere(path) => Some(format!(
-                "name its address: openclawctl context add NAME --tcp HOST:PORT{}",
-                ["--ca", "--cert", "--key"]
-                    .iter()
-                    .zip(COPIES)
-                    .map(|(option, file)| format!(" {option} {}", path.join(file).display()))
-                    .collect::<String>()
-            )),
-            Self::InTheWay(_) => Some("choose another directory, or add --force".into()),
-            Self::NoHome | Self::Read { .. } | Self::Write { .. } | Self::Wrong { .. } | Self::Unfit(_) => {
-                None
-            }
-        }
     }
 }
 

@@ -258,6 +258,29 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
     report(&faults);
 }
 
+/// The names of tests that stand between backquotes in a table's last column.
+fn named_tests(table: &str) -> impl Iterator<Item = &str> {
+    let last = table.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next());
+    let quoted = last.flat_map(|column| column.split('`').skip(1).step_by(2));
+    quoted.filter(|name| {
+        name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c))
+    })
+}
+
+#[test]
+fn every_test_that_a_document_names_is_there() {
+    let code: String = all_sources().into_values().collect();
+    let mut faults = Vec::new();
+    for (document, at_least) in [("README.md", 50), ("deploy/SECURITY.md", 30)] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        let names: BTreeSet<&str> = named_tests(&text).collect();
+        assert!(names.len() >= at_least, "{document} names {} tests", names.len());
+        let missing = names.iter().filter(|name| !code.contains(&format!("fn {name}(")));
+        faults.extend(missing.map(|name| format!("{document}: no test is called {name}")));
+    }
+    report(&faults);
+}
+
 #[test]
 fn the_top_level_shows_the_house_and_nothing_else() {
     let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
