@@ -26,6 +26,28 @@ COMMAND = 900
 # Rows and columns of the terminal that commands are shown on.
 TERMINAL = (24, 80)
 
+# `openclaw`, with a child of the gateway that does what is put into its home: an agent. It does each thing once, also
+# when that restarts it.
+AGENT = """\
+#!/bin/sh
+if [ "$1 $2" = "gateway run" ]; then
+  (
+    cd "$HOME" || exit
+    while kill -0 $$; do
+      for order in *.order; do
+        [ -e "$order" ] || continue
+        mv "$order" "$order.begun"
+        sh "$order.begun" >"$order.said" 2>&1
+        echo $? >"$order.tmp"
+        mv "$order.tmp" "$order.status"
+      done
+      sleep 0.3
+    done
+  ) </dev/null >/dev/null 2>&1 &
+fi
+exec '{openclaw}' "$@"
+"""
+
 
 class NotSo(SystemExit):
     """What should hold does not."""
@@ -39,6 +61,8 @@ class Host:
             [ROOT / ".ci/openclaw-install", "", release], check=True, stdout=subprocess.PIPE, text=True
         )
         self.binaries, self.directory = binaries, directory
+        # What commands are run by.
+        self.runner = []
         self.tools = pathlib.Path(tools.stdout.split()[-1]) / "bin"
         self.home, self.data = directory / "home", directory / "data"
         self.home.mkdir()
@@ -59,7 +83,7 @@ class Host:
             environment["OPENCLAWCTL_DATA_DIR"] = str(self.data)
             program = self.binaries / program
         begin = begin_quietly if quiet else begin_on_terminal
-        status, said = begin([program, *words], env=environment, cwd=self.home)
+        status, said = begin([*self.runner, program, *words], env=environment, cwd=self.home)
         if not quiet or expect not in (None, status):
             print(said, end="" if said.endswith("\n") else "\n" if said else "", flush=True)
         if expect not in (None, status):
@@ -103,6 +127,49 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         return found
+
+
+class HostWithAgents(Host):
+    """With an agent in each gateway, which is behind its walls."""
+
+    def __init__(self, binaries, directory, release):
+        super().__init__(binaries, directory, release)
+        self.given = 0
+        self.agents = directory / "bin"
+        self.agents.mkdir()
+        self.put_agents(self.tools / "openclaw")
+        self.environment["PATH"] = f"{self.agents}:{self.environment['PATH']}"
+
+    def put_agents(self, openclaw):
+        (self.agents / "openclaw").write_text(AGENT.format(openclaw=openclaw))
+        (self.agents / "openclaw").chmod(0o755)
+
+    def tell(self, name, order):
+        """Has the agent in an instance do something, and gives back where its answer will be."""
+        print(f"{name}$ {order}", flush=True)
+        self.given += 1
+        # The walls around an agent leave it its home.
+        path = self.data / "instances" / name / "home" / f"{self.given}.order"
+        path.with_suffix(".new").write_text(order)
+        path.with_suffix(".new").chmod(0o644)
+        path.with_suffix(".new").rename(path)
+        return path
+
+    def answer(self, path):
+        """How it ended, and what it said."""
+        status = until("the agent has done it", lambda: read(path, ".status"))
+        said = read(path, ".said")
+        print(said, end="" if said.endswith("\n") else "\n" if said else "", flush=True)
+        return int(status), said
+
+    def told(self, path):
+        return self.answer(path)[0]
+
+
+def read(path, suffix):
+    with contextlib.suppress(FileNotFoundError):
+        return pathlib.Path(f"{path}{suffix}").read_text()
+    return ""
 
 
 def begin_quietly(command, **options):

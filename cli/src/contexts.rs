@@ -350,11 +350,12 @@ impl Contexts {
     pub(crate) fn take_over(&self, name: &str, from: &Path) -> Result<Entry, ContextError> {
         self.may_add(name)?;
         let path = from.join(READY);
-        let file = File::open(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound if from.join(COPIES[1]).exists() => {
-                ContextError::Nowhere(from.to_owned())
+        let file = File::open(&path).map_err(|source| {
+            let is_missing = source.kind() == io::ErrorKind::NotFound;
+            match is_missing && from.join(COPIES[1]).exists() {
+                true => ContextError::Nowhere(from.to_owned()),
+                false => ContextError::Read { path: path.clone(), source },
             }
-            _ => ContextError::Read { path: path.clone(), source },
         })?;
         let mut entry: Entry = read(&path, file)?;
         let own = self.directory()?.join(name);

@@ -162,6 +162,8 @@ pub(crate) enum Cause {
     NotEnded { after: Duration },
     #[error("cannot enter {}", .path.display())]
     Enter { path: PathBuf, source: io::Error },
+    #[error("cannot become user {uid}")]
+    Become { uid: u32, source: io::Error },
     #[error("cannot run `{program}`")]
     Exec { program: String, source: io::Error },
     #[error("cannot write the output")]
@@ -227,6 +229,7 @@ impl Cause {
             | Self::Spawn { source, .. }
             | Self::Runtime { source }
             | Self::Enter { source, .. }
+            | Self::Become { source, .. }
             | Self::Exec { source, .. }
             | Self::Output(source) => kind_of_io(source),
             Self::Incomplete(_)
@@ -294,6 +297,7 @@ impl Cause {
             | Self::Spawn { .. }
             | Self::Runtime { .. }
             | Self::Enter { .. }
+            | Self::Become { .. }
             | Self::Exec { .. }
             | Self::Output(_) => None,
         }

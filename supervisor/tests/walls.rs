@@ -336,3 +336,47 @@ async fn an_instance_of_another_user_has_its_own_files_and_cannot_open_the_super
     );
     assert!(is_alive(status.pid));
 }
+
+#[tokio::test]
+async fn a_rescue_of_another_user_mends_its_primary_from_behind_its_walls_and_is_refused_the_rest() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("nothing is tried here: it takes root to run something as another user");
+        return;
+    }
+    let host = Host::start().await;
+    for name in ["main", "lab"] {
+        host.create(name, builtin()).await;
+        host.up(name).await;
+    }
+    fs::set_permissions(host.directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    // Where the program is built, that user may not get to.
+    let tools = host.directory.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    fs::copy(program("openclawctl"), tools.join("openclawctl")).unwrap();
+    let walls = WallPolicy { read: vec![shown(&tools)], ..WallPolicy::default() };
+    let user = NOBODY_ELSE.to_string();
+    let spec = InstanceSpec { user: user.clone(), rescues: vec!["main".into()], ..Agent::spec(walls) };
+    let (agent, _) = Agent::start(&host, "rescue", spec).await;
+    let ctl = format!("PATH=$PATH:{} openclawctl", shown(&tools));
+    let before = host.status("main").await.pid;
+    agent
+        .done(&format!("{ctl} logs main -n 1 && {ctl} config snapshots main && {ctl} restart main --no-wait"))
+        .await;
+    host.wait("main", "restarted", |status| status.phase() == Phase::Ready && status.pid != before).await;
+    for closed in ["restart lab", "down main --yes", "logs lab", "export", "rm main --yes"] {
+        let ran = agent.run(&format!("{ctl} {closed}")).await;
+        assert!(ran.status != 0 && ran.err.contains("called from inside `rescue`"), "{closed}: {ran:?}");
+    }
+    // The same user elsewhere is nobody to the supervisor, though it can knock now.
+    let mut outside = std::process::Command::new(tools.join("openclawctl"));
+    outside.args(["status"]).env("OPENCLAWCTL_DATA_DIR", host.data_dir());
+    let uid = nix::unistd::Uid::from_raw(NOBODY_ELSE).as_raw();
+    let told = std::os::unix::process::CommandExt::uid(&mut outside, uid).output().unwrap();
+    assert!(!told.status.success(), "{told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("role"), "{told:?}");
+    // A socket that is made anew can be reached like the one before.
+    fs::remove_file(host.data_dir().join("control.sock")).unwrap();
+    until("the socket is there again", async || host.data_dir().join("control.sock").exists().then_some(()))
+        .await;
+    agent.done(&format!("{ctl} status main")).await;
+}

@@ -109,6 +109,7 @@ mod tests {
             variables: [("A B;reboot".to_owned(), "x".to_owned())].into(),
             withheld: vec!["TOKEN\nreboot".to_owned()],
             working_directory: String::new(),
+            user: None,
         };
         let text = exports(&environment);
         assert!(text.lines().count() == 2 && text.lines().all(|line| line.starts_with("# ")), "{text}");

@@ -1,9 +1,11 @@
 //! `openclawctl run`: a command in an instance's environment.
 
-use std::{env, ffi::OsString, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{env, ffi::OsString, io, os::unix::process::CommandExt, path::Path, process::Command};
 
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCompleter;
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+use supervisor_proto::v1::HostUser;
 
 use crate::{
     complete,
@@ -18,7 +20,8 @@ Examples:
   openclawctl run main -- openclaw doctor
 
 The command replaces this program, so its exit code is the command's. It gets the instance's
-environment and working directory, TERM, and nothing else of this shell's.";
+environment and working directory, TERM, and nothing else of this shell's. Where the instance has a
+user of its own, root becomes that user first. No wall is around it.";
 
 /// Kept from our own environment, so that the command can use the terminal.
 const KEPT: &str = "TERM";
@@ -60,6 +63,18 @@ pub(crate) async fn run(args: &Run, context: &Context) -> Result<(), Failure> {
         }
         command.current_dir(directory);
     }
+    if let Some(user) = environment.user.filter(|_| geteuid().is_root()) {
+        // What root left in the instance's directories, its gateway could not read.
+        become_user(&user).map_err(|source| Cause::Become { uid: user.uid, source }.during(&operation))?;
+    }
     let source = command.exec();
     Err(Cause::Exec { program: program.to_string_lossy().into_owned(), source }.during(&operation).into())
+}
+
+/// Becomes a user, for good.
+fn become_user(user: &HostUser) -> io::Result<()> {
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups)?;
+    setgid(Gid::from_raw(user.gid))?;
+    Ok(setuid(Uid::from_raw(user.uid))?)
 }

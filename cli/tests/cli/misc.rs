@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path, process::Command};
 
-use supervisor_proto::v1::{GetInstanceEnvironmentResponse, InstancePorts, Phase, PortUse};
+use supervisor_proto::v1::{GetInstanceEnvironmentResponse, HostUser, InstancePorts, Phase, PortUse};
 
 use crate::{
     ctl::{ctl, finish},
@@ -19,6 +19,7 @@ fn with_environment(variables: &[(&str, &str)], directory: &Path) -> Fake {
         variables: variables.iter().map(owned).collect::<HashMap<_, _>>(),
         withheld: vec!["OPENCLAW_GATEWAY_TOKEN".into()],
         working_directory: directory.display().to_string(),
+        user: None,
     };
     fake
 }
@@ -56,6 +57,19 @@ fn run_passes_the_exit_code_and_the_signal_through() {
     let fake = with_environment(&[("PATH", "/usr/bin:/bin")], Path::new("/"));
     assert_eq!(fake.ctl(&["run", "rescue", "--", "sh", "-c", "exit 42"]).code, Some(42));
     assert_eq!(fake.ctl(&["run", "rescue", "--", "sh", "-c", "kill -9 $$"]).code, None);
+}
+
+#[test]
+fn run_becomes_the_user_of_the_instance_if_it_can() {
+    let fake = with_environment(&[("PATH", "/usr/bin:/bin")], Path::new("/"));
+    fake.world().environment.user = Some(HostUser { uid: 54_321, gid: 54_322, groups: vec![54_323] });
+    let ran = fake.ctl(&["run", "rescue", "--", "sh", "-c", "id -u; id -g; id -G"]);
+    let me = nix::unistd::geteuid();
+    match me.is_root() {
+        true => assert_eq!(ran.out, "54321\n54322\n54322 54323\n", "{ran:?}"),
+        // Its files are closed to this user, or they are not; that is the command's to say.
+        false => assert!(ran.out.starts_with(&format!("{me}\n")), "{ran:?}"),
+    }
 }
 
 #[test]

@@ -18,7 +18,11 @@ use super::{
     wait::Awaited,
     watch,
 };
-use crate::role::Role;
+use crate::{
+    registry,
+    role::Role,
+    user::{self, User},
+};
 
 /// Pages of `ListInstances`.
 const PAGES: Sizes = Sizes { usual: 1_000, most: 1_000 };
@@ -232,13 +236,17 @@ impl InstanceService for Instances {
         let api = Arc::clone(&self.0);
         let found = task::spawn_blocking(move || {
             let view = api.handle.view();
-            known(&view, &name).map(|instance| api.facts.surroundings(&view, instance))
+            let instance = known(&view, &name)?;
+            // One that is not there is told of when the instance is started.
+            let user = registry::spec(instance).user.and_then(|user| user::resolve(&user).ok().flatten());
+            Ok::<_, Refusal>((api.facts.surroundings(&view, instance), user))
         });
-        let surroundings = found.await.map_err(|_| Refusal::ShuttingDown)??;
+        let (surroundings, user) = found.await.map_err(|_| Refusal::ShuttingDown)??;
         Ok(Response::new(v1::GetInstanceEnvironmentResponse {
             variables: surroundings.variables.into_iter().collect(),
             withheld: surroundings.withheld,
             working_directory: surroundings.working_directory.to_string_lossy().into_owned(),
+            user: user.map(|User { uid, gid, groups }| v1::HostUser { uid, gid, groups }),
         }))
     }
 }

@@ -116,7 +116,7 @@ pub(super) async fn serve_through(
     let path = context.host.control.socket.clone();
     let shutdown = context.shutdown.clone();
     let control =
-        Socket::bind(&path, Rights::PRIVATE).map_err(|source| ServeError::Listen { path, source })?;
+        Socket::bind(&path, Rights::CONTROL).map_err(|source| ServeError::Listen { path, source })?;
     let (doors, connections) = Doors::new(&context.host, context.origins.clone(), Limits::new(most));
     let places = context.settings.listen.clone();
     let server = Server::builder()

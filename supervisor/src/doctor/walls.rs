@@ -3,19 +3,20 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use nix::unistd::geteuid;
 use supervisor_core::ids::Name;
 use supervisor_proto::worker::wall::{Kind, State};
 
 use super::{
     finding::{Finding, Mend, Severity},
-    scene::{Budget, Scene},
+    scene::{Budget, Patient, Scene},
 };
 use crate::{
     openclaw::{
-        layout::{Layout, resolve},
-        walls::TEMPORARY,
+        layout::resolve,
+        walls::shared::{TEMPORARY, is_fit},
     },
-    registry, spec,
+    registry, spec, user,
 };
 
 /// The modules of the kernel that hold processes to something, by name.
@@ -134,27 +135,29 @@ pub(super) fn outside(scene: &Scene, _: &Budget) -> Vec<Finding> {
             found.push(finding.of(&patient.name).in_file(&own.config, Some(declared.place)));
         }
     }
-    let shared = scene.at(TEMPORARY);
-    let affected = || {
-        walled().filter(|patient| {
-            patient.directories.layout == Layout::Managed
-                && registry::kind(&patient.spec, &scene.host) == spec::Kind::Openclaw
-        })
-    };
-    if shared.is_dir() && affected().next().is_some() {
-        let what = format!(
-            "`{}` is there, and OpenClaw prefers it to the TMPDIR that it is given",
-            shared.display()
-        );
-        let why =
-            "no wall leaves it open, as all instances would share it: downloads and uploads of browsers fail";
-        let mend = Mend::Type(format!("rm -r {}", shared.display()));
-        found.push(affected().fold(
-            Finding::new("walls.temporary", Severity::Warning, what, why, mend),
-            |finding, patient| finding.of(&patient.name),
-        ));
-    }
+    found.extend(temporary(scene));
     found
+}
+
+/// The directory that OpenClaw prefers to its own, fit again since the last start of a gateway that it is closed to.
+fn temporary(scene: &Scene) -> Option<Finding> {
+    let shared = scene.at(TEMPORARY);
+    let found = fs::symlink_metadata(&shared).ok()?;
+    let me = geteuid().as_raw();
+    let met = |patient: &&Patient| {
+        let user = patient.spec.user.as_ref().and_then(|user| user::resolve(user).ok().flatten());
+        patient.spec.walls.files()
+            && registry::kind(&patient.spec, &scene.host) == spec::Kind::Openclaw
+            && is_fit(&found, user.map_or(me, |user| user.uid))
+    };
+    let met: Vec<&Patient> = scene.patients.iter().filter(met).collect();
+    let first = met.first()?;
+    let what = format!("`{}` is there, and OpenClaw prefers it to its TMPDIR", shared.display());
+    let why =
+        "all gateways of a user would share it, so their walls keep it closed: no browser starts in them";
+    let mend = Mend::Type(format!("openclawctl restart {}", first.name));
+    let finding = Finding::new("walls.temporary", Severity::Warning, what, why, mend);
+    Some(met.iter().fold(finding, |finding, patient| finding.of(&patient.name)))
 }
 
 #[cfg(test)]

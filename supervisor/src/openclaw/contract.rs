@@ -114,7 +114,7 @@ pub(crate) fn left(answer: &str) -> Handoff {
 }
 
 /// The runtime's own command line within an instance's surroundings, and within its walls: an agent has written what it
-/// reads, plugins included. Makes nothing but OpenClaw's locks.
+/// reads, plugins included. Makes nothing but what OpenClaw has in /tmp.
 pub(crate) fn tool(
     host: &Host,
     (name, block, mark): (&Name, Block, &str),
@@ -156,8 +156,8 @@ pub(crate) fn tool(
             environment,
             uid,
         });
-        // Without them it says that it cannot answer.
-        let _ = walls::make_locks(&mut trees, uid);
+        // Without its locks it says that it cannot answer.
+        let _ = walls::shared::make(&mut trees, uid);
         trees
     });
     Ok(Tool {

@@ -227,7 +227,7 @@ fn trees(
     let (kind, program) = (runtime.kind, runtime.program.as_path());
     let ground = Ground { host, name, spec, directories, neighbours, kind, program, args, environment, uid };
     let mut trees = walls::trees(&ground);
-    warnings.extend(walls::make_locks(&mut trees, uid));
+    warnings.extend(walls::shared::make(&mut trees, uid));
     Some(trees)
 }
 

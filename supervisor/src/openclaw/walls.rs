@@ -11,11 +11,12 @@
 //! instance's directories and the supervisor's are closed whatever else is open: a tree around them is opened without
 //! them.
 
+pub(crate) mod shared;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder},
-    io::{self, Read},
-    os::unix::fs::{DirBuilderExt, MetadataExt, lchown},
+    fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -77,12 +78,6 @@ const CERTIFICATES: [&str; 5] =
 
 /// OpenClaw's own log file, apart from the captured output, which it may only read.
 pub(crate) const OWN_LOG: &str = "openclaw";
-
-/// OpenClaw keeps locks here whatever its TMPDIR is; the user's number follows.
-const LOCKS: &str = "/tmp/openclaw-state-locks-";
-
-/// OpenClaw prefers it to its TMPDIR where it is there. All gateways of a user would share it.
-pub(crate) const TEMPORARY: &str = "/tmp/openclaw";
 
 /// A script that starts a runtime is a few lines; what is larger is a program.
 const SCRIPT: u64 = 16 << 10;
@@ -176,35 +171,10 @@ fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
     // its modes.
     write.extend((ground.uid != 0).then(|| PathBuf::from("/proc")));
     match ground.kind {
-        Kind::Openclaw | Kind::Command => write.push(locks(ground.uid)),
+        Kind::Openclaw | Kind::Command => write.push(shared::locks(ground.uid)),
         Kind::Builtin => {}
     }
     write
-}
-
-/// Where OpenClaw keeps locks, whoever runs it.
-fn locks(uid: u32) -> PathBuf {
-    format!("{LOCKS}{uid}").into()
-}
-
-/// Makes the directory of OpenClaw's locks, which it could not make itself. Anybody can have made something there
-/// before: what is not a directory of this user alone is opened to nobody. Answers what is wrong, as a sentence.
-pub(crate) fn make_locks(trees: &mut Trees, uid: u32) -> Option<String> {
-    let path = locks(uid);
-    let at = trees.write.iter().position(|tree| *tree == path)?;
-    let made = match DirBuilder::new().mode(0o700).create(&path) {
-        Ok(()) if uid != nix::unistd::geteuid().as_raw() => lchown(&path, Some(uid), None),
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() && found.uid() == uid && found.mode() & 0o022 == 0 => Ok(()),
-            Ok(_) => Err(io::Error::other("it is not a directory of this user alone")),
-            Err(error) => Err(error),
-        },
-        Err(error) => Err(error),
-    };
-    let error = made.err()?;
-    trees.write.remove(at);
-    Some(format!("OpenClaw's locks cannot be kept in `{}`: {error}", path.display()))
 }
 
 /// What it takes to run the program: where it is installed, and what is on its PATH.

@@ -203,7 +203,7 @@ impl Job {
         let Some(name) = &self.place.spec.user else { return Ok(None) };
         let user = user::resolve(name).map_err(|error| refused(format!("{error}; {}", error.mend())))?;
         if user.is_some() {
-            walls::open_way(&self.place.host.control.data_dir, &self.run_dir).map_err(|error| {
+            walls::open_way(&self.place.host.control, &self.run_dir).map_err(|error| {
                 refused(format!("failed to let `{name}` pass to its own directories: {error}"))
             })?;
         }

@@ -14,7 +14,11 @@ use nix::{
 use supervisor_core::ports::Block;
 use supervisor_proto::worker::{self, PortRange};
 
-use crate::{openclaw::walls::Trees, spec::InstanceSpec, user::User};
+use crate::{
+    openclaw::{environment::Control, walls::Trees},
+    spec::InstanceSpec,
+    user::User,
+};
 
 /// Open files: a gateway with a browser and many channels has some thousand.
 const FILES: u64 = 65_536;
@@ -57,16 +61,22 @@ pub(super) fn walls(
     }
 }
 
-/// Lets other users pass through the supervisor's directories to what is theirs. They see nothing of what is in them.
-pub(super) fn open_way(data_dir: &Path, run_dir: &Path) -> io::Result<()> {
+/// Lets other users pass through the supervisor's directories to what is theirs, and to its socket, where a rescue
+/// mends its primaries: each caller is known by the kernel's word. They see nothing of what is in the directories.
+pub(super) fn open_way(control: &Control, run_dir: &Path) -> io::Result<()> {
+    let Control { data_dir, socket } = control;
     DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
-    for directory in [Some(data_dir), run_dir.parent(), Some(run_dir)].into_iter().flatten() {
+    for directory in [Some(data_dir.as_path()), run_dir.parent(), Some(run_dir)].into_iter().flatten() {
         let mode = fs::symlink_metadata(directory)?.permissions().mode() & 0o777;
         if mode & 0o011 != 0o011 {
             fs::set_permissions(directory, Permissions::from_mode(mode | 0o011))?;
         }
     }
-    Ok(())
+    match fs::set_permissions(socket, Permissions::from_mode(0o666)) {
+        // Somebody has deleted it. The one that is made in its place goes by the directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 fn limits(spec: &InstanceSpec, user: Option<&User>) -> worker::Limits {

@@ -47,11 +47,18 @@ const LOOK_AFTER: Duration = Duration::from_secs(2);
 /// Connections that wait to be accepted; the kernel has its own bound (`net.core.somaxconn`).
 const BACKLOG: i32 = 4_096;
 
+/// Who can connect to a socket in a directory that others may pass: all of them.
+const ANYBODY: u32 = 0o666;
+
+/// The right to pass a directory, for others than its owner and its group.
+const OTHERS_PASS: u32 = 0o001;
+
 /// Who can connect, and who else could have put something in the socket's place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rights {
-    /// As chmod(2) has it.
-    pub(super) mode: u32,
+    /// As chmod(2) has it; `None`: its owner's alone, and anybody's once others may pass the directory, as an instance
+    /// with a user of its own has to. Then what callers may do hangs on who they are.
+    pub(super) mode: Option<u32>,
     /// The group it belongs to, if not this process's own.
     pub(super) group: Option<u32>,
     /// Whether what is there and no socket is somebody's, and stays.
@@ -59,8 +66,16 @@ pub(super) struct Rights {
 }
 
 impl Rights {
-    /// Its owner alone, in the supervisor's own directory.
-    pub(super) const PRIVATE: Self = Self { mode: 0o600, group: None, spares: false };
+    /// In the supervisor's own directory.
+    pub(super) const CONTROL: Self = Self { mode: None, group: None, spares: false };
+
+    fn mode_in(self, directory: &Path) -> io::Result<u32> {
+        match self.mode {
+            Some(mode) => Ok(mode),
+            None if fs::metadata(directory)?.mode() & OTHERS_PASS != 0 => Ok(ANYBODY),
+            None => Ok(0o600),
+        }
+    }
 }
 
 /// A socket that is served. It is removed when it is dropped.
@@ -106,7 +121,7 @@ impl Socket {
         }
         let socket = bind(directory, &fresh)?;
         chown(&fresh, None, rights.group)?;
-        fs::set_permissions(&fresh, Permissions::from_mode(rights.mode))?;
+        fs::set_permissions(&fresh, Permissions::from_mode(rights.mode_in(directory)?))?;
         // Nobody can connect before this.
         listen_on(&socket, BACKLOG)?;
         let file = inode(&fresh)?;
@@ -248,7 +263,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        let refused = Socket::bind(&path, Rights { spares: true, ..Rights::PRIVATE }).unwrap_err();
+        let refused = Socket::bind(&path, Rights { spares: true, ..Rights::CONTROL }).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
@@ -257,8 +272,8 @@ mod tests {
     async fn a_socket_that_was_replaced_is_not_removed_with_the_one_before() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("control.sock");
-        let before = Socket::bind(&path, Rights::PRIVATE).unwrap();
-        let after = Socket::bind(&path, Rights { mode: 0o660, ..Rights::PRIVATE }).unwrap();
+        let before = Socket::bind(&path, Rights::CONTROL).unwrap();
+        let after = Socket::bind(&path, Rights { mode: Some(0o660), ..Rights::CONTROL }).unwrap();
         drop(before);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
         drop(after);

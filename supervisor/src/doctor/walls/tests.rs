@@ -1,3 +1,5 @@
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
 use supervisor_proto::worker::Wall;
 
 use super::*;
@@ -58,14 +60,24 @@ fn a_workspace_behind_the_wall_is_told_with_its_line() {
 }
 
 #[test]
-fn the_directory_that_openclaw_prefers_to_its_own_is_told_of() {
+fn the_directory_that_openclaw_prefers_to_its_own_is_told_of_while_it_is_fit() {
     let mut world = World::new();
-    fs::create_dir_all(world.at("root/tmp/openclaw")).unwrap();
-    let runtime = |runtime| InstanceSpec { runtime: Some(runtime), ..InstanceSpec::default() };
-    world.add("lab", 20_020, runtime(Runtime::Builtin));
-    assert_eq!(world.check(outside), [], "it is not of OpenClaw");
-    world.add("main", 20_000, runtime(Runtime::Openclaw));
+    let shared = world.at("root/tmp/openclaw");
+    fs::create_dir_all(&shared).unwrap();
+    fs::set_permissions(&shared, Permissions::from_mode(0o700)).unwrap();
+    let spec = |runtime, files| {
+        let walls = Walls { files: Some(files), ..Walls::default() };
+        InstanceSpec { runtime: Some(runtime), walls, ..InstanceSpec::default() }
+    };
+    world.add("lab", 20_020, spec(Runtime::Builtin, true));
+    world.add("open", 20_040, spec(Runtime::Openclaw, false));
+    assert_eq!(world.check(outside), [], "it is not of OpenClaw, or not closed to it");
+    world.add("main", 20_000, spec(Runtime::Openclaw, true));
     let found = world.check(outside);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].what.contains("prefers it to the TMPDIR"), "{}", found[0].what);
+    assert!(found[0].what.contains("prefers it to its TMPDIR"), "{}", found[0].what);
+    assert_eq!(found[0].mend, Mend::Type("openclawctl restart main".into()));
+    assert_eq!(found[0].instances.iter().map(|name| &**name).collect::<Vec<_>>(), ["main"]);
+    fs::set_permissions(&shared, Permissions::from_mode(0o720)).unwrap();
+    assert_eq!(world.check(outside), [], "OpenClaw makes do with another");
 }

@@ -309,13 +309,3 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
     trees.sort();
     assert_eq!(trees, [world.at("opt/claw/share"), world.at("opt/tools")]);
 }
-
-#[test]
-fn locks_that_are_not_this_users_alone_are_opened_to_nobody() {
-    let me = nix::unistd::geteuid().as_raw();
-    let mut mine = Trees { write: vec![locks(me)], read: Vec::new() };
-    assert_eq!(make_locks(&mut mine, me), None);
-    assert_eq!(mine.write, [locks(me)]);
-    let mut none = Trees::default();
-    assert_eq!(make_locks(&mut none, me), None, "who needs none is made none");
-}
