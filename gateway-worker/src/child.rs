@@ -21,6 +21,7 @@ use supervisor_proto::worker::wall::{Kind, State};
 use supervisor_proto::worker::{Launch, Process, Wall};
 use thiserror::Error;
 
+use crate::group::Group;
 use crate::kernel;
 use crate::walls::{self, Survey, Surveyed, UnfitWalls};
 use crate::{clock, tree};
@@ -129,6 +130,8 @@ pub(crate) struct Launched {
     pub(crate) output: OwnedFd,
     /// The walls around it.
     pub(crate) walls: Vec<Wall>,
+    /// The group that it is in.
+    pub(crate) group: Option<Group>,
 }
 
 /// Refuses what could never be started.
@@ -181,6 +184,7 @@ pub(crate) fn spawn(launch: &Launch, notify: Option<&OsString>) -> Result<Launch
     }
     let started_unix_ms = clock::unix_ms();
     let started_monotonic_ns = clock::monotonic_ns();
+    let group = launch.walls.as_ref().and_then(Group::named);
     let (walls, survey) =
         launch.walls.as_ref().map(walls::plan).transpose().map_err(SpawnError::Plan)?.unzip();
     let spawned = kernel::spawn_bound(&mut command, walls);
@@ -191,7 +195,8 @@ pub(crate) fn spawn(launch: &Launch, notify: Option<&OsString>) -> Result<Launch
     let start_ticks = tree::start_ticks(pid).unwrap_or(0);
     let process =
         Process { pid: pid.as_raw_nonzero().get(), start_ticks, started_unix_ms, started_monotonic_ns };
-    Ok(Launched { pid, process, output, walls: surveyed.walls })
+    let group = group.and_then(|group| group.joined(&surveyed.walls));
+    Ok(Launched { pid, process, output, walls: surveyed.walls, group })
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

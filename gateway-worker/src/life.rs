@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Instant;
 
-use rustix::process::{Pid, WaitStatus};
+use rustix::process::{Pid, Signal, WaitStatus};
 use supervisor_proto::worker::exited::How;
 use supervisor_proto::worker::{Exited, Process, Wall};
 
 use crate::clock;
+use crate::group::Group;
 
 /// The bit of a wait status that says a core was dumped, wait(2).
 const CORE_DUMPED: i32 = 0x80;
@@ -88,6 +89,8 @@ pub(crate) struct Life {
     pub(crate) process: Process,
     /// The walls around it.
     pub(crate) walls: Vec<Wall>,
+    /// The group that it is in.
+    pub(crate) group: Option<Group>,
     /// What has been done to end it while the main process lived.
     pub(crate) ending: Ending,
     /// Set once the main process is dead. Until no descendant is left either, the incarnation lives on.
@@ -96,8 +99,22 @@ pub(crate) struct Life {
 
 impl Life {
     /// A life that has just begun.
-    pub(crate) fn begun(pid: Pid, process: Process, walls: Vec<Wall>) -> Self {
-        Self { pid, process, walls, ending: Ending::Unasked, death: None }
+    pub(crate) fn begun(pid: Pid, process: Process, walls: Vec<Wall>, group: Option<Group>) -> Self {
+        Self { pid, process, walls, group, ending: Ending::Unasked, death: None }
+    }
+
+    /// Sends SIGKILL to whatever is in its group.
+    pub(crate) fn kill_group(&self) {
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+    }
+
+    /// Whether `status` is that of a process which the kernel has killed because memory was short.
+    fn was_out_of_memory(&self, status: WaitStatus) -> bool {
+        let killed = status.terminating_signal() == Some(Signal::KILL.as_raw());
+        let asked = self.ending != Ending::Unasked;
+        killed && !asked && self.group.as_ref().is_some_and(Group::was_out_of_memory)
     }
 
     /// When patience with it ends.
@@ -124,6 +141,7 @@ impl Life {
             stragglers: death.stragglers,
             ordered: self.ending != Ending::Unasked,
             pid: self.process.pid,
+            out_of_memory: self.was_out_of_memory(death.status),
         })
     }
 }

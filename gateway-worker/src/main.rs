@@ -23,6 +23,7 @@ mod clock;
 mod complain;
 mod confine;
 mod directory;
+mod group;
 mod kernel;
 mod key;
 mod life;

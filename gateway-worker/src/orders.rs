@@ -142,6 +142,7 @@ impl Worker {
         life.ending = Ending::Killed;
         // As above, the pid cannot be another's.
         let _ = kill_process(life.pid, Signal::KILL);
+        life.kill_group();
         if let Err(error) = tree::kill_children() {
             complain(format_args!("failed to find the gateway's descendants: {error}"));
         }

@@ -138,9 +138,9 @@ impl Worker {
             .prepare_notify()
             .and_then(|()| child::spawn(&self.parts.launch, self.notify.as_ref().map(NotifySocket::address)));
         match outcome {
-            Ok(Launched { pid, process, output, walls }) => {
+            Ok(Launched { pid, process, output, walls, group }) => {
                 self.parts.output.begin(incarnation, output);
-                self.life = Some(Life::begun(pid, process, walls.clone()));
+                self.life = Some(Life::begun(pid, process, walls.clone(), group));
                 self.broadcast(Body::Started(Started {
                     incarnation: incarnation.0,
                     process: Some(process),
@@ -216,8 +216,10 @@ impl Worker {
 
     /// The main process is dead, others are not: ends them.
     fn kill_rest(&mut self, now: Instant) {
-        let Some(death) = self.life.as_mut().and_then(|life| life.death.as_mut()) else { return };
+        let Some(life) = &mut self.life else { return };
+        let Some(death) = &mut life.death else { return };
         death.sweep();
+        life.kill_group();
         if let Err(error) = tree::kill_children() {
             complain(format_args!("failed to find the gateway's descendants: {error}"));
         }
@@ -235,6 +237,8 @@ impl Worker {
         let Some(exited) = self.life.as_ref().and_then(|life| life.exited(self.incarnation)) else { return };
         self.parts.output.end();
         self.hear_gateway();
+        // Whoever is in its group without having been its descendant was put there, and goes with it.
+        self.life.iter().for_each(Life::kill_group);
         self.life = None;
         self.parts.exits.append(exited);
         self.settle_at.get_or_insert(now + SETTLE_AFTER);

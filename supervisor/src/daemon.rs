@@ -42,6 +42,7 @@ use crate::{
     api::{self, FindListeners, FindOrigin, Listener},
     audit::Audit,
     bindings::{Bindings, Table},
+    custody,
     driver::{self, Clock, Driver, Inputs},
     events::Journal,
     handle::Handle,
@@ -52,7 +53,7 @@ use crate::{
         prepare::Host,
     },
     perform::{
-        Configs, Contracts, Performer, Surroundings,
+        Configs, Contracts, Groups, Performer, Surroundings,
         port::{self, Hold, Holder},
         reap,
         roster::Roster,
@@ -65,7 +66,7 @@ use crate::{
     walls::Standings,
 };
 
-pub use crate::{api::ServeError, perform::store::StoreError};
+pub use crate::{api::ServeError, custody::CustodyError, perform::store::StoreError};
 
 /// Threads for file work of the driver's hands. More would only fight for the disk and the processors.
 const HELPERS: usize = 4;
@@ -122,6 +123,9 @@ pub enum DaemonError {
         /// The directory.
         path: PathBuf,
     },
+    /// Something in it may be another user's.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
     /// Another supervisor has it.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -161,7 +165,7 @@ pub fn default_data_dir() -> Option<PathBuf> {
 
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> Result<(), DaemonError> {
-    let data_dir = prepare(&options.data_dir)?;
+    let (data_dir, exposed) = prepare(&options.data_dir)?;
     let _lock = lock::take(&data_dir)?;
     let settings = options.settings;
     for warning in settings.warnings(settings::ephemeral_ports()) {
@@ -180,7 +184,7 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         .max_blocking_threads(HELPERS)
         .build()
         .map_err(|source| DaemonError::Start { part: "the API's runtime", source })?;
-    let outcome = runtime.block_on(serve(Begun { data_dir, settings, opened, restored, boot }));
+    let outcome = runtime.block_on(serve(Begun { data_dir, exposed, settings, opened, restored, boot }));
     runtime.shutdown_timeout(LAST_PATIENCE);
     outcome
 }
@@ -188,13 +192,15 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
 /// What is known once the store is open.
 struct Begun {
     data_dir: PathBuf,
+    exposed: Vec<PathBuf>,
     settings: Settings,
     opened: Opened,
     restored: Restored,
     boot: Boot,
 }
 
-async fn serve(Begun { data_dir, settings, opened, restored, boot }: Begun) -> Result<(), DaemonError> {
+async fn serve(begun: Begun) -> Result<(), DaemonError> {
+    let Begun { data_dir, exposed, settings, opened, restored, boot } = begun;
     let shutdown = CancellationToken::new();
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
     let (reports, store_reports) = mpsc::channel(REPORTS);
@@ -206,12 +212,12 @@ async fn serve(Begun { data_dir, settings, opened, restored, boot }: Begun) -> R
     let (handle, commands) = Handle::new(view);
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);
     let lineage = from_outside(Lineage::new(&restored.id))?;
-    let host = Arc::new(host(data_dir));
-    let walls = Standings::default();
+    let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
     let surroundings = Surroundings {
         events,
         worker_program: host.beside_daemon.join(WORKER),
         host: Arc::clone(&host),
+        groups: Groups::find(&restored.id, restored.records.iter().map(|record| &record.name)),
         store_id: restored.id,
         epoch,
         boot_began,
@@ -252,17 +258,24 @@ async fn serve(Begun { data_dir, settings, opened, restored, boot }: Begun) -> R
             origins: FindOrigin::new(move |process| lineage.trace(process)),
             bindings: bindings(&settings).await,
             settings,
+            exposed: exposed.into(),
             audit,
             started: clock.now(),
             epoch,
             shutdown: shutdown.clone(),
         };
-        let served = api::serve(context, || listening.notify_one()).await;
-        shutdown.cancel();
-        let _ = time::timeout(LAST_PATIENCE, tell_manager(sd_notify::NotifyState::Stopping)).await;
-        served?;
+        answer(context, &listening).await?;
     }
     join(driver)
+}
+
+/// Serves callers until the end, and says that it has come.
+async fn answer(context: api::Context, listening: &Notify) -> Result<(), ServeError> {
+    let shutdown = context.shutdown.clone();
+    let served = api::serve(context, || listening.notify_one()).await;
+    shutdown.cancel();
+    let _ = time::timeout(LAST_PATIENCE, tell_manager(sd_notify::NotifyState::Stopping)).await;
+    served
 }
 
 /// How much is kept of what happens.
@@ -369,29 +382,44 @@ fn with_openclawctl(
     environment
 }
 
-/// Makes the data directory ours alone, and says where it really is.
-fn prepare(data_dir: &Path) -> Result<PathBuf, DaemonError> {
+/// Makes the data directory ours alone. Says where it really is, and what others could read in it until now.
+fn prepare(data_dir: &Path) -> Result<(PathBuf, Vec<PathBuf>), DaemonError> {
     let failed = |source| DaemonError::DataDir { path: data_dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     let flags = statvfs(data_dir).map_err(|error| failed(error.into()))?.flags();
     if flags.contains(FsFlags::ST_RDONLY) {
         return Err(DaemonError::ReadOnly { path: data_dir.to_owned() });
     }
-    // Instances of other users may have to pass to what is theirs; nobody else sees anything by that.
-    let open_to_others = fs::metadata(data_dir).map_err(failed)?.permissions().mode() & 0o066 != 0;
-    if open_to_others {
-        if !is_ours(data_dir).map_err(failed)? {
-            return Err(DaemonError::Foreign { path: data_dir.to_owned() });
-        }
-        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    let data_dir = data_dir.canonicalize().map_err(failed)?;
+    let open_to_others = fs::metadata(&data_dir).map_err(failed)?.permissions().mode() & 0o066 != 0;
+    match open_to_others.then(|| contents(&data_dir)).transpose().map_err(failed)? {
+        Some(Contents::Others) => return Err(DaemonError::Foreign { path: data_dir }),
+        // Nobody has put anything there, as where a container's volume is new.
+        Some(Contents::None) => custody::close(&data_dir, 0o700).map_err(failed)?,
+        Some(Contents::Ours) | None => {}
     }
-    data_dir.canonicalize().map_err(failed)
+    let exposed = custody::take(&data_dir)?;
+    for path in &exposed {
+        warn!(path = %path.display(), "other users could read this until now; it is closed");
+    }
+    Ok((data_dir, exposed))
 }
 
-/// Whether a directory that others use would not miss their access: it is empty, or has something of ours.
-fn is_ours(directory: &Path) -> io::Result<bool> {
-    let ours = OURS.iter().any(|file| directory.join(file).exists());
-    Ok(ours || fs::read_dir(directory)?.next().is_none())
+/// What is in a directory that others may use.
+enum Contents {
+    None,
+    Ours,
+    Others,
+}
+
+fn contents(directory: &Path) -> io::Result<Contents> {
+    let is_ours = OURS.iter().any(|file| directory.join(file).exists());
+    let is_empty = fs::read_dir(directory)?.next().is_none();
+    Ok(match (is_empty, is_ours) {
+        (true, _) => Contents::None,
+        (false, true) => Contents::Ours,
+        (false, false) => Contents::Others,
+    })
 }
 
 /// The environment of this process, as far as it is text.

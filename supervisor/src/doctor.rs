@@ -12,6 +12,7 @@
 
 mod certificates;
 mod configs;
+mod custody;
 pub(crate) mod declared;
 mod files;
 mod finding;
@@ -80,6 +81,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("configurations", configs::refused),
     ("channel credentials", configs::tokens),
     ("certificates", certificates::ending),
+    ("the supervisor's own files", custody::own),
     ("modes of files", files::open),
     ("owners of files", files::foreign),
     ("leftovers of writes", files::leftovers),
@@ -96,6 +98,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("disks", host::disks),
     ("limits", host::limits),
     ("walls", walls::missing),
+    ("memory", walls::out_of_memory),
     ("walls of the kernel", walls::kernel),
     ("paths behind walls", walls::outside),
 ];

@@ -21,6 +21,7 @@
 //! * [`api`]: what callers see; [`lineage`]: where they come from; [`pki`]: how those elsewhere are known;
 //!   [`events`] and [`logs`]: what they read.
 //! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
+//! * [`custody`]: whose the supervisor's own files are.
 //! * [`daemon`]: puts the rooms together.
 //!
 //! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
@@ -29,6 +30,7 @@
 mod api;
 mod audit;
 mod bindings;
+mod custody;
 pub mod daemon;
 mod doctor;
 mod driver;

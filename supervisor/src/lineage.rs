@@ -13,7 +13,7 @@
 //! A list of the workers that are known to run would not do. While a supervisor adopts what its predecessor left,
 //! or an instance is being started, it knows processes whose worker it does not know yet; the mark is there from
 //! a worker's first moment on. Once a worker has been killed, what it leaves is known by its own mark until it is
-//! swept.
+//! swept, and by its control group, where instances have one: that cannot be taken off.
 //!
 //! This is a fence and no jail. It holds against an agent that reaches for the tool at hand, not against one that
 //! has somebody else with the same user id (a service manager, cron, sshd) start a process for it. The jail is a
@@ -47,6 +47,9 @@ const MOST_STAT: u64 = 2 << 10;
 /// Of `/proc/PID/status`, in whose first lines the users are.
 const MOST_STATUS: u64 = 1 << 10;
 
+/// Of `/proc/PID/cgroup`: a line for each hierarchy.
+const MOST_GROUPS: u64 = 64 << 10;
+
 /// Of an environment. A worker's has one variable; what others hide beyond this says nothing of a worker.
 const MOST_ENVIRONMENT: u64 = 256 << 10;
 
@@ -64,6 +67,17 @@ pub(crate) enum Origin {
 pub(crate) struct Lineage {
     /// How the marks of its instances begin.
     prefix: Vec<u8>,
+    /// How the names of their control groups end.
+    suffix: String,
+}
+
+/// How the name of an instance's control group begins. Its own follows, and then the store's: two supervisors may have
+/// their groups in one place.
+pub(crate) const GROUP: &str = "gateway-";
+
+/// What the control group of an instance is called.
+pub(crate) fn group(instance: &Name, store_id: &str) -> String {
+    format!("{GROUP}{instance}-{store_id}")
 }
 
 /// A process, by its number and by what holds on to it.
@@ -78,7 +92,7 @@ pub(crate) struct Process {
 impl Lineage {
     /// For the instances of the supervisor whose store has this name.
     pub(crate) fn new(store_id: &str) -> Self {
-        Self { prefix: format!("{MARK}={store_id}/").into_bytes() }
+        Self { prefix: format!("{MARK}={store_id}/").into_bytes(), suffix: format!("-{store_id}") }
     }
 
     /// Where `process` belongs; `None` if that cannot be told, as when it has ended. Reads some files of proc(5).
@@ -108,8 +122,18 @@ impl Lineage {
             }
             above = ancestor;
         }
+        if let Some(name) = self.grouped(&read(pid, "cgroup", MOST_GROUPS).ok()?) {
+            return Some(Origin::Inside(name));
+        }
         // It may be what a killed worker has left, and keeps its mark to itself.
         (!hides).then_some(Origin::Outside)
+    }
+
+    /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
+    fn grouped(&self, groups: &[u8]) -> Option<Name> {
+        let group = str::from_utf8(groups).ok()?.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let name = |part: &str| Name::new(part.strip_prefix(GROUP)?.strip_suffix(&self.suffix)?).ok();
+        group.split('/').find_map(name)
     }
 
     /// The instance whose mark a process carries.

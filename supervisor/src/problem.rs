@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::openclaw::config::diff::without_secrets;
+
 /// The longest part of a source line that is quoted, in characters. A fleet file may be one long line.
 const MAX_QUOTED: usize = 160;
 
@@ -45,7 +47,7 @@ pub struct Problem {
     pub file: String,
     /// Where in it.
     pub place: Place,
-    /// That line of the file, shortened if it is very long.
+    /// That line of the file, without secrets, and shortened if it is very long.
     pub source_line: String,
     /// The field, e.g. `instances.rescue.port`; empty for the file as a whole.
     pub path: String,
@@ -59,8 +61,8 @@ impl Problem {
     /// A problem at `place` of `text`, which is the content of `file`.
     #[must_use]
     pub fn new(file: &str, text: &str, place: Place, path: &str, message: &str, mend: &str) -> Self {
-        let source_line: String =
-            text.lines().nth(place.line - 1).unwrap_or_default().chars().take(MAX_QUOTED).collect();
+        let line = without_secrets(text.lines().nth(place.line - 1).unwrap_or_default());
+        let source_line: String = line.chars().take(MAX_QUOTED).collect();
         Self {
             file: file.to_owned(),
             place,
@@ -89,7 +91,10 @@ impl fmt::Display for Problem {
         let number = self.place.line.to_string();
         let margin = " ".repeat(number.len());
         writeln!(f, " {number} | {}", self.source_line)?;
-        if self.place.column <= self.source_line.chars().count() + 1 {
+        let before: String = self.source_line.chars().take(self.place.column - 1).collect();
+        // What is withheld has another length.
+        let is_there = self.place.column <= self.source_line.chars().count() + 1;
+        if is_there && !before.contains("[withheld") {
             writeln!(f, " {margin} | {}^", " ".repeat(self.place.column - 1))?;
         }
         write!(f, " {margin} = {}", self.mend)

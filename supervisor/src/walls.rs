@@ -26,9 +26,19 @@ pub(crate) struct Standings(Arc<Mutex<Reports>>);
 type Reports = HashMap<Name, (Incarnation, Arc<[Wall]>)>;
 
 impl Standings {
-    /// Takes down how the walls stand around a life that was asked for with `spec`.
-    pub(crate) fn note(&self, name: &Name, life: Incarnation, spec: &InstanceSpec, reported: Vec<Wall>) {
-        let walls = if reported.is_empty() { unknown(spec) } else { reported };
+    /// Takes down how the walls stand around a life that was asked for with `spec`. Its worker has joined it to its
+    /// group; how that one stands is known from elsewhere.
+    pub(crate) fn note(
+        &self,
+        name: &Name,
+        life: Incarnation,
+        spec: &InstanceSpec,
+        reported: Vec<Wall>,
+        group: Option<Wall>,
+    ) {
+        let mut walls = if reported.is_empty() { unknown(spec) } else { reported };
+        walls.retain(|wall| wall.kind() != Kind::Cgroup);
+        walls.extend(group);
         self.all().insert(name.clone(), (life, walls.into()));
     }
 
@@ -82,7 +92,7 @@ mod tests {
             walls: Walls { files: Some(false), ports: Some(false), ..Walls::default() },
             ..InstanceSpec::default()
         };
-        standings.note(&name, Incarnation(3), &spec, Vec::new());
+        standings.note(&name, Incarnation(3), &spec, Vec::new(), None);
         let walls = standings.of(&name, Incarnation(3));
         let kinds: Vec<Kind> = walls.iter().map(Wall::kind).collect();
         assert_eq!(kinds, [Kind::Apart, Kind::Privileges, Kind::Syscalls, Kind::Limits]);
@@ -96,7 +106,15 @@ mod tests {
     fn what_a_worker_reports_is_kept_as_it_says_it() {
         let (standings, name) = (Standings::default(), Name::new("main").unwrap());
         let wall = Wall { kind: Kind::Files.into(), state: State::Enforced.into(), reason: String::new() };
-        standings.note(&name, Incarnation(1), &InstanceSpec::default(), vec![wall.clone()]);
-        assert_eq!(*standings.of(&name, Incarnation(1)), [wall]);
+        let group =
+            |state: State| Wall { kind: Kind::Cgroup.into(), state: state.into(), reason: String::new() };
+        let reported = vec![wall.clone(), group(State::Enforced)];
+        let partial = group(State::Partial);
+        standings.note(&name, Incarnation(1), &InstanceSpec::default(), reported, Some(partial.clone()));
+        assert_eq!(
+            *standings.of(&name, Incarnation(1)),
+            [wall, partial],
+            "but for the group, which it only joins"
+        );
     }
 }

@@ -42,8 +42,8 @@ impl Agent {
         let directory = self.orders.display();
         // The order is taken away first, so that one that restarts the agent is not carried out again.
         shell(&format!(
-            "cd {directory} || exit; while :; do for o in *.order; do [ -e $o ] || continue; n=${{o%.order}}; \
-             mv $o $n.sh; (sh ./$n.sh >$n.out 2>$n.err; echo $? >$n.tmp; mv $n.tmp $n.status) & done; \
+            "cd {directory} || exit; while :; do for o in *.order; do [ -e \"$o\" ] || continue; n=${{o%.order}}; \
+             mv \"$o\" $n.sh; (sh ./$n.sh >$n.out 2>$n.err; echo $? >$n.tmp; mv $n.tmp $n.status) & done; \
              sleep 0.05; done"
         ))
     }

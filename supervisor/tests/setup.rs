@@ -52,10 +52,11 @@ stop)
 esac
 "#;
 
-/// Under the supervisor it can be made to fail, and to wait.
+/// Under the supervisor it can be made to fail, to wait, and to plant a link for its configuration.
 const OPENCLAW: &str = r#"#!/bin/sh
 units=$(dirname "$0")/../units
 if [ -n "$OPENCLAWCTL_INSTANCE" ] && [ "$*" = "gateway run" ]; then
+  [ -e "$units/plant" ] && ln -sfn "$units/../home/authorized_keys" "$OPENCLAW_CONFIG_PATH" && exit 1
   [ -e "$units/break" ] && exit 1
   while [ -e "$units/hold-run" ]; do : >"$OPENCLAW_STATE_DIR/held-run"; sleep 0.02; done
 fi
@@ -278,6 +279,20 @@ async fn an_import_that_does_not_become_ready_is_put_back_whole() {
         told.contains("it is not imported, and everything is as it was: `lab` does not become ready"),
         "{told}"
     );
+    world.all_is_back().await;
+}
+
+#[tokio::test]
+async fn a_link_planted_during_an_import_is_not_followed_when_all_is_put_back() {
+    let world = World::with_unit().await;
+    let victim = world.at("home/authorized_keys");
+    fs::write(&victim, "ssh-ed25519 AAAA me\n").unwrap();
+    fs::write(world.at("units/plant"), "").unwrap();
+    let (code, _, told) = world.ctl(&["import", "lab", "--yes"]);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("everything is as it was"), "{told}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "ssh-ed25519 AAAA me\n");
+    assert!(!world.at("home/.openclaw-lab/openclaw.json").is_symlink());
     world.all_is_back().await;
 }
 

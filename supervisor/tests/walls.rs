@@ -8,7 +8,6 @@
 mod support;
 
 use std::{
-    cell::Cell,
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
@@ -20,68 +19,10 @@ use supervisor_proto::v1::{
     doctor_service_client::DoctorServiceClient,
     wall_status::{Kind, State},
 };
-use support::{Host, builtin, is_alive, program, shell, until};
+use support::{Host, agent::Agent, builtin, is_alive, program, until};
 
 /// A user that no host has.
 const NOBODY_ELSE: u32 = 54_321;
-
-/// A gateway that runs whatever script is put into its home: an agent in the hands of a test.
-struct Agent {
-    home: PathBuf,
-    next: Cell<u32>,
-}
-
-/// What became of a script.
-#[derive(Debug)]
-struct Ran {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-impl Agent {
-    /// A running instance with an agent in it.
-    async fn start(host: &Host, name: &str, spec: InstanceSpec) -> (Self, InstanceStatus) {
-        host.create(name, spec).await;
-        let status = host.up(name).await;
-        let home = host.data_dir().join("instances").join(name).join("home");
-        (Self { home, next: Cell::new(0) }, status)
-    }
-
-    /// Behind all walls, unless `walls` leaves some out.
-    fn spec(walls: WallPolicy) -> InstanceSpec {
-        let script = "while :; do for o in *.order; do [ -e $o ] || continue; n=${o%.order}; mv $o $n.sh; \
-                      (sh ./$n.sh >$n.out 2>$n.err; echo $? >$n.tmp; mv $n.tmp $n.status) & done; sleep 0.05; done";
-        InstanceSpec { walls: Some(walls), ..shell(script) }
-    }
-
-    /// Runs `script` inside the instance.
-    async fn run(&self, script: &str) -> Ran {
-        let number = self.next.replace(self.next.get() + 1);
-        let at = |kind: &str| self.home.join(format!("{number}.{kind}"));
-        fs::write(at("new"), script).unwrap();
-        fs::set_permissions(at("new"), fs::Permissions::from_mode(0o644)).unwrap();
-        fs::rename(at("new"), at("order")).unwrap();
-        let status = until(script, async || fs::read_to_string(at("status")).ok()).await;
-        let read = |kind: &str| fs::read_to_string(at(kind)).unwrap();
-        Ran { status: status.trim().parse().unwrap(), out: read("out"), err: read("err") }
-    }
-
-    /// The same of one that must do what it says.
-    async fn done(&self, script: &str) -> String {
-        let ran = self.run(script).await;
-        assert_eq!(ran.status, 0, "{script}: {ran:?}");
-        ran.out
-    }
-
-    /// The same of one that must be refused by the kernel.
-    async fn refused(&self, script: &str) {
-        let ran = self.run(script).await;
-        assert_ne!(ran.status, 0, "{script}: {ran:?}");
-        let words = ["ermission denied", "not permitted"];
-        assert!(words.iter().any(|word| ran.err.contains(word)), "{script}: {ran:?}");
-    }
-}
 
 /// Whether all these walls stand around it; says so if not.
 fn stand(status: &InstanceStatus, kinds: &[Kind]) -> bool {

@@ -33,13 +33,15 @@ pub(super) fn explain(mut error: Error, file: &str, content: &str) -> Error {
 }
 
 /// One violation: "fleet.yaml:3:5: `a.b`: unknown field", at a path. Further lines are the supervisor's own
-/// drawing, of which only the mend is taken: the file is at hand here, whole and in colour.
+/// drawing. Its line is taken if it has withheld a secret there; else the file is at hand here, whole.
 fn place(path: &str, what: &str, file: &str, content: &str) -> Vec<String> {
     let arrow = paint(style::HINT, "-->");
     let at = if path.is_empty() { String::new() } else { format!(" ({})", printable(path)) };
     let mut parts = what.lines();
     let first = parts.next().unwrap_or_default();
-    let mend = parts.filter_map(|line| line.trim_start().strip_prefix("= ")).next_back().map(printable);
+    let drawing: Vec<&str> = parts.collect();
+    let mut mends = drawing.iter().filter_map(|line| line.trim_start().strip_prefix("= "));
+    let mend = mends.next_back().map(printable);
     let Some((line, column, message)) = locate(first, file) else {
         return vec![format!("  {arrow} {}{at}: {}", printable(file), printable(first))];
     };
@@ -47,7 +49,16 @@ fn place(path: &str, what: &str, file: &str, content: &str) -> Vec<String> {
     let mut lines = vec![format!("  {arrow} {}:{line}:{column}{at}", printable(file))];
     let number = line.to_string();
     let (margin, bar) = (" ".repeat(number.len()), paint(style::FAINT, "|"));
-    match line.checked_sub(1).and_then(|index| content.lines().nth(index)) {
+    let drawn = drawing.iter().find_map(|drawn| drawn.strip_prefix(&format!(" {line} | ")));
+    let own = line.checked_sub(1).and_then(|index| content.lines().nth(index));
+    let whole = own.filter(|own| drawn.is_none_or(|drawn| own.starts_with(drawn)));
+    match whole {
+        None if drawn.is_some() => {
+            lines.push(format!("   {margin} {bar}"));
+            let drawn = shown(drawn.unwrap_or_default());
+            lines.push(format!("   {} {bar} {drawn}", paint(style::FAINT, &number)));
+            lines.push(format!("   {margin} {bar} {}", paint(style::BAD, &message)));
+        }
         Some(source) => {
             lines.push(format!("   {margin} {bar}"));
             lines.push(format!("   {} {bar} {}", paint(style::FAINT, &number), shown(source)));
@@ -103,7 +114,7 @@ mod tests {
     fn a_caret_stands_under_the_word_at_fault() {
         let lines = place(
             "a.prot",
-            "f.yaml:2:3: `a.prot`: unknown field\n 2 | …\n   = did you mean `port`?",
+            "f.yaml:2:3: `a.prot`: unknown field\n 2 |   prot: 1\n   = did you mean `port`?",
             "f.yaml",
             "a:\n  prot: 1\n",
         );
@@ -119,6 +130,19 @@ mod tests {
                 "     = did you mean `port`?",
             ]
         );
+    }
+
+    #[test]
+    fn a_line_with_a_secret_is_shown_as_the_supervisor_shows_it() {
+        let lines = place(
+            "a.env",
+            "f.yaml:2:3: `a.env`: no such\n 2 |   KEY: [withheld 1]\n   = remove it",
+            "f.yaml",
+            "a:\n  KEY: canary\n",
+        );
+        let plain: String = lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
+        assert!(plain.contains("KEY: [withheld 1]") && plain.contains("no such"), "{plain}");
+        assert!(!plain.contains("canary"), "{plain}");
     }
 
     #[test]

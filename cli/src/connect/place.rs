@@ -3,10 +3,13 @@
 use std::{
     env,
     io::{self, ErrorKind},
+    os::unix::net::UnixStream as StdStream,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, sync::oneshot, time::timeout};
 
 use crate::{app::Global, error::Cause};
 
@@ -16,6 +19,9 @@ const DATA_NAME: &str = "openclaw-supervisor";
 const SOCKET_NAME: &str = "control.sock";
 /// The longest path in a Unix socket's address, without its final NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// A supervisor that is flooded with callers lets one in after the other; each has a turn within milliseconds.
+const TURN: Duration = Duration::from_secs(20);
 
 /// Where a supervisor keeps its data and listens.
 #[derive(Debug, Clone)]
@@ -62,7 +68,7 @@ impl Place {
         let dialled = if self.socket.as_os_str().len() > MAX_SOCKET_PATH {
             dial_long(&self.socket).await?
         } else {
-            UnixStream::connect(&self.socket).await
+            connect(self.socket.clone()).await
         };
         dialled.map_err(|source| {
             let socket = self.socket.clone();
@@ -73,6 +79,21 @@ impl Place {
             }
         })
     }
+}
+
+/// Connects. While as many callers wait as may, only who waits in the kernel's own line has a turn (connect(2), EAGAIN on
+/// a Unix socket); that is done aside, on a thread that nobody waits for longer.
+async fn connect(socket: PathBuf) -> io::Result<UnixStream> {
+    match UnixStream::connect(&socket).await {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+        done => return done,
+    }
+    let (answer, connected) = oneshot::channel();
+    thread::Builder::new().name("connect".into()).spawn(move || answer.send(StdStream::connect(socket)))?;
+    let waited = timeout(TURN, connected).await.map_err(|_| ErrorKind::TimedOut)?;
+    let stream = waited.map_err(io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 /// Reaches a socket whose path is too long for its address through a descriptor of its directory.
@@ -86,7 +107,7 @@ async fn dial_long(socket: &Path) -> Result<io::Result<UnixStream>, Cause> {
     };
     let name = socket.file_name().unwrap_or_default();
     let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-    Ok(UnixStream::connect(short).await)
+    Ok(connect(short).await)
 }
 
 #[cfg(not(target_os = "linux"))]

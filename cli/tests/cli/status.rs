@@ -138,6 +138,7 @@ fn one_instance_is_told_wholly() {
         core_dumped: false,
         time: seconds_ago(13),
         message: "killed by SIGKILL".into(),
+        out_of_memory: false,
     });
     fake.with([main, rescue]);
     fake.world().events.extend((1..9).map(|revision| Event {

@@ -289,6 +289,8 @@ pub enum ExitStatus {
         /// Whether a core was dumped.
         core: bool,
     },
+    /// Ended by SIGKILL, from the kernel, because memory was short.
+    OutOfMemory,
     /// Nobody was left to learn it.
     Unknown,
 }

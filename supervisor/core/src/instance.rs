@@ -430,7 +430,7 @@ fn final_failure(cause: &Cause, condition: Condition, fatal: &[i32]) -> Option<F
     let Cause::Exited(exit) = cause else { return None };
     let code = match exit.status {
         ExitStatus::Code(code) => Some(code),
-        ExitStatus::Signal { .. } | ExitStatus::Unknown => None,
+        ExitStatus::Signal { .. } | ExitStatus::OutOfMemory | ExitStatus::Unknown => None,
     };
     if code.is_some_and(|code| fatal.contains(&code)) {
         return Some(Failure::Fatal(exit.clone()));

@@ -254,6 +254,7 @@ impl fmt::Display for ExitStatus {
                 }
                 if *core { f.write_str(" and dumped core") } else { Ok(()) }
             }
+            Self::OutOfMemory => f.write_str("killed by SIGKILL, out of memory"),
             Self::Unknown => f.write_str("died, and nobody was left to learn how"),
         }
     }

@@ -140,9 +140,10 @@ impl Instance {
                 ExitStatus::Code(code) if self.policy.restart.fatal_codes.contains(&code) => {
                     Some(Death::Fatal)
                 }
-                ExitStatus::Code(_) | ExitStatus::Signal { .. } | ExitStatus::Unknown => {
-                    Some(Death::Mendable)
-                }
+                ExitStatus::Code(_)
+                | ExitStatus::Signal { .. }
+                | ExitStatus::OutOfMemory
+                | ExitStatus::Unknown => Some(Death::Mendable),
             },
             Cause::Hung(_) | Cause::StartupFailed(_) => Some(Death::Mendable),
             Cause::CannotStart(LaunchFailure::BadConfig(_)) => Some(Death::BadConfig),

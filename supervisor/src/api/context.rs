@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -71,6 +72,8 @@ pub(crate) struct Context {
     pub(crate) listeners: FindListeners,
     /// Finds out where callers come from.
     pub(crate) origins: FindOrigin,
+    /// The supervisor's own files that others could read until it began.
+    pub(crate) exposed: Arc<[PathBuf]>,
     /// Who has which role.
     pub(crate) bindings: Bindings,
     /// The record of who called.
@@ -119,6 +122,7 @@ pub(super) struct Api {
     pub(super) requests: Requests,
     pub(super) notices: Notices,
     pub(super) listeners: FindListeners,
+    pub(super) exposed: Arc<[PathBuf]>,
     pub(super) bindings: Bindings,
     pub(super) audit: Audit,
     pub(super) doors: Doors,
@@ -139,6 +143,7 @@ impl Api {
             walls,
             listeners,
             origins: _,
+            exposed,
             bindings,
             audit,
             started,
@@ -155,6 +160,7 @@ impl Api {
             requests: Requests::default(),
             notices: Notices::start(),
             listeners,
+            exposed,
             bindings,
             audit,
             doors,

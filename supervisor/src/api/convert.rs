@@ -38,6 +38,8 @@ const BROWSER_CONTROL: u32 = 2;
 const CANVAS: u32 = 4;
 /// Offset of the first CDP port in a block; the others follow to its end.
 const CDP: u32 = 11;
+/// The signal by which the kernel kills when memory is short; signal(7).
+const SIGKILL: i32 = 9;
 
 /// What instances are converted from.
 #[derive(Debug)]
@@ -256,6 +258,7 @@ fn exit(exit: &event::Exit) -> v1::Exit {
     let (how, core_dumped) = match exit.status {
         ExitStatus::Code(code) => (How::Code(code), false),
         ExitStatus::Signal { number, core } => (How::Signal(number), core),
+        ExitStatus::OutOfMemory => (How::Signal(SIGKILL), false),
         ExitStatus::Unknown => (How::Unknown("its worker died, too".into()), false),
     };
     v1::Exit {
@@ -264,6 +267,7 @@ fn exit(exit: &event::Exit) -> v1::Exit {
         core_dumped,
         time: Some(timestamp(exit.at)),
         message: exit.to_string(),
+        out_of_memory: exit.status == ExitStatus::OutOfMemory,
     }
 }
 

@@ -6,6 +6,7 @@
 mod memory;
 mod recovery;
 mod walls;
+mod withheld;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,6 +15,8 @@ use serde_json::Value;
 use supervisor_core::ids::Name;
 use supervisor_proto::v1;
 
+pub(crate) use self::withheld::restored;
+use crate::openclaw::environment::shown as shown_env;
 use crate::spec::{
     Bytes, Check, Condition, Failback, FieldPath, InstanceSpec, Kind, Log, OnPrimaryDeath, Probe, Probes,
     Profile, Rescue, Restart, Runtime, Span, Standby, UserName, Violation,
@@ -308,7 +311,7 @@ fn restart_to_proto(restart: &Restart) -> v1::RestartPolicy {
     }
 }
 
-/// A spec for the API.
+/// A spec for the API, without its secrets.
 pub(crate) fn to_proto(spec: &InstanceSpec) -> v1::InstanceSpec {
     let shown = |path: &Option<PathBuf>| {
         path.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned())
@@ -323,7 +326,7 @@ pub(crate) fn to_proto(spec: &InstanceSpec) -> v1::InstanceSpec {
         program: spec.program.clone().unwrap_or_default(),
         version: spec.version.clone().unwrap_or_default(),
         args: spec.args.clone(),
-        env: spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        env: shown_env(&spec.env).into_iter().collect(),
         port: spec.port.map_or(0, u32::from),
         profile: spec.profile.as_ref().map(|profile| v1::Profile {
             state_dir: shown(&profile.state_dir),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use supervisor_core::{ids::Name, instance::Instance, view::View};
+use supervisor_core::{event::ExitStatus, ids::Name, instance::Instance, view::View};
 use supervisor_proto::v1::{
     self, ExamineRequest, ExamineResponse, doctor_service_server::DoctorService, finding,
 };
@@ -61,6 +61,9 @@ impl Doctors {
                 Some(_) => self.api.walls.of(instance.name(), instance.incarnation()),
                 None => Arc::default(),
             },
+            was_out_of_memory: instance
+                .last_exit()
+                .is_some_and(|exit| exit.status == ExitStatus::OutOfMemory),
             worker_pid: instance.process().map(|process| process.worker_pid),
             since: instance.since(),
         }

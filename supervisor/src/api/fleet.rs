@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     fleet::{self, Change, Current, FieldChange, Fleet, Restarts, Surroundings, Unnamed},
+    openclaw::environment::{restore, shown as shown_env},
     registry,
     spec::InstanceSpec,
     upgrade,
@@ -86,6 +87,19 @@ fn registered(view: &View) -> Vec<(Name, InstanceSpec)> {
     instances.map(|instance| (instance.name().clone(), registry::spec(instance))).collect()
 }
 
+/// What a file calls withheld, as one that was exported does, stays as it is.
+fn keep_withheld(fleet: &mut Fleet, current: &[(Name, InstanceSpec)]) -> Result<(), Refusal> {
+    for (name, spec) in &mut fleet.instances {
+        let now = current.iter().find(|(known, _)| known == name).map(|(_, spec)| &spec.env);
+        restore(&mut spec.env, now).map_err(|variable| {
+            let field = format!("instances.{name}.env.{variable}");
+            let message = format!("it is withheld, and `{name}` has no value that could be kept");
+            Refusal::field(&field, message, "write its value there")
+        })?;
+    }
+    Ok(())
+}
+
 impl Api {
     /// What would make the registry agree with the file.
     async fn planned(&self, request: &ApplyFleetRequest, view: &View) -> Result<Vec<Change>, Refusal> {
@@ -103,7 +117,9 @@ impl Api {
             let upgraded =
                 upgrade::upgraded(&data_dir, &current).map_err(|error| Refusal::storage(&error))?;
             let surroundings = Surroundings { pool, known: &known, data_dir: &data_dir, upgraded: &upgraded };
-            let fleet = fleet::parse(&content, file_name, &surroundings).map_err(Refusal::InvalidFleet)?;
+            let mut fleet =
+                fleet::parse(&content, file_name, &surroundings).map_err(Refusal::InvalidFleet)?;
+            keep_withheld(&mut fleet, &current)?;
             Ok(fleet::plan(&Current { pool, instances: &current }, &fleet, unnamed))
         });
         plan.await.map_err(|_| Refusal::ShuttingDown)?
@@ -182,7 +198,13 @@ impl Api {
     fn export(&self) -> Result<String, Refusal> {
         let view = self.handle.view();
         let pool = Some(view.pool).filter(|pool| *pool != Pool::default());
-        let fleet = Fleet { pool, instances: registered(&view) };
+        // What is withheld says, read back, that it is to stay as it is.
+        let without_secrets = |(name, spec): (Name, InstanceSpec)| {
+            let env = shown_env(&spec.env);
+            (name, InstanceSpec { env, ..spec })
+        };
+        let instances = registered(&view).into_iter().map(without_secrets).collect();
+        let fleet = Fleet { pool, instances };
         fleet::export(&fleet).map_err(|error| Refusal::storage(&error))
     }
 }

@@ -47,7 +47,7 @@ use crate::{
     user,
 };
 
-pub(super) use record::note_repeat;
+pub(super) use record::{note_repeat, principal};
 
 /// How a token is shown (RFC 6750, section 2.1).
 const BEARER: &[u8] = b"Bearer ";
@@ -206,6 +206,17 @@ impl Known {
         }
     }
 
+    /// By which a caller is told from others: what one has asked for is not another's to repeat.
+    fn principal(&self) -> Arc<str> {
+        match (self.inside(), &self.token, &self.peer) {
+            (Some(name), _, _) => format!("inside {name}").into(),
+            (None, Some(file), _) => format!("token {file}").into(),
+            (None, None, Some(Peer::Unix { uid, .. })) => format!("uid {uid}").into(),
+            (None, None, Some(Peer::Certificate { name, .. })) => format!("certificate {name}").into(),
+            (None, None, None) => Arc::default(),
+        }
+    }
+
     fn lacks(&self, rule: &'static Rule) -> Refusal {
         let has = self.grant.as_ref().map(ToString::to_string);
         Refusal::NotPermitted { who: self.who(), has, what: rule.method().into(), needs: rule.needs }
@@ -332,7 +343,8 @@ where
         return Ok(gate.refuse(rule, &known, refusal));
     }
     let record = Record::begin(&gate.audit, known.recorded(), rule, &arrived.about, known.kept());
-    let answer = record.scope(service.call(Request::from_parts(parts, arrived.body))).await?;
+    let answer =
+        record.scope(known.principal(), service.call(Request::from_parts(parts, arrived.body))).await?;
     record.end(answer.headers());
     Ok(answer)
 }

@@ -115,8 +115,13 @@ pub(super) async fn serve_through(
 ) -> Result<(), ServeError> {
     let path = context.host.control.socket.clone();
     let shutdown = context.shutdown.clone();
-    let control =
-        Socket::bind(&path, Rights::CONTROL).map_err(|source| ServeError::Listen { path, source })?;
+    let handle = context.handle.clone();
+    // One with a user of its own calls from there.
+    let for_all = move || {
+        handle.view().instances.values().any(|instance| crate::registry::spec(instance).user.is_some())
+    };
+    let control = Socket::bind(&path, move || Rights::control(for_all()))
+        .map_err(|source| ServeError::Listen { path, source })?;
     let (doors, connections) = Doors::new(&context.host, context.origins.clone(), Limits::new(most));
     let places = context.settings.listen.clone();
     let server = Server::builder()

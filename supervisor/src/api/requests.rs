@@ -3,7 +3,8 @@
 //! A client whose connection broke cannot know whether its request was done. It repeats it with the same
 //! `request_id`; if the first one was taken, its answer is given again, and a repeat that comes while the first
 //! is under way waits for it. So that a caller who gives up leaves no request half remembered, each is done by a
-//! task of its own. Refusals are not remembered: nothing has changed, and the next attempt may succeed.
+//! task of its own. An id is its caller's: one that another has used says nothing, neither what was answered nor that it
+//! was used. Refusals are not remembered: nothing has changed, and the next attempt may succeed.
 
 use std::{
     any::Any,
@@ -15,7 +16,10 @@ use std::{
 use prost::Message;
 use tokio::sync::watch;
 
-use super::{gate::note_repeat, status::Refusal};
+use super::{
+    gate::{note_repeat, principal},
+    status::Refusal,
+};
 
 /// Requests remembered. Clients repeat within seconds; in that time there are not as many mutations.
 const MOST: usize = 1_000;
@@ -33,11 +37,18 @@ type Outcome = Option<Result<Answer, Refusal>>;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Requests(Arc<Mutex<Known>>);
 
+/// An id, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    caller: Arc<str>,
+    id: String,
+}
+
 #[derive(Debug, Default)]
 struct Known {
-    by_id: HashMap<String, Entry>,
-    /// Oldest first; an id may stand here twice after a refusal.
-    order: VecDeque<(String, u64)>,
+    by_key: HashMap<Key, Entry>,
+    /// Oldest first; a key may stand here twice after a refusal.
+    order: VecDeque<(Key, u64)>,
     bytes: usize,
     next: u64,
 }
@@ -76,17 +87,18 @@ impl Requests {
         if id.is_empty() {
             return tokio::spawn(work).await.unwrap_or(Err(Refusal::ShuttingDown));
         }
-        let mut outcome = match self.meet(id, &request)? {
+        let key = Key { caller: principal(), id: id.to_owned() };
+        let mut outcome = match self.meet(&key, &request)? {
             Met::Repeat(outcome) => {
                 note_repeat();
                 outcome
             }
             Met::First(sender, number) => {
                 let outcome = sender.subscribe();
-                let (known, id) = (self.clone(), id.to_owned());
+                let known = self.clone();
                 tokio::spawn(async move {
                     let answer = work.await;
-                    known.done(&id, number, answer.as_ref().map(Message::encoded_len).ok());
+                    known.done(&key, number, answer.as_ref().map(Message::encoded_len).ok());
                     sender.send_replace(Some(answer.map(|answer| Arc::new(answer) as Answer)));
                 });
                 outcome
@@ -102,34 +114,36 @@ impl Requests {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn meet<Q: Message + Clone + PartialEq + 'static>(&self, id: &str, request: &Q) -> Result<Met, Refusal> {
+    fn meet<Q: Message + Clone + PartialEq + 'static>(&self, key: &Key, request: &Q) -> Result<Met, Refusal> {
         let mut known = self.lock();
-        if let Some(entry) = known.by_id.get(id) {
+        if let Some(entry) = known.by_key.get(key) {
             return match entry.request.downcast_ref::<Q>() {
                 Some(first) if first == request => Ok(Met::Repeat(entry.outcome.clone())),
-                Some(_) | None => Err(Refusal::RequestIdReused(id.into())),
+                Some(_) | None => Err(Refusal::RequestIdReused(key.id.clone())),
             };
         }
         let (sender, outcome) = watch::channel(None);
         known.next += 1;
         let (number, bytes) = (known.next, request.encoded_len());
         known.bytes += bytes;
-        known.by_id.insert(id.into(), Entry { number, request: Box::new(request.clone()), bytes, outcome });
-        known.order.push_back((id.into(), number));
+        known
+            .by_key
+            .insert(key.clone(), Entry { number, request: Box::new(request.clone()), bytes, outcome });
+        known.order.push_back((key.clone(), number));
         known.shrink();
         Ok(Met::First(sender, number))
     }
 
     /// The request is done; `size` is that of its answer, or it was refused.
-    fn done(&self, id: &str, number: u64, size: Option<usize>) {
+    fn done(&self, key: &Key, number: u64, size: Option<usize>) {
         let mut known = self.lock();
-        match (known.by_id.get_mut(id).filter(|entry| entry.number == number), size) {
+        match (known.by_key.get_mut(key).filter(|entry| entry.number == number), size) {
             (Some(entry), Some(size)) => {
                 entry.bytes += size;
                 known.bytes += size;
                 known.shrink();
             }
-            (Some(_), None) => known.forget(id, number),
+            (Some(_), None) => known.forget(key, number),
             (None, _) => {}
         }
     }
@@ -139,14 +153,14 @@ impl Known {
     /// Forgets the oldest beyond what is kept. One that is under way goes on; only a repeat would not know it.
     fn shrink(&mut self) {
         while self.order.len() > MOST || self.bytes > MOST_BYTES {
-            let Some((id, number)) = self.order.pop_front() else { return };
-            self.forget(&id, number);
+            let Some((key, number)) = self.order.pop_front() else { return };
+            self.forget(&key, number);
         }
     }
 
-    fn forget(&mut self, id: &str, number: u64) {
-        if self.by_id.get(id).is_some_and(|entry| entry.number == number)
-            && let Some(entry) = self.by_id.remove(id)
+    fn forget(&mut self, key: &Key, number: u64) {
+        if self.by_key.get(key).is_some_and(|entry| entry.number == number)
+            && let Some(entry) = self.by_key.remove(key)
         {
             self.bytes -= entry.bytes;
         }
@@ -230,7 +244,7 @@ mod tests {
             let id = number.to_string();
             requests.once(&id, request("main"), counted(&count, &gate)).await.unwrap();
         }
-        assert_eq!(requests.lock().by_id.len(), MOST);
+        assert_eq!(requests.lock().by_key.len(), MOST);
         let large = request(&"x".repeat(MOST_BYTES / 2));
         for id in ["large", "larger", "largest"] {
             requests.once(id, large.clone(), counted(&count, &gate)).await.unwrap();
@@ -238,7 +252,7 @@ mod tests {
         {
             let known = requests.lock();
             assert!(known.bytes <= MOST_BYTES, "{}", known.bytes);
-            assert_eq!(known.bytes, known.by_id.values().map(|entry| entry.bytes).sum::<usize>());
+            assert_eq!(known.bytes, known.by_key.values().map(|entry| entry.bytes).sum::<usize>());
         }
         assert!(requests.once(&"x".repeat(LONGEST + 1), request("a"), counted(&count, &gate)).await.is_err());
     }

@@ -53,7 +53,8 @@ impl Setups {
 
     async fn set_up(self, request: SetUpInstanceRequest) -> Result<SetUpInstanceResponse, Refusal> {
         let name = Name::new(&request.name)?;
-        let asked = convert_spec::from_proto(&request.spec.unwrap_or_default());
+        let asked = convert_spec::from_proto(&request.spec.unwrap_or_default())
+            .and_then(|spec| convert_spec::restored(spec, None));
         let asked = asked.map_err(|violations| {
             Refusal::InvalidFields(violations.into_iter().map(Fault::from).collect())
         })?;

@@ -246,7 +246,7 @@ pub(super) fn incident(view: &View, instance: &Instance) -> String {
 fn is_config(exit: &Exit) -> bool {
     match exit.status {
         ExitStatus::Code(code) => code == EX_CONFIG,
-        ExitStatus::Signal { .. } | ExitStatus::Unknown => false,
+        ExitStatus::Signal { .. } | ExitStatus::OutOfMemory | ExitStatus::Unknown => false,
     }
 }
 

@@ -143,6 +143,12 @@ impl Systems {
         alarms.extend(
             self.0.bindings.table().warnings().iter().map(|warning| format!("In the settings, {warning}.")),
         );
+        alarms.extend(self.0.exposed.iter().map(|path| {
+            format!(
+                "Other users could read {} until this supervisor closed it; make what is secret in it anew.",
+                path.display()
+            )
+        }));
         let lost = self.0.audit.lost();
         if lost > 0 {
             alarms.push(format!(

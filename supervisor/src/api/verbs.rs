@@ -53,7 +53,9 @@ impl Api {
         request: v1::CreateInstanceRequest,
     ) -> Result<v1::CreateInstanceResponse, Refusal> {
         let name = Name::new(&request.name)?;
-        let spec = convert_spec::from_proto(&request.spec.unwrap_or_default()).map_err(faults)?;
+        let spec = convert_spec::from_proto(&request.spec.unwrap_or_default())
+            .and_then(|spec| convert_spec::restored(spec, None))
+            .map_err(faults)?;
         let view = self.handle.view();
         if view.instances.contains_key(&name) {
             return Err(Denied::InstanceExists(name).into());
@@ -106,7 +108,9 @@ impl Api {
             return Err(Denied::StaleGeneration(name.clone()).into());
         }
         let current = registry::spec(instance);
-        let spec = convert_spec::masked(&current, update, request.update_mask.as_ref()).map_err(faults)?;
+        let spec = convert_spec::masked(&current, update, request.update_mask.as_ref())
+            .and_then(|spec| convert_spec::restored(spec, Some(&current)))
+            .map_err(faults)?;
         if spec == current && record.deleting.is_none() {
             return Ok(v1::UpdateInstanceResponse { instance: self.shown(name), revision: view.revision.0 });
         }

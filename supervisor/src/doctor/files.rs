@@ -16,7 +16,7 @@ use super::{
     fix::{Fix, Seen},
     scene::{Budget, Patient, Scene},
 };
-use crate::openclaw::layout::Layout;
+use crate::{custody::reachable, openclaw::layout::Layout};
 
 /// For the owner alone.
 const FILE: u32 = 0o600;
@@ -60,12 +60,6 @@ fn directories(patient: &Patient) -> Vec<PathBuf> {
     }
     all.push(own.state.join("credentials"));
     all
-}
-
-/// Whether somebody else could get at `path` at all: no directory above it is closed.
-fn reachable(path: &Path) -> bool {
-    let Ok(path) = path.canonicalize() else { return false };
-    path.ancestors().skip(1).all(|above| fs::metadata(above).is_ok_and(|found| found.mode() & 0o011 != 0))
 }
 
 /// Secrets that others can read or change, by their modes.

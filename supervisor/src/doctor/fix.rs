@@ -4,20 +4,18 @@
 //! touch, by the file itself and not by its name, and does nothing if that is not what was found.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io,
     os::{
         fd::AsRawFd,
-        unix::{
-            fs::{MetadataExt, PermissionsExt},
-            net::UnixStream,
-        },
+        unix::{fs::MetadataExt, net::UnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use nix::fcntl::{Flock, FlockArg};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::custody;
 
 /// The lock that a living worker holds on its run directory.
 const WORKER_LOCK: &str = "worker.lock";
@@ -78,7 +76,7 @@ impl Fix {
     /// Does it.
     pub(super) fn apply(&self) -> io::Result<()> {
         match self {
-            Self::Close { path, mode } => close(path, *mode),
+            Self::Close { path, mode } => custody::close(path, *mode),
             Self::Remove { path, seen } => {
                 if Seen::of(&fs::symlink_metadata(path)?) != *seen {
                     return Err(io::Error::other("it has changed meanwhile"));
@@ -93,20 +91,6 @@ impl Fix {
             }
         }
     }
-}
-
-/// By a descriptor of the file itself: a link put in its place in the meantime leads nowhere.
-fn close(path: &Path, mode: u32) -> io::Result<()> {
-    let file =
-        File::from(openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
-    let found = file.metadata()?;
-    if found.is_symlink() || found.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::other("it is a link, or another user's"));
-    }
-    if found.is_file() && found.nlink() > 1 {
-        return Err(io::Error::other("it has another name elsewhere"));
-    }
-    fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))
 }
 
 /// Whether a worker lives in this run directory.
@@ -126,7 +110,13 @@ pub(super) fn has_worker(run_dir: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::{fs::symlink, net::UnixListener};
+    use std::{
+        fs::Permissions,
+        os::unix::{
+            fs::{PermissionsExt, symlink},
+            net::UnixListener,
+        },
+    };
 
     use super::*;
 

@@ -45,6 +45,8 @@ pub(crate) struct Patient {
     pub(crate) directories: Directories,
     /// How the walls around it stand, if it runs.
     pub(crate) walls: Arc<[Wall]>,
+    /// Whether its last life ended because memory was short.
+    pub(crate) was_out_of_memory: bool,
     /// Its worker, if something of it runs.
     pub(crate) worker_pid: Option<i32>,
     /// Since when it is in its phase.

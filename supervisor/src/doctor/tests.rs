@@ -75,10 +75,17 @@ impl World {
             previous_base: None,
             directories,
             walls: Default::default(),
+            was_out_of_memory: false,
             worker_pid: None,
             since: Moment(0),
         });
         self
+    }
+
+    /// Its last life ended because memory was short.
+    pub(super) fn out_of_memory(&mut self, name: &str) {
+        let mut patients = self.patients.iter_mut();
+        patients.find(|patient| &*patient.name == name).unwrap().was_out_of_memory = true;
     }
 
     /// How the walls around an instance stand.

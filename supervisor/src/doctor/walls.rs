@@ -83,9 +83,30 @@ fn told(kind: Kind) -> (&'static str, &'static str, &'static str) {
         Kind::Cgroup | Kind::Unspecified => (
             "of its control group",
             "an agent can use up what other gateways need",
-            "give the supervisor's unit `Delegate=yes`",
+            "run the supervisor as a service with `Delegate=yes` and `DelegateSubgroup=supervisor` (systemd 254 or \
+             later)",
         ),
     }
+}
+
+/// Instances whose last life took more memory than there was for it.
+pub(super) fn out_of_memory(scene: &Scene, _: &Budget) -> Vec<Finding> {
+    let killed = scene.patients.iter().filter(|patient| patient.was_out_of_memory);
+    let finding = |patient: &Patient| {
+        let (name, limit) = (&patient.name, patient.spec.memory.hard_limit);
+        let had = limit.map_or_else(
+            || "as the host was short of it".to_owned(),
+            |limit| format!("of which it may have {limit}"),
+        );
+        let what = format!("the last life of `{name}` was killed by the kernel for memory, {had}");
+        let why = "what it was doing was cut off, and it will happen again if it needs that much";
+        let mend = match limit {
+            Some(_) => "find out what takes it (`openclawctl logs`), or raise `memory.hard_limit`",
+            None => "find out what takes it (`openclawctl status`), or bound it with `memory.hard_limit`",
+        };
+        Finding::new("memory.killed", Severity::Note, what, why, Mend::Do(mend.to_owned())).of(name)
+    };
+    killed.map(finding).collect()
 }
 
 /// A kernel that could do more than it was started with.

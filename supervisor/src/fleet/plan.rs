@@ -6,7 +6,10 @@ use serde_json::Value;
 use supervisor_core::{ids::Name, ports::Pool};
 
 use super::Fleet;
-use crate::{openclaw::environment::is_secret, spec::InstanceSpec};
+use crate::{
+    openclaw::environment::{WITHHELD, is_withheld},
+    spec::InstanceSpec,
+};
 
 /// What is in force now.
 #[derive(Debug, Clone, Copy)]
@@ -96,9 +99,6 @@ pub struct FieldChange {
 /// Fields that a running process was started with; all others are the supervisor's own business.
 const STARTED_WITH: [&str; 8] = ["runtime", "program", "version", "args", "env", "port", "profile", "log"];
 
-/// What stands in place of a value that may be secret.
-const WITHHELD: &str = "(withheld)";
-
 /// The steps from what is to what the file says: the pool, then the file's instances in its order, then those
 /// it does not name.
 #[must_use]
@@ -164,9 +164,9 @@ pub fn differences(old: &InstanceSpec, new: &InstanceSpec) -> Vec<FieldChange> {
         .into_iter()
         .filter(|path| old.get(*path) != new.get(*path))
         .map(|path| {
-            let secret = path.strip_prefix("env.").is_some_and(is_secret);
+            let variable = path.strip_prefix("env.");
             let shown = |leaves: &BTreeMap<String, String>| match leaves.get(path) {
-                Some(_) if secret => WITHHELD.to_owned(),
+                Some(value) if variable.is_some_and(|name| is_withheld(name, value)) => WITHHELD.to_owned(),
                 Some(value) => value.clone(),
                 None => String::new(),
             };

@@ -111,6 +111,7 @@ fn restore(journal: &Journal) -> Result<Restored, Trouble> {
     if journal.step == Step::Return && !adopted {
         return Ok(Restored::Edited);
     }
+    // It was no link when it was found: one that is there now is an agent's, and is replaced itself.
     replace(&before.path, before.content.as_bytes(), before.mode, Durability::Durable)
         .map_err(|source| Trouble::Write { path: before.path.clone(), source })?;
     Ok(Restored::Put)

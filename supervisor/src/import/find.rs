@@ -192,6 +192,8 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let named = of_unit.first().and_then(|unit| variable(&unit.text, "OPENCLAW_CONFIG_PATH"));
     let named = named.map(|path| PathBuf::from(path.replace("%h", &home.to_string_lossy())));
     let config = named.unwrap_or_else(|| state.join("openclaw.json"));
+    // Its owner may keep it elsewhere, and then the instance has it there: it follows no link out of its directories.
+    let config = if config.is_symlink() { resolve(&config) } else { config };
     let content = read_plainly(&config, Layout::Profile).ok()??;
     let about = fs::metadata(&config).ok()?;
     let values = declared::read(&String::from_utf8_lossy(&content));

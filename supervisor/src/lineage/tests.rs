@@ -113,3 +113,18 @@ fn who_hides_its_mark_is_not_taken_for_somebody_from_outside() {
     let worker = Worker::start(None, &format!("sh -c \"python3 -c '{hide}' & wait\" & wait"));
     assert_eq!(worker.origin(), Some(Origin::Outside), "its parents are no reapers");
 }
+
+#[test]
+fn who_is_in_the_control_group_of_an_instance_is_inside_it() {
+    let lineage = Lineage::new("store");
+    let found = |groups: &str| lineage.grouped(groups.as_bytes()).map(Origin::Inside);
+    let group = group(&Name::new("main").unwrap(), "store");
+    for groups in [format!("0::/x.service/{group}\n"), format!("1:name=systemd:/\n0::/../{group}/below\n")] {
+        assert_eq!(found(&groups), inside("main"), "{groups}");
+    }
+    let elsewhere =
+        ["0::/x.service/supervisor\n", "0::/gateway-main-another\n", "4:memory:/gateway-main-store\n", ""];
+    for elsewhere in elsewhere {
+        assert_eq!(found(elsewhere), None, "{elsewhere}");
+    }
+}

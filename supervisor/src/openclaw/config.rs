@@ -27,7 +27,7 @@ use std::{
 use supervisor_core::{ids::Name, ports::Block};
 
 use super::{
-    file::{Durability, open_own, replace},
+    file::{Durability, open_own, replace_own},
     layout::{Directories, Layout, Neighbour},
 };
 use crate::problem::Problem;
@@ -131,6 +131,12 @@ pub enum ConfigError {
         /// What is there.
         path: PathBuf,
     },
+    /// It is a link, and what it leads to is not the instance's.
+    #[error("failed to read the configuration `{}`: it is a link that leads out of its directory", path.display())]
+    LeadsOut {
+        /// The link.
+        path: PathBuf,
+    },
     /// No configuration is that large.
     #[error("failed to read the configuration `{}`: it is larger than 4 MiB", path.display())]
     TooLarge {
@@ -179,6 +185,7 @@ impl ConfigError {
             | Self::Write { .. }
             | Self::Gone { .. }
             | Self::NotAFile { .. }
+            | Self::LeadsOut { .. }
             | Self::TooLarge { .. }
             | Self::Entropy(_) => None,
         }
@@ -197,6 +204,7 @@ impl ConfigError {
             | Self::ForeignPath(_)
             | Self::Gone { .. }
             | Self::NotAFile { .. }
+            | Self::LeadsOut { .. }
             | Self::TooLarge { .. } => true,
             Self::Read { .. } | Self::Write { .. } | Self::Entropy(_) => false,
         }
@@ -212,6 +220,10 @@ impl ConfigError {
             Self::Write { path, .. } => format!("make `{}` and its directory writable", path.display()),
             Self::Gone { .. } => "roll back, or write `{}` into it to begin anew".to_owned(),
             Self::NotAFile { .. } => "move away what is there".to_owned(),
+            Self::LeadsOut { .. } => {
+                "put the file itself there, or name it as `config` of the profile in the fleet file"
+                    .to_owned()
+            }
             Self::TooLarge { .. } => "check that the path is that of a configuration".to_owned(),
             Self::Entropy(_) => "check that /dev/urandom can be read".to_owned(),
             Self::Syntax(problem)
@@ -240,7 +252,7 @@ pub fn pin(wanted: &Wanted<'_>) -> Result<Config, ConfigError> {
         // After a power cut a new file may be empty, and then it is made anew, like this one.
         None => (PRIVATE, Durability::Quick),
     };
-    replace(path, text.as_bytes(), mode, durability)
+    replace_own((path, wanted.directories.layout), text.as_bytes(), mode, durability)
         .map_err(|source| ConfigError::Write { path: path.clone(), source })?;
     pin::examine(wanted, &text).map(|(config, _)| config)
 }
@@ -292,7 +304,7 @@ fn read(path: &Path, layout: Layout) -> Result<Option<String>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let mut file = match open_own(path, layout) {
         Ok(file) => file,
-        Err(error) => return check::unread(path, error),
+        Err(error) => return check::unread(path, layout, error),
     };
     let found = file.metadata().map_err(failed)?;
     if found.len() > MAX_BYTES {

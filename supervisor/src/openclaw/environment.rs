@@ -49,6 +49,9 @@ pub const MARK: &str = "OPENCLAWCTL_MARK";
 /// Where programs are looked for if the supervisor has no PATH itself (the default of systemd.exec(5)).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What stands in the place of a value that is not shown.
+pub const WITHHELD: &str = "(withheld)";
+
 /// How a gateway under this supervisor is to behave, for all versions of OpenClaw; each reads what it knows.
 const SUPERVISED: [(&str, &str); 3] = [
     // Somebody else owns start and stop: no self-update, no systemd, no launchd.
@@ -183,16 +186,39 @@ fn search_path(from: &Ingredients<'_>) -> String {
 /// The variables whose values are not shown to anyone.
 #[must_use]
 pub fn withheld(variables: &BTreeMap<String, String>) -> Vec<String> {
-    let with_password = |value: &str| {
-        value.split_once("://").is_some_and(|(_, rest)| {
-            rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
-        })
+    let secret = variables.iter().filter(|(name, value)| is_withheld(name, value));
+    secret.map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether the value of this variable is not shown to anyone: its name says that it is a secret, or it is a URL with a
+/// password.
+#[must_use]
+pub fn is_withheld(name: &str, value: &str) -> bool {
+    let authority = value.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    is_secret(name) || authority.is_some_and(|authority| authority.contains('@'))
+}
+
+/// The variables of a spec as they are shown: [`WITHHELD`] in the place of what is not.
+#[must_use]
+pub fn shown(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let shown = |(name, value): (&String, &String)| {
+        let value = if is_withheld(name, value) { WITHHELD } else { value };
+        (name.clone(), value.to_owned())
     };
-    variables
-        .iter()
-        .filter(|(name, value)| is_secret(name) || with_password(value))
-        .map(|(name, _)| name.clone())
-        .collect()
+    variables.iter().map(shown).collect()
+}
+
+/// Takes variables for what they stand for: what was shown as [`WITHHELD`] and comes back is as it is now. Refused is
+/// the first that is nothing now.
+pub fn restore(
+    variables: &mut BTreeMap<String, String>,
+    now: Option<&BTreeMap<String, String>>,
+) -> Result<(), String> {
+    for (name, value) in variables.iter_mut().filter(|(_, value)| *value == WITHHELD) {
+        let known = now.and_then(|now| now.get(name)).ok_or_else(|| name.clone())?;
+        value.clone_from(known);
+    }
+    Ok(())
 }
 
 /// Whether a variable of this name probably holds a secret.
@@ -326,6 +352,20 @@ mod tests {
         assert_eq!(built["RESCUE_INCIDENT_FILE"], "/data/instances/rescue/incident.json");
         assert_eq!(built["RESCUE_LAST_EXIT"], "killed by SIGKILL");
         assert!(built["RESCUE_SINCE"].starts_with("2026-"), "{built:?}");
+    }
+
+    #[test]
+    fn what_was_withheld_and_comes_back_is_what_it_was() {
+        let now = variables(&[("BOT_TOKEN", "x"), ("PROXY", "http://me:word@proxy:1"), ("LANG", "C")]);
+        let mut seen = shown(&now);
+        assert_eq!(seen, variables(&[("BOT_TOKEN", WITHHELD), ("PROXY", WITHHELD), ("LANG", "C")]));
+        seen.insert("LANG".into(), "de_AT".into());
+        restore(&mut seen, Some(&now)).unwrap();
+        assert_eq!((seen["BOT_TOKEN"].as_str(), seen["LANG"].as_str()), ("x", "de_AT"));
+        assert_eq!(seen["PROXY"], now["PROXY"]);
+        let mut new = variables(&[("OTHER_TOKEN", WITHHELD)]);
+        assert_eq!(restore(&mut new, Some(&now)), Err("OTHER_TOKEN".into()));
+        assert_eq!(restore(&mut new, None), Err("OTHER_TOKEN".into()));
     }
 
     #[test]

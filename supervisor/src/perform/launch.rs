@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use super::{
     Surroundings,
+    cgroup::Groups,
     config::{Place, Used},
     port,
     probe::{self, Dialect},
@@ -91,6 +92,7 @@ pub(crate) async fn prepare(
         mark: surroundings.mark(&launch.name),
         run_dir: surroundings.run_dir(&launch.name),
         epoch: surroundings.epoch,
+        groups: surroundings.groups.clone(),
         incidents: incidents(surroundings, &launch.incidents),
         launch,
     };
@@ -119,6 +121,7 @@ struct Job {
     mark: String,
     run_dir: PathBuf,
     epoch: u64,
+    groups: Groups,
     incidents: Vec<(Incident, Known)>,
     place: Place,
     contract: Contract,
@@ -180,13 +183,14 @@ impl Job {
             max_file_bytes: spec.log.max_file_bytes.unwrap_or(LOG_FILE).0,
             max_files: spec.log.max_files.unwrap_or(LOG_FILES),
         };
+        let group = self.groups.prepare(name, spec);
         let launch = worker::Launch {
             program: text(&prepared.program),
             args: prepared.args,
             environment,
             working_directory: text(&prepared.working_directory),
             notify: prepared.notify,
-            walls: Some(walls::walls(spec, prepared.trees, *block, user)),
+            walls: Some(walls::walls(spec, prepared.trees, *block, user, group)),
         };
         // What could not be noted is only missed if the store is damaged next.
         if let Err(error) = store::leave_trace(&self.run_dir, &self.place.store_id, self.epoch, &self.launch)

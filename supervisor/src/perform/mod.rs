@@ -3,6 +3,7 @@
 //! An action is begun here and never awaited by the driver; its outcome comes back as an event. Nothing here
 //! decides: what fails is reported, and core says what comes next.
 
+mod cgroup;
 mod config;
 mod contract;
 mod evidence;
@@ -21,6 +22,7 @@ mod walls;
 pub(crate) mod watch;
 mod worker;
 
+pub(crate) use cgroup::Groups;
 pub(crate) use config::Configs;
 pub(crate) use contract::Contracts;
 pub(crate) use performer::Performer;

@@ -5,7 +5,7 @@ use std::{cell::RefCell, path::PathBuf, sync::Arc};
 use supervisor_core::{event::Event, ids::Name, time::Moment};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{config::Configs, contract::Contracts, roster::Roster, sweep::Sweeper};
+use super::{cgroup::Groups, config::Configs, contract::Contracts, roster::Roster, sweep::Sweeper};
 use crate::{openclaw::prepare::Host, walls::Standings};
 
 /// Given to every effect.
@@ -31,6 +31,8 @@ pub(crate) struct Surroundings {
     pub(crate) contracts: Contracts,
     /// How the walls around instances stand.
     pub(crate) walls: Standings,
+    /// The control groups of instances.
+    pub(crate) groups: Groups,
     /// Kills what is left of instances.
     pub(crate) sweeper: Sweeper,
     /// Held by whoever deletes files.

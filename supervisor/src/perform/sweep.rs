@@ -20,8 +20,9 @@
 //! One look reads some files of every process on the host, so it serves all sweeps that wait when it begins: a
 //! thousand deaths at once take three looks, not three thousand. Looks block, so they have a thread.
 //!
-//! A control group knows its members without looking (`cgroup.kill`, `cgroup.events`). Once workers are given
-//! groups, a sweep begins there; the look stays for hosts on which none can be made.
+//! A control group knows its members without looking, and where an instance has one it is emptied before
+//! ([`cgroup`](super::cgroup)). The look stays for hosts on which none can be made, and for the worker, which is in
+//! none.
 
 mod hunt;
 mod look;

@@ -14,6 +14,7 @@ use nix::{
 use supervisor_core::ports::Block;
 use supervisor_proto::worker::{self, PortRange};
 
+use super::cgroup::OWN_PROCESSES;
 use crate::{
     openclaw::{environment::Control, walls::Trees},
     spec::InstanceSpec,
@@ -22,9 +23,6 @@ use crate::{
 
 /// Open files: a gateway with a browser and many channels has some thousand.
 const FILES: u64 = 65_536;
-
-/// Processes and threads of a user that no other instance has: OpenClaw has 40, a browser with many tabs 500.
-const OWN_PROCESSES: u64 = 4_096;
 
 /// So much more a gateway has to say for itself when memory is short than the supervisor and the worker, which lose
 /// more with it.
@@ -42,6 +40,7 @@ pub(super) fn walls(
     trees: Option<Trees>,
     block: Block,
     user: Option<User>,
+    group: Option<PathBuf>,
 ) -> worker::Walls {
     let asked = &spec.walls;
     let texts =
@@ -57,7 +56,7 @@ pub(super) fn walls(
         limits: Some(limits(spec, user.as_ref())),
         oom_score_adj: Some(to_say(if spec.rescues.is_empty() { FIRST_TO_GO } else { SECOND_TO_GO })),
         user: user.map(|User { uid, gid, groups }| worker::User { uid, gid, groups }),
-        cgroup: String::new(),
+        cgroup: group.map(|group| group.to_string_lossy().into_owned()).unwrap_or_default(),
     }
 }
 
@@ -73,7 +72,7 @@ pub(super) fn open_way(control: &Control, run_dir: &Path) -> io::Result<()> {
         }
     }
     match fs::set_permissions(socket, Permissions::from_mode(0o666)) {
-        // Somebody has deleted it. The one that is made in its place goes by the directory.
+        // Somebody has deleted it. The one that is made in its place is for this instance, too.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
@@ -127,13 +126,13 @@ mod tests {
     #[test]
     fn an_instance_has_all_walls_unless_its_spec_leaves_some_out() {
         let trees = Trees { write: vec!["/w".into()], read: vec!["/r".into()] };
-        let all = walls(&InstanceSpec::default(), Some(trees), block(), None);
+        let all = walls(&InstanceSpec::default(), Some(trees), block(), None, None);
         assert_eq!((all.write, all.read), (vec!["/w".to_owned()], vec!["/r".to_owned()]));
         assert_eq!(all.bind, [PortRange { first: 18_789, last: 18_808 }]);
         assert!(all.apart && all.privileges && all.user.is_none());
         let off =
             Walls { ports: Some(false), apart: Some(false), privileges: Some(false), ..Walls::default() };
-        let none = walls(&InstanceSpec { walls: off, ..InstanceSpec::default() }, None, block(), None);
+        let none = walls(&InstanceSpec { walls: off, ..InstanceSpec::default() }, None, block(), None, None);
         assert!(none.write.is_empty() && none.read.is_empty() && none.bind.is_empty());
         assert!(!none.apart && !none.privileges);
     }
@@ -143,7 +142,8 @@ mod tests {
         let usual = limits(&InstanceSpec::default(), None);
         assert_eq!(usual.core_bytes, Some(0));
         assert!(usual.files.is_some_and(|files| files <= FILES));
-        let asked = Limits { files: Some(500), processes: Some(600), core: Some(Bytes(7)) };
+        let asked =
+            Limits { files: Some(500), processes: Some(600), core: Some(Bytes(7)), cpu_permille: None };
         let asked = limits(&InstanceSpec { limits: asked, ..InstanceSpec::default() }, None);
         assert_eq!((asked.files, asked.processes, asked.core_bytes), (Some(500), Some(600), Some(7)));
     }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_user_of_its_own_has_processes_of_its_own() {
         let user = User { uid: 1_001, gid: 1_001, groups: vec![7] };
-        let walls = walls(&InstanceSpec::default(), None, block(), Some(user));
+        let walls = walls(&InstanceSpec::default(), None, block(), Some(user), None);
         assert!(walls.limits.unwrap().processes.is_some_and(|processes| processes <= OWN_PROCESSES));
         assert_eq!(walls.user, Some(worker::User { uid: 1_001, gid: 1_001, groups: vec![7] }));
     }
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn when_memory_is_short_a_primary_goes_before_its_rescue_and_both_before_the_supervisor() {
         let rescue = InstanceSpec { rescues: vec![Name::new("main").unwrap()], ..InstanceSpec::default() };
-        let says = |spec: &InstanceSpec| walls(spec, None, block(), None).oom_score_adj.unwrap();
+        let says = |spec: &InstanceSpec| walls(spec, None, block(), None, None).oom_score_adj.unwrap();
         assert!(says(&rescue) > to_say(0) || to_say(0) == MOST_TO_SAY);
         assert!(says(&InstanceSpec::default()) > says(&rescue) || says(&rescue) == MOST_TO_SAY);
     }

@@ -203,7 +203,7 @@ impl Task {
             Some(Heard::Started(started)) => {
                 let process = self.process(started.process.unwrap_or_default());
                 let incarnation = Incarnation(started.incarnation);
-                self.note_walls(incarnation, started.walls);
+                self.note_walls(incarnation, started.walls).await;
                 self.tell(Event::Launched(name, incarnation, process)).await;
             }
             Some(Heard::SpawnFailed(failed)) => {
@@ -341,7 +341,8 @@ impl Task {
                 self.link = Some(link);
                 self.incarnation = Incarnation(state.incarnation);
                 self.worker_pid = state.worker_pid;
-                self.note_walls(self.incarnation, state.walls.clone());
+                self.renew_group(&state.walls).await;
+                self.note_walls(self.incarnation, state.walls.clone()).await;
                 self.adoption(&state)
             }
             None => {
@@ -450,12 +451,6 @@ impl Task {
         self.tell(Event::Swept(self.name.clone(), incarnation)).await;
     }
 
-    /// Kills whatever carries the instance's mark; returns when nothing does.
-    async fn clear(&mut self) {
-        self.surroundings.sweeper.sweep(&self.surroundings.mark(&self.name)).await;
-        self.leftovers = Leftovers::None;
-    }
-
     async fn tell_exits(&self, exits: &[Exited]) {
         for exit in exits {
             self.tell(Event::Exited(self.name.clone(), self.exit(exit))).await;
@@ -476,6 +471,7 @@ impl Task {
 
     fn exit(&self, exited: &Exited) -> Exit {
         let status = match exited.how {
+            Some(_) if exited.out_of_memory => ExitStatus::OutOfMemory,
             Some(How::Code(code)) => ExitStatus::Code(code),
             Some(How::Signal(number)) => ExitStatus::Signal { number, core: exited.core_dumped },
             None => ExitStatus::Unknown,

@@ -197,8 +197,15 @@ fn walls() -> BoxedStrategy<(Walls, Limits, Option<UserName>)> {
             read,
             write,
         });
-    let limits = (option::of(128..1u64 << 30), option::of(64..1u64 << 30), option::of(0..1u64 << 50))
-        .prop_map(|(files, processes, core)| Limits { files, processes, core: core.map(Bytes) });
+    let count = |least: u64| option::of(least..1u64 << 30);
+    let limits = (count(128), count(64), option::of(0..1u64 << 50), option::of(50..1_000_000u32)).prop_map(
+        |(files, processes, core, cpu_permille)| Limits {
+            files,
+            processes,
+            core: core.map(Bytes),
+            cpu_permille,
+        },
+    );
     let user = option::of("[a-z][a-z0-9]{0,8}|[1-9][0-9]{0,6}").prop_map(|user| user.map(UserName));
     (walls, limits, user).boxed()
 }

@@ -26,7 +26,8 @@ pub struct Memory {
     /// Over it, it is started anew in a quiet moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_limit: Option<Bytes>,
-    /// Over it, at once.
+    /// Over it, at once. In a control group with a controller of memory it does not get over it: what is largest in it is
+    /// killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hard_limit: Option<Bytes>,
     /// When the soft limit counts; any time unless given.

@@ -19,6 +19,12 @@ const LEAST_FILES: u64 = 128;
 /// Below it no gateway starts: OpenClaw has some 40 threads, and each counts.
 const LEAST_PROCESSES: u64 = 64;
 
+/// Below it a gateway does not get ready in time: the start of OpenClaw takes ten seconds of a whole processor.
+const LEAST_CPU: u64 = 50;
+
+/// More than any host has; what is more is a mistake of unit.
+const MOST_CPU: u64 = 1_000_000;
+
 /// The most that any kernel takes (pid_max and nr_open, proc(5)); what is more is a mistake of unit.
 const MOST: u64 = 1 << 30;
 
@@ -56,12 +62,15 @@ pub struct Limits {
     /// Open files of each process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
-    /// Processes and threads of its user.
+    /// Processes and threads: its own, and those of its user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
     /// Size of a core dump.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core: Option<Bytes>,
+    /// Thousandths of one processor's time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_permille: Option<u32>,
 }
 
 /// A user of the host, by name or by number.
@@ -150,6 +159,7 @@ impl Limits {
             files: or(&self.files, &defaults.files),
             processes: or(&self.processes, &defaults.processes),
             core: or(&self.core, &defaults.core),
+            cpu_permille: or(&self.cpu_permille, &defaults.cpu_permille),
         }
     }
 }
@@ -168,10 +178,11 @@ pub(super) fn check(spec: &InstanceSpec, checker: &mut Checker) {
         let message = "files are not walled, so nothing has to be granted";
         checker.add(FieldPath::of(&["walls", "files"]), message, "remove it, or `read` and `write`");
     }
-    let Limits { files, processes, core } = &spec.limits;
+    let Limits { files, processes, core, cpu_permille } = &spec.limits;
     checker.number(&["limits", "files"], *files, LEAST_FILES, MOST);
     checker.number(&["limits", "processes"], *processes, LEAST_PROCESSES, MOST);
     checker.number(&["limits", "core"], core.map(|core| core.0), 0, 1 << 50);
+    checker.number(&["limits", "cpu_permille"], cpu_permille.map(u64::from), LEAST_CPU, MOST_CPU);
     if let Some(UserName(user)) = &spec.user {
         check_user(user, checker);
     }
@@ -269,8 +280,9 @@ mod tests {
 
     #[test]
     fn limits_below_what_a_gateway_needs_are_refused() {
-        let limits = Limits { files: Some(10), processes: Some(1), core: Some(Bytes(0)) };
+        let limits =
+            Limits { files: Some(10), processes: Some(1), core: Some(Bytes(0)), cpu_permille: Some(10) };
         let told = refused(&InstanceSpec { limits, ..InstanceSpec::default() });
-        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told.len(), 3, "{told:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "each test file uses its part of this")]
 
+pub(crate) mod agent;
+
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -24,7 +26,7 @@ use supervisor_proto::v1::{
     system_service_client::SystemServiceClient,
 };
 use tempfile::TempDir;
-use tokio::{net::UnixStream, time};
+use tokio::{net::UnixStream, task, time};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -134,7 +136,7 @@ impl Host {
         Endpoint::from_static("http://localhost")
             .connect_with_connector(service_fn(move |_: Uri| {
                 let socket = socket.clone();
-                async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+                async move { connect(socket).await.map(TokioIo::new) }
             }))
             .await
     }
@@ -297,6 +299,14 @@ pub(crate) fn at_once(mut spec: InstanceSpec) -> InstanceSpec {
         ..spec.restart.unwrap_or_default()
     });
     spec
+}
+
+/// Waits in the kernel's line if as many callers wait as may.
+async fn connect(socket: PathBuf) -> std::io::Result<UnixStream> {
+    let connected = task::spawn_blocking(|| std::os::unix::net::UnixStream::connect(socket)).await;
+    let stream = connected.map_err(std::io::Error::other)??;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 /// Polls until there is something.

@@ -88,6 +88,15 @@ fn a_death_reported_twice_counts_once() {
 }
 
 #[test]
+fn a_death_for_want_of_memory_is_named_and_is_one_that_another_start_may_mend() {
+    let mut world = World::ready(plain());
+    world.ends("main", ExitStatus::OutOfMemory);
+    assert_eq!(world.phase("main"), "backoff");
+    let named = |kind: &Kind| kind.to_string() == "killed by SIGKILL, out of memory";
+    assert_eq!(world.noted("main", named), 1);
+}
+
+#[test]
 fn a_stale_report_leaves_the_instance_as_it_was() {
     let mut world = World::ready(plain());
     world.exits("main", 1);

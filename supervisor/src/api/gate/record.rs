@@ -19,14 +19,29 @@ use crate::{
 };
 
 tokio::task_local! {
-    /// Whether the call that is being done had been done before.
-    static REPEATED: Arc<AtomicBool>;
+    /// The call that is being done.
+    static CALL: Call;
+}
+
+/// What the services are told and tell of a call.
+#[derive(Debug, Clone)]
+struct Call {
+    /// Whether it had been done before.
+    repeated: Arc<AtomicBool>,
+    /// Who calls.
+    principal: Arc<str>,
+}
+
+/// Who makes the call that is being done here; nobody, if it is done for no caller. Not to be shown: two that are told
+/// apart by this may do different things.
+pub(crate) fn principal() -> Arc<str> {
+    CALL.try_with(|call| Arc::clone(&call.principal)).unwrap_or_default()
 }
 
 /// The call that is being done here had been done before, and gets its first answer.
 pub(crate) fn note_repeat() {
     // Nobody listens to what is done for no caller.
-    let _ = REPEATED.try_with(|repeated| repeated.store(true, Ordering::Relaxed));
+    let _ = CALL.try_with(|call| call.repeated.store(true, Ordering::Relaxed));
 }
 
 /// A call under way. If it is dropped before its end, its caller has left.
@@ -45,9 +60,9 @@ impl Record {
         Self { audit: audit.clone(), id, began: Instant::now(), repeated: Arc::default(), has_ended: false }
     }
 
-    /// Does `work` as part of the call.
-    pub(super) async fn scope<F: Future>(&self, work: F) -> F::Output {
-        REPEATED.scope(Arc::clone(&self.repeated), work).await
+    /// Does `work` as part of the call of `principal`.
+    pub(super) async fn scope<F: Future>(&self, principal: Arc<str>, work: F) -> F::Output {
+        CALL.scope(Call { repeated: Arc::clone(&self.repeated), principal }, work).await
     }
 
     /// The call has its answer, which begins with these.

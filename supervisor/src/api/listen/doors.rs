@@ -333,7 +333,8 @@ impl Inner {
                         Some(id.ok_or_else(|| DoorError::UnknownGroup(group.to_string()))?)
                     }
                 };
-                let socket = Socket::bind(path, Rights { mode: Some(mode.bits()), group, spares: true });
+                let rights = Rights { mode: mode.bits(), group, spares: true };
+                let socket = Socket::bind(path, move || rights);
                 socket.map(Listening::Unix).map_err(|source| failed(place, source))
             }
         }

@@ -1,6 +1,7 @@
 //! A Unix socket: made as its owner wants it, looked after while it is served.
 
 use std::{
+    fmt,
     fs::{self, File, Permissions},
     io,
     os::{
@@ -47,18 +48,14 @@ const LOOK_AFTER: Duration = Duration::from_secs(2);
 /// Connections that wait to be accepted; the kernel has its own bound (`net.core.somaxconn`).
 const BACKLOG: i32 = 4_096;
 
-/// Who can connect to a socket in a directory that others may pass: all of them.
+/// All users of the host.
 const ANYBODY: u32 = 0o666;
-
-/// The right to pass a directory, for others than its owner and its group.
-const OTHERS_PASS: u32 = 0o001;
 
 /// Who can connect, and who else could have put something in the socket's place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rights {
-    /// As chmod(2) has it; `None`: its owner's alone, and anybody's once others may pass the directory, as an instance
-    /// with a user of its own has to. Then what callers may do hangs on who they are.
-    pub(super) mode: Option<u32>,
+    /// As chmod(2) has it.
+    pub(super) mode: u32,
     /// The group it belongs to, if not this process's own.
     pub(super) group: Option<u32>,
     /// Whether what is there and no socket is somebody's, and stays.
@@ -66,25 +63,26 @@ pub(super) struct Rights {
 }
 
 impl Rights {
-    /// In the supervisor's own directory.
-    pub(super) const CONTROL: Self = Self { mode: None, group: None, spares: false };
-
-    fn mode_in(self, directory: &Path) -> io::Result<u32> {
-        match self.mode {
-            Some(mode) => Ok(mode),
-            None if fs::metadata(directory)?.mode() & OTHERS_PASS != 0 => Ok(ANYBODY),
-            None => Ok(0o600),
-        }
+    /// In the supervisor's own directory: for its owner, or for anybody to connect. Then what callers may do hangs on who
+    /// they are.
+    pub(super) const fn control(for_all: bool) -> Self {
+        Self { mode: if for_all { ANYBODY } else { 0o600 }, group: None, spares: false }
     }
 }
 
 /// A socket that is served. It is removed when it is dropped.
-#[derive(Debug)]
 pub(super) struct Socket {
     path: PathBuf,
-    rights: Rights,
+    /// Asked each time that the socket is made.
+    rights: Box<dyn Fn() -> Rights + Send + Sync>,
     listener: UnixListener,
     file: Inode,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Device and inode of the socket's file.
@@ -92,9 +90,9 @@ type Inode = (u64, u64);
 
 impl Socket {
     /// Listens at `path`.
-    pub(super) fn bind(path: &Path, rights: Rights) -> io::Result<Self> {
-        let (listener, file) = Self::listen(path, rights)?;
-        Ok(Self { path: path.to_owned(), rights, listener, file })
+    pub(super) fn bind(path: &Path, rights: impl Fn() -> Rights + Send + Sync + 'static) -> io::Result<Self> {
+        let (listener, file) = Self::listen(path, rights())?;
+        Ok(Self { path: path.to_owned(), rights: Box::new(rights), listener, file })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -121,7 +119,7 @@ impl Socket {
         }
         let socket = bind(directory, &fresh)?;
         chown(&fresh, None, rights.group)?;
-        fs::set_permissions(&fresh, Permissions::from_mode(rights.mode_in(directory)?))?;
+        fs::set_permissions(&fresh, Permissions::from_mode(rights.mode))?;
         // Nobody can connect before this.
         listen_on(&socket, BACKLOG)?;
         let file = inode(&fresh)?;
@@ -134,7 +132,7 @@ impl Socket {
         if inode(&self.path).is_ok_and(|file| file == self.file) {
             return;
         }
-        match Self::listen(&self.path, self.rights) {
+        match Self::listen(&self.path, (self.rights)()) {
             Ok((listener, file)) => {
                 warn!(socket = %self.path.display(), "the socket had been deleted; it is there again");
                 (self.listener, self.file) = (listener, file);
@@ -263,19 +261,31 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        let refused = Socket::bind(&path, Rights { spares: true, ..Rights::CONTROL }).unwrap_err();
+        let refused = Socket::bind(&path, || Rights { spares: true, ..Rights::control(false) }).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[tokio::test]
+    async fn a_link_in_the_place_of_the_own_socket_is_replaced_and_not_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, victim) = (home.path().join("control.sock"), home.path().join("victim"));
+        fs::write(&victim, "mine").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let socket = Socket::bind(&path, || Rights::control(false)).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+        assert_eq!(fs::read(&victim).unwrap(), b"mine");
+        drop(socket);
     }
 
     #[tokio::test]
     async fn a_socket_that_was_replaced_is_not_removed_with_the_one_before() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("control.sock");
-        let before = Socket::bind(&path, Rights::CONTROL).unwrap();
-        let after = Socket::bind(&path, Rights { mode: Some(0o660), ..Rights::CONTROL }).unwrap();
+        let before = Socket::bind(&path, || Rights::control(false)).unwrap();
+        let after = Socket::bind(&path, || Rights::control(true)).unwrap();
         drop(before);
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o666);
         drop(after);
         assert!(!path.exists());
     }

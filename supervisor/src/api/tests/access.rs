@@ -242,6 +242,50 @@ async fn every_change_is_recorded_with_who_what_and_what_became_of_it_and_a_repe
 }
 
 #[tokio::test]
+async fn a_request_id_that_another_caller_has_used_gives_no_answer_of_its_and_is_in_nobodys_way() {
+    let server = Server::start().await;
+    server.up("main").await;
+    server.create("rescue", rescues("main", Standby::Warm)).await;
+    let inside = server.from(Some(Origin::Inside(Name::new("rescue").unwrap()))).await;
+    let mut agent = InstanceServiceClient::new(inside);
+    let mut operator = server.instances();
+    let restart =
+        || RestartInstanceRequest { name: "main".into(), request_id: "r-1".into(), ..Default::default() };
+    // The agent was first, by guessing: the operator's is done all the same.
+    within(agent.restart_instance(restart())).await.unwrap();
+    within(operator.restart_instance(restart())).await.unwrap();
+    within(operator.restart_instance(restart())).await.unwrap();
+    // What it may not ask for it does not learn by repeating it, either.
+    let stop = || StopInstanceRequest { name: "main".into(), request_id: "s-1".into(), ..Default::default() };
+    within(operator.stop_instance(stop())).await.unwrap();
+    refused(within(agent.stop_instance(stop())).await, Code::PermissionDenied, "INSIDE_INSTANCE");
+    // Nor by another request that it may ask for.
+    let start = StartInstanceRequest { name: "main".into(), request_id: "s-1".into(), ..Default::default() };
+    within(agent.start_instance(start)).await.unwrap();
+    let entries = audit(&server, ListAuditRequest::default()).await;
+    let told: Vec<_> = entries
+        .iter()
+        .rev()
+        .filter(|entry| !entry.request_id.is_empty())
+        .map(|entry| {
+            let inside = entry.caller.as_ref().is_some_and(|caller| !caller.instance.is_empty());
+            (inside, entry.request_id.as_str(), entry.repeat)
+        })
+        .collect();
+    let (from_inside, from_outside) = (true, false);
+    assert_eq!(
+        told,
+        [
+            (from_inside, "r-1", false),
+            (from_outside, "r-1", false),
+            (from_outside, "r-1", true),
+            (from_outside, "s-1", false),
+            (from_inside, "s-1", false),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_flood_of_refused_calls_is_one_entry_and_pushes_none_out() {
     let server = Server::start().await;
     server.up("main").await;

@@ -100,6 +100,7 @@ impl Server {
                 }
                 found.lock().unwrap().clone()
             }),
+            exposed: [].into(),
             bindings: world.bindings.clone(),
             audit: world.audit.clone(),
             started: Moment(BEGAN),

@@ -5,7 +5,7 @@ use supervisor_proto::worker::Wall;
 use super::*;
 use crate::{
     doctor::tests::World,
-    spec::{InstanceSpec, Runtime, Walls},
+    spec::{Bytes, InstanceSpec, Memory, Runtime, Walls},
 };
 
 fn wall(kind: Kind, state: State, reason: &str) -> Wall {
@@ -27,6 +27,19 @@ fn a_wall_that_several_lack_is_one_finding() {
     assert_eq!(found[0].what, format!("the wall around its ports is not there: {ports}"));
     let names: Vec<&str> = found[0].instances.iter().map(|name| &**name).collect();
     assert_eq!(names, ["main", "rescue"]);
+}
+
+#[test]
+fn a_life_that_was_killed_for_memory_is_told_with_what_it_may_have() {
+    let mut world = World::new();
+    let memory = Memory { hard_limit: Some(Bytes::mib(512)), ..Memory::default() };
+    world.add("lab", 20_000, InstanceSpec { memory, ..InstanceSpec::default() });
+    world.instance("main", 20_020);
+    assert_eq!(world.check(out_of_memory), []);
+    world.out_of_memory("lab");
+    let found = world.check(out_of_memory);
+    let what = "the last life of `lab` was killed by the kernel for memory, of which it may have 512MiB";
+    assert_eq!((found.len(), &*found[0].what), (1, what));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{
     document, edit, is_blank, pin,
 };
 use crate::openclaw::{
-    file::{open_own, open_regular},
+    file::{open_own, open_regular, own},
     layout::{Directories, Layout},
     snapshots::{Snapshots, content_id},
 };
@@ -115,18 +115,20 @@ pub fn told(error: &ConfigError) -> String {
 pub fn read_plainly(path: &Path, layout: Layout) -> Result<Option<Vec<u8>>, ConfigError> {
     match open_own(path, layout).and_then(|file| bounded(file, MAX_BYTES)) {
         Ok(content) => Ok(Some(content)),
-        Err(error) => unread(path, error),
+        Err(error) => unread(path, layout, error),
     }
 }
 
 /// Why a file was not read; `None` if there is none.
-pub(super) fn unread<T>(path: &Path, source: io::Error) -> Result<Option<T>, ConfigError> {
+pub(super) fn unread<T>(path: &Path, layout: Layout, source: io::Error) -> Result<Option<T>, ConfigError> {
     let path = path.to_owned();
     let kind = source.kind();
     if kind == io::ErrorKind::NotFound {
         return Ok(None);
     }
-    Err(if kind == io::ErrorKind::FileTooLarge {
+    Err(if own(&path, layout).is_none() {
+        ConfigError::LeadsOut { path }
+    } else if kind == io::ErrorKind::FileTooLarge {
         ConfigError::TooLarge { path }
     } else if kind == io::ErrorKind::InvalidInput {
         ConfigError::NotAFile { path }

@@ -32,6 +32,12 @@ pub struct Side<'a> {
     pub content: &'a [u8],
 }
 
+/// A line of a file that a person wrote, for an answer that quotes it.
+#[must_use]
+pub fn without_secrets(line: &str) -> String {
+    Withheld::new(&[]).shown(line)
+}
+
 /// The unified diff of two configurations; empty if there is none. `known` secrets are withheld wherever they
 /// stand.
 #[must_use]

@@ -21,7 +21,7 @@ use supervisor_core::ids::ConfigId;
 use super::{PRIVATE, SnapshotError, Snapshots, Why, content_id};
 use crate::openclaw::{
     config::MAX_BYTES,
-    file::Durability,
+    file::{Durability, own},
     incident::{MAX_TEXT, shortened},
     layout::{Directories, Layout},
     place::Place,
@@ -152,8 +152,8 @@ pub fn kept_beside(directories: &Directories, content: ConfigId) -> Option<PathB
     all.into_iter().find(holds).map(|aside| file.with_file_name(aside))
 }
 
-/// The configuration's directory and file. In an instance's own directories no link is followed; those of a
-/// profile are its owner's, who may have put the file elsewhere.
+/// The configuration's directory and file. In an instance's own directories no link is followed, and in a profile none
+/// that leads out of its directory: that is what takes the configuration's place.
 fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
     match directories.layout {
         Layout::Managed => {
@@ -161,7 +161,8 @@ fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
             Ok((Place::open(&directories.root)?.below(state)?, directories.config.clone()))
         }
         Layout::Profile => {
-            let file = fs::canonicalize(&directories.config).unwrap_or_else(|_| directories.config.clone());
+            let config = &directories.config;
+            let file = own(config, Layout::Profile).unwrap_or_else(|| config.clone());
             let parent = fs::canonicalize(file.parent().unwrap_or(Path::new("/")))?;
             Ok((Place::open(&parent)?, file))
         }

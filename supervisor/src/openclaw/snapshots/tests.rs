@@ -288,23 +288,39 @@ fn five_rolled_back_configurations_are_kept_beside_the_present_one() {
     assert_eq!(read("openclaw.json.rolled-back-20261121T030514Z-3"), "8");
 }
 
-#[test]
-fn a_profiles_link_is_followed_and_its_mode_is_kept() {
+/// A profile whose configuration is a link to a file of that name, from its directory.
+fn linked(target: &str) -> (tempfile::TempDir, World, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let state = home.path().join(".openclaw");
     fs::create_dir(&state).unwrap();
-    let world = World::of(Some(&Profile { state_dir: Some(state), ..Profile::default() }));
-    let target = home.path().join("dotfiles.json");
-    fs::write(&target, "{broken").unwrap();
-    fs::set_permissions(&target, Permissions::from_mode(0o640)).unwrap();
-    symlink(&target, &world.directories.config).unwrap();
+    let world = World::of(Some(&Profile { state_dir: Some(state.clone()), ..Profile::default() }));
+    fs::write(state.join(target), "{broken").unwrap();
+    fs::set_permissions(state.join(target), Permissions::from_mode(0o640)).unwrap();
+    symlink(target, &world.directories.config).unwrap();
+    (home, world, state.join(target))
+}
+
+#[test]
+fn a_profiles_link_is_followed_within_its_directory_and_its_mode_is_kept() {
+    let (_home, world, target) = linked("real.json");
     let good = world.keep("{}", &Why::Started, 0);
     let Restored::Replaced { aside, .. } = world.restore(good, 0).unwrap() else { panic!() };
     assert!(world.directories.config.is_symlink());
     assert_eq!(fs::read_to_string(&target).unwrap(), "{}");
     assert_eq!(fs::metadata(&target).unwrap().mode() & 0o777, 0o640);
     assert_eq!(fs::metadata(&aside).unwrap().mode() & 0o777, 0o640);
-    assert_eq!(aside.parent(), Some(fs::canonicalize(home.path()).unwrap().as_path()));
+}
+
+#[test]
+fn a_profiles_link_that_leads_out_of_it_is_laid_aside_and_nothing_is_written_through_it() {
+    let (home, world, target) = linked("../authorized_keys");
+    let good = world.keep("{}", &Why::Started, 0);
+    let Restored::Replaced { aside, rejected } = world.restore(good, 0).unwrap() else { panic!() };
+    assert_eq!(rejected, None, "what it leads to is not kept");
+    assert!(aside.is_symlink() && !world.directories.config.is_symlink());
+    assert_eq!(fs::read_to_string(&world.directories.config).unwrap(), "{}");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "{broken");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
 }
 
 #[test]

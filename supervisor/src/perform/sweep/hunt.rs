@@ -57,6 +57,16 @@ enum Stage {
     Killing,
 }
 
+impl Stage {
+    /// What a process is sent that is found now.
+    fn signal(self) -> Signal {
+        match self {
+            Self::Stopping(_) => Signal::STOP,
+            Self::Killing => Signal::KILL,
+        }
+    }
+}
+
 /// What makes a look less than certain.
 #[derive(Debug)]
 struct Doubt {
@@ -88,7 +98,8 @@ pub(super) fn advance(looker: &mut Looker, marks: &[&str], hunts: &mut [&mut Hun
     // Before the look: a child that is born later than this has a parent that was not yet still.
     let moving = settle(looker, hunts)?;
     let marks = marks.iter().enumerate().map(|(index, mark)| (mark.as_bytes(), index)).collect();
-    let look = looker.all(&marks)?;
+    let signals: Vec<Signal> = hunts.iter().map(|hunt| hunt.stage.signal()).collect();
+    let look = looker.all(&marks, &signals)?;
     let blank = look.iter().any(|seen| seen.mark == Mark::Blank && seen.state != State::Dead);
     let doubt = Doubt { moving, blank };
     let claimed = claim(&look, hunts);

@@ -1,13 +1,19 @@
 //! One look at all processes of the host, by proc(5).
 
-use std::{collections::HashMap, thread, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    thread,
+    time::Duration,
+};
 
 use rustix::{
     fd::OwnedFd,
     fs::{CWD, Dir, Mode, OFlags, openat},
     io::{self, Errno},
+    process::Signal,
 };
 
+use super::signal;
 use crate::openclaw::environment::MARK;
 
 /// Bound of an environment: the kernel gives arguments and environment 6 MiB together at most (execve(2)).
@@ -24,6 +30,10 @@ const BLANK_TRIES: u32 = 20;
 
 /// Between two such looks.
 const BLANK_PAUSE: Duration = Duration::from_millis(1);
+
+/// Lists of processes that a look reads. Whoever is born while one is worked through is in the next; the last has
+/// nobody new, unless somebody forks all the time.
+const LISTS: u32 = 8;
 
 /// Flags of a process (`include/linux/sched.h`).
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -100,13 +110,40 @@ impl Looker {
         Ok(Self { proc, buffer: vec![0; CHUNK] })
     }
 
-    /// All processes there are, without the kernel's own. An error is one of the look as a whole: what cannot be
-    /// read for want of memory or file descriptors may be just what is sought.
-    pub(super) fn all(&mut self, marks: &HashMap<&[u8], usize>) -> io::Result<Vec<Seen>> {
-        let mut seen = Vec::new();
-        for pid in self.pids("")? {
-            seen.extend(self.one(pid, marks)?);
+    /// All processes there are, without the kernel's own. Each that carries a mark is sent the signal of its sweep on
+    /// sight. An error is one of the look as a whole: what cannot be read for want of memory or file descriptors may
+    /// be just what is sought.
+    pub(super) fn all(&mut self, marks: &HashMap<&[u8], usize>, signals: &[Signal]) -> io::Result<Vec<Seen>> {
+        let (mut seen, mut known) = (Vec::new(), HashSet::new());
+        for _ in 0..LISTS {
+            let listed = self.pids("")?;
+            let first = seen.len();
+            for pid in listed {
+                if known.insert(pid)
+                    && let Some(one) = self.one(pid, marks)?
+                {
+                    self.stop(&one, signals);
+                    seen.push(one);
+                }
+            }
+            if first == seen.len() {
+                break;
+            }
+            self.wait_for_marks(&mut seen[first..], marks, signals)?;
         }
+        // One huge environment is no reason to keep so much memory.
+        self.buffer.truncate(CHUNK);
+        self.buffer.shrink_to_fit();
+        Ok(seen)
+    }
+
+    /// Looks again at those that were just executing a program.
+    fn wait_for_marks(
+        &mut self,
+        seen: &mut [Seen],
+        marks: &HashMap<&[u8], usize>,
+        signals: &[Signal],
+    ) -> io::Result<()> {
         for _ in 0..BLANK_TRIES {
             let blank: Vec<usize> = (0..seen.len()).filter(|&i| seen[i].mark == Mark::Blank).collect();
             if blank.is_empty() {
@@ -115,7 +152,10 @@ impl Looker {
             thread::park_timeout(BLANK_PAUSE);
             for i in blank {
                 match self.one(seen[i].identity.pid, marks)? {
-                    Some(now) if now.identity == seen[i].identity => seen[i] = now,
+                    Some(now) if now.identity == seen[i].identity => {
+                        self.stop(&now, signals);
+                        seen[i] = now;
+                    }
                     Some(_) | None => {
                         seen[i].state = State::Dead;
                         seen[i].mark = Mark::None;
@@ -123,10 +163,18 @@ impl Looker {
                 }
             }
         }
-        // One huge environment is no reason to keep so much memory.
-        self.buffer.truncate(CHUNK);
-        self.buffer.shrink_to_fit();
-        Ok(seen)
+        Ok(())
+    }
+
+    /// A look takes longer than some processes live that fork the next of their kind first: by its end there would be
+    /// nobody left to send a signal to.
+    fn stop(&mut self, seen: &Seen, signals: &[Signal]) {
+        if let Mark::Sought(sweep) = seen.mark
+            && seen.state == State::Running
+            && let Some(signal) = signals.get(sweep)
+        {
+            signal::send(self, seen.identity, *signal);
+        }
     }
 
     /// What a process does now.

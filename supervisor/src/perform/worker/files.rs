@@ -7,20 +7,20 @@ use supervisor_core::{
     failover::Incident,
     ids::{ConfigId, Incarnation},
 };
-use supervisor_proto::worker::Wall;
+use supervisor_proto::worker::{Wall, wall::Kind};
 use tokio::{task, time};
 use tracing::warn;
 
 use super::{
     super::{
-        Contracts,
+        Contracts, Groups,
         config::Place,
         evidence::{self, Hung},
         launch,
     },
-    Task,
+    Leftovers, Task,
 };
-use crate::openclaw::contract::Contract;
+use crate::{openclaw::contract::Contract, spec::InstanceSpec};
 
 impl Task {
     /// What its runtime can do, as far as that is known after this time.
@@ -50,11 +50,44 @@ impl Task {
     }
 
     /// Takes down how the walls around a life stand.
-    pub(super) fn note_walls(&self, life: Incarnation, reported: Vec<Wall>) {
-        let spec = self.surroundings.roster.borrow().get(&self.name).map(|known| Arc::clone(&known.spec));
-        if let Some(spec) = spec {
-            self.surroundings.walls.note(&self.name, life, &spec, reported);
+    pub(super) async fn note_walls(&self, life: Incarnation, reported: Vec<Wall>) {
+        let Some(spec) = self.spec() else { return };
+        let (name, asked) = (self.name.clone(), Arc::clone(&spec));
+        let standing = move |groups: &Groups| (groups.standing(&name, &asked, &reported), reported);
+        if let Some((group, reported)) = self.with_groups(standing).await {
+            self.surroundings.walls.note(&self.name, life, &spec, reported, group);
         }
+    }
+
+    /// Bounds the group of a life that was found running, if it is in one.
+    pub(super) async fn renew_group(&self, reported: &[Wall]) {
+        let in_group = reported.iter().any(|wall| wall.kind() == Kind::Cgroup);
+        if let Some(spec) = self.spec().filter(|_| in_group) {
+            let name = self.name.clone();
+            self.with_groups(move |groups| groups.renew(&name, &spec)).await;
+        }
+    }
+
+    /// Kills whatever is in the instance's group or carries its mark; returns when nothing does.
+    pub(super) async fn clear(&mut self) {
+        let name = self.name.clone();
+        self.with_groups(move |groups| groups.clear(&name)).await;
+        self.surroundings.sweeper.sweep(&self.surroundings.mark(&self.name)).await;
+        self.leftovers = Leftovers::None;
+    }
+
+    /// Does something with control groups, aside: the kernel may keep who writes there waiting. None, if the daemon is
+    /// ending.
+    async fn with_groups<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Groups) -> T + Send + 'static,
+    ) -> Option<T> {
+        let groups = self.surroundings.groups.clone();
+        task::spawn_blocking(move || work(&groups)).await.ok()
+    }
+
+    fn spec(&self) -> Option<Arc<InstanceSpec>> {
+        self.surroundings.roster.borrow().get(&self.name).map(|known| Arc::clone(&known.spec))
     }
 
     /// Whoever edits its configuration is seen from now on.
@@ -85,6 +118,8 @@ impl Task {
         {
             warn!(instance = %self.name, %error, "failed to delete its files");
         }
+        let name = self.name.clone();
+        self.with_groups(move |groups| groups.remove(&name)).await;
         // Whoever has been created by its name meanwhile may have been told of a configuration that is gone.
         self.watch();
     }

@@ -408,15 +408,18 @@ impl World {
 
     /// The current life ends with this status.
     pub(crate) fn exits(&mut self, who: &str, code: i32) {
-        self.lives.remove(who);
-        let exit = self.exit(who, ExitStatus::Code(code));
-        self.tell(Event::Exited(name(who), exit));
+        self.ends(who, ExitStatus::Code(code));
     }
 
     /// It is killed.
     pub(crate) fn killed(&mut self, who: &str) {
+        self.ends(who, ExitStatus::Signal { number: 9, core: false });
+    }
+
+    /// The current life ends like this.
+    pub(crate) fn ends(&mut self, who: &str, status: ExitStatus) {
         self.lives.remove(who);
-        let exit = self.exit(who, ExitStatus::Signal { number: 9, core: false });
+        let exit = self.exit(who, status);
         self.tell(Event::Exited(name(who), exit));
     }
 

@@ -28,7 +28,7 @@ async fn what_a_sweep_costs() {
     let marks = HashMap::from([(&b"x/main"[..], 0)]);
     for _ in 0..5 {
         let (before, begin) = (spent(), Instant::now());
-        let seen = looker.all(&marks).unwrap().len();
+        let seen = looker.all(&marks, &[]).unwrap().len();
         let (cost, time) = ((spent() - before) / 1_000, begin.elapsed());
         say(format!("a look at {seen} processes: {cost} ms of processor time, {time:?} in all"));
     }

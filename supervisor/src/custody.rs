@@ -1,0 +1,283 @@
+//! Whose the supervisor's own files are, and who else could open them.
+//!
+//! | found | at the start | by the doctor, later |
+//! |---|---|---|
+//! | another user's | refused | an error |
+//! | others could have changed it | refused: nobody knows what is in it | an error |
+//! | others could have read it | closed; told of as an alarm if there are secrets in it | an error, or a warning |
+//! | open by its mode, where nobody gets at it | closed | a note |
+//!
+//! A mode that is too wide says what this user did, or an earlier version, so it is mended and not a reason to leave
+//! gateways without a supervisor. Whoever could write here could have made himself an administrator: that is for a
+//! person to look at. Looked at is what the supervisor makes for itself; an instance's own files are its
+//! [layout's](crate::openclaw::layout) and the doctor's.
+
+use std::{
+    fs::{self, File, Metadata, Permissions},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::geteuid;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::{perform::store, settings};
+
+/// Of a file that others need not read.
+const FILE: u32 = 0o600;
+
+/// Of a directory.
+const DIRECTORY: u32 = 0o700;
+
+/// Bits by which others see what is in a directory. They may have to pass: instances can have users of their own.
+const SEEN: u32 = 0o066;
+
+/// Bits by which others change a file, or what is in a directory.
+const CHANGED: u32 = 0o022;
+
+/// Bits by which others pass a directory.
+const PASSED: u32 = 0o011;
+
+/// The user who may do everything anyway.
+const ROOT: u32 = 0;
+
+/// Directories of the data directory that hold what the supervisor alone writes.
+const OWN: [&str; 5] = ["pki", "pki/issued", "imports", "upgrades", "runtimes"];
+
+/// Directories with one for each instance.
+const OF_INSTANCES: [&str; 2] = ["run", "instances"];
+
+/// Files with secrets, by what their names begin with: the store's copies and logs are called after it.
+const SECRET: [&str; 2] = [store::FILE, "supervisor.log"];
+
+/// Secrets below the data directory.
+const SECRETS: [&str; 2] = ["pki/ca.key", "pki/server.pem"];
+
+/// What opens a worker's socket, in the directory of its instance.
+const WORKER_KEY: &str = "worker.key";
+
+/// More entries than there can be instances; the rest is not looked at.
+const MOST_ENTRIES: usize = 10_000;
+
+/// What a path is to the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Others may pass at most.
+    Directory,
+    /// Nobody else's.
+    Secret,
+    /// Others may read it, and root may own it.
+    Settings,
+}
+
+/// What is wrong with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// It belongs to this user.
+    Foreign(u32),
+    /// Others could have changed it.
+    Changed,
+    /// Others could have read the secrets in it.
+    Read,
+    /// Its mode is too wide, and nothing came of it.
+    Loose,
+}
+
+/// A path that is not the supervisor's alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    /// Which.
+    pub(crate) path: PathBuf,
+    /// What is wrong.
+    pub(crate) what: What,
+    /// Its mode.
+    pub(crate) mode: u32,
+    /// The mode that it should have.
+    pub(crate) should: u32,
+}
+
+impl Flaw {
+    /// Closes the path to others.
+    pub(crate) fn mend(&self) -> io::Result<()> {
+        close(&self.path, self.should)
+    }
+}
+
+/// Why a supervisor does not begin with these files.
+#[derive(Debug, thiserror::Error)]
+pub enum CustodyError {
+    /// Somebody else has it, and could change it at any time.
+    #[error(
+        "`{path}` belongs to user {owner}, and this supervisor runs as user {me}; give it to this one with \
+         `{}`, run the supervisor as user {owner}, or name another data directory",
+        own(path, *me)
+    )]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who looks.
+        me: u32,
+    },
+    /// Nobody knows what is in it.
+    #[error(
+        "other users could change `{path}` (mode {mode:o}), and what it says decides what runs here; see that it is as \
+         you left it, then type `chmod {should:o} {path}`"
+    )]
+    Changed {
+        /// Which.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// The mode that it should have.
+        should: u32,
+    },
+    /// It cannot be closed to others.
+    #[error("failed to close `{path}` to other users; type `chmod {should:o} {path}`")]
+    Close {
+        /// Which.
+        path: PathBuf,
+        /// The mode that it should have.
+        should: u32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Refuses what may be another's, and closes the rest to others. Answers what they could have read.
+pub(crate) fn take(data_dir: &Path) -> Result<Vec<PathBuf>, CustodyError> {
+    let me = geteuid().as_raw();
+    let flaws = look(data_dir);
+    for Flaw { path, what, mode, should } in &flaws {
+        let (path, mode, should) = (path.clone(), *mode, *should);
+        match *what {
+            What::Foreign(owner) => return Err(CustodyError::Foreign { path, owner, me }),
+            What::Changed => return Err(CustodyError::Changed { path, mode, should }),
+            What::Read | What::Loose => {}
+        }
+    }
+    for flaw in &flaws {
+        let failed = |source| CustodyError::Close { path: flaw.path.clone(), should: flaw.should, source };
+        flaw.mend().map_err(failed)?;
+    }
+    Ok(flaws.into_iter().filter(|flaw| flaw.what == What::Read).map(|flaw| flaw.path).collect())
+}
+
+/// What to type so that `path` is this user's, with all that is in it.
+pub(crate) fn own(path: &Path, me: u32) -> String {
+    let sudo = if me == ROOT { "" } else { "sudo " };
+    let all = if path.is_dir() { "R" } else { "" };
+    format!("{sudo}chown -h{all} {me} {}", path.display())
+}
+
+/// What is not the supervisor's alone, the data directory first. A link stands for what it leads to: it is the
+/// supervisor's user's. Blocks on the disk.
+pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
+    let reach = reachable(data_dir);
+    let mut flaws = Vec::new();
+    let mut see = |path: PathBuf, kind, reach: bool| {
+        let found = fs::metadata(&path).ok()?;
+        flaws.extend(judge(path, kind, &found, reach));
+        // Whether others get at what is in it.
+        Some(reach && found.mode() & PASSED != 0)
+    };
+    let Some(inside) = see(data_dir.to_owned(), Kind::Directory, reach) else { return Vec::new() };
+    see(data_dir.join(settings::FILE), Kind::Settings, inside);
+    for path in entries(data_dir) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if SECRET.iter().any(|secret| name.starts_with(secret)) {
+            see(path, Kind::Secret, inside);
+        }
+    }
+    for own in OWN {
+        see(data_dir.join(own), Kind::Directory, inside);
+    }
+    let pki = inside && passable(&data_dir.join("pki"));
+    for secret in SECRETS {
+        see(data_dir.join(secret), Kind::Secret, pki);
+    }
+    for of_instances in OF_INSTANCES {
+        let directory = data_dir.join(of_instances);
+        let Some(inside) = see(directory.clone(), Kind::Directory, inside) else { continue };
+        for path in entries(&directory) {
+            let key = path.join(WORKER_KEY);
+            let inside = see(path, Kind::Directory, inside).unwrap_or_default();
+            see(key, Kind::Secret, inside);
+        }
+    }
+    flaws
+}
+
+/// What is wrong with the socket that is served, to which others can connect if it is `for_all`. One that is found at a
+/// start is replaced whatever it is.
+pub(crate) fn look_at_socket(socket: &Path, for_all: bool) -> Option<Flaw> {
+    let found = fs::symlink_metadata(socket).ok().filter(|found| found.file_type().is_socket())?;
+    let flaw = judge(socket.to_owned(), Kind::Secret, &found, reachable(socket))?;
+    let Flaw { what, .. } = &flaw;
+    match what {
+        What::Foreign(_) => Some(flaw),
+        What::Changed | What::Read | What::Loose => (!for_all).then_some(flaw),
+    }
+}
+
+fn judge(path: PathBuf, kind: Kind, found: &Metadata, reach: bool) -> Option<Flaw> {
+    let mode = found.mode() & 0o777;
+    let (too_wide, should) = match kind {
+        Kind::Directory => (mode & SEEN != 0, mode & !SEEN & (DIRECTORY | PASSED)),
+        Kind::Secret => (mode & 0o077 != 0, mode & FILE),
+        Kind::Settings => (mode & CHANGED != 0, mode & !CHANGED),
+    };
+    let is_root_s = kind == Kind::Settings && found.uid() == ROOT;
+    let what = if found.uid() != geteuid().as_raw() && !is_root_s {
+        What::Foreign(found.uid())
+    } else if !too_wide {
+        return None;
+    } else if reach && mode & CHANGED != 0 {
+        What::Changed
+    } else if reach && kind == Kind::Secret && mode & 0o044 != 0 {
+        What::Read
+    } else {
+        What::Loose
+    };
+    Some(Flaw { path, what, mode, should })
+}
+
+/// Whether somebody else could get at `path` at all: no directory above it is closed.
+pub(crate) fn reachable(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    path.ancestors().skip(1).all(passable)
+}
+
+fn passable(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.mode() & PASSED != 0)
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.take(MOST_ENTRIES).map(|entry| entry.path()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+/// Gives a file of this user's another mode, by a descriptor of the file itself: a link put in its place in the meantime
+/// leads nowhere.
+pub(crate) fn close(path: &Path, mode: u32) -> io::Result<()> {
+    let file =
+        File::from(openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    let found = file.metadata()?;
+    if found.is_symlink() || found.uid() != geteuid().as_raw() {
+        return Err(io::Error::other("it is a link, or another user's"));
+    }
+    if found.is_file() && found.nlink() > 1 {
+        return Err(io::Error::other("it has another name elsewhere"));
+    }
+    fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))
+}
+
+#[cfg(test)]
+mod tests;
