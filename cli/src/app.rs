@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
 use clap_complete::{ArgValueCompleter, CompleteEnv};
 
 use crate::{
@@ -110,10 +110,23 @@ pub(crate) enum Command {
     Version(command::version::Version),
 }
 
+impl App {
+    /// The arguments. A data directory that somebody types counts more than a socket that the environment names.
+    fn read() -> Self {
+        let matches = Self::command().get_matches();
+        let mut app = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        if typed("data_dir") && !typed("socket") {
+            app.global.socket = None;
+        }
+        app
+    }
+}
+
 /// Runs the process from its arguments to its exit code.
 pub(crate) fn main() -> ExitCode {
     CompleteEnv::with_factory(App::command).var(complete::VARIABLE).complete();
-    let app = App::parse();
+    let app = App::read();
     app.global.color.apply();
     let outcome = match &app.command {
         None => App::command()

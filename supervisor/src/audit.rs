@@ -288,13 +288,14 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Mutex;
 
     use super::*;
 
+    /// Keeps the notes for a test.
     #[derive(Debug, Default)]
-    struct Heard(Mutex<Vec<Note>>);
+    pub(crate) struct Heard(pub(crate) Mutex<Vec<Note>>);
 
     impl Sink for Heard {
         fn note(&self, note: Note) {

@@ -15,9 +15,12 @@
 //! a worker's first moment on. Once a worker has been killed, what it leaves is known by its own mark until it is
 //! swept, and by its control group, where instances have one: that cannot be taken off.
 //!
-//! This is a fence and no jail. It holds against an agent that reaches for the tool at hand, not against one that
-//! has somebody else with the same user id (a service manager, cron, sshd) start a process for it. The jail is a
-//! user of its own.
+//! What is behind more walls than the supervisor itself is not taken for an operator, either: walls cannot be shed, and
+//! agents of other supervisors stand behind some, too.
+//!
+//! Where an instance has no walls this is a fence and no jail, and nowhere does it hold against an agent that has
+//! somebody else with the same user id (a service manager, cron, sshd) start a process for it. The jail is a user of
+//! its own.
 
 use std::{
     fs::File,
@@ -44,11 +47,14 @@ const TRIES: usize = 16;
 /// Of `/proc/PID/stat`: 52 numbers and a name.
 const MOST_STAT: u64 = 2 << 10;
 
-/// Of `/proc/PID/status`, in whose first lines the users are.
-const MOST_STATUS: u64 = 1 << 10;
+/// Of `/proc/PID/status`: some sixty lines.
+const MOST_STATUS: u64 = 16 << 10;
 
 /// Of `/proc/PID/cgroup`: a line for each hierarchy.
 const MOST_GROUPS: u64 = 64 << 10;
+
+/// Who may do everything, beside the supervisor's own user.
+const ROOT: u32 = 0;
 
 /// Of an environment. A worker's has one variable; what others hide beyond this says nothing of a worker.
 const MOST_ENVIRONMENT: u64 = 256 << 10;
@@ -65,7 +71,7 @@ pub(crate) enum Origin {
 /// Traces processes to the instances of one supervisor.
 #[derive(Debug, Clone)]
 pub(crate) struct Lineage {
-    /// How the marks of its instances begin.
+    /// What follows the name of the variable in the marks of its instances, before theirs.
     prefix: Vec<u8>,
     /// How the names of their control groups end.
     suffix: String,
@@ -92,7 +98,7 @@ pub(crate) struct Process {
 impl Lineage {
     /// For the instances of the supervisor whose store has this name.
     pub(crate) fn new(store_id: &str) -> Self {
-        Self { prefix: format!("{MARK}={store_id}/").into_bytes(), suffix: format!("-{store_id}") }
+        Self { prefix: format!("={store_id}/").into_bytes(), suffix: format!("-{store_id}") }
     }
 
     /// Where `process` belongs; `None` if that cannot be told, as when it has ended. Reads some files of proc(5).
@@ -112,8 +118,10 @@ impl Lineage {
         let mut hides = false;
         for ancestor in line(pid)?.into_iter().rev() {
             match self.marked(ancestor) {
-                Ok(Some(name)) => return Some(Origin::Inside(name)),
-                Ok(None) => {}
+                Ok(Mark::Ours(name)) => return Some(Origin::Inside(name)),
+                // An agent is nobody's operator.
+                Ok(Mark::Others) => return None,
+                Ok(Mark::None) => {}
                 // No worker: this supervisor can read those.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     hides |= user(ancestor)? == geteuid().as_raw() && is_adopted(ancestor, above);
@@ -125,8 +133,11 @@ impl Lineage {
         if let Some(name) = self.grouped(&read(pid, "cgroup", MOST_GROUPS).ok()?) {
             return Some(Origin::Inside(name));
         }
-        // It may be what a killed worker has left, and keeps its mark to itself.
-        (!hides).then_some(Origin::Outside)
+        // It may be what a killed worker has left, and keeps its mark to itself or has shed it. Walls cannot be shed.
+        let own = std::process::id().try_into().ok()?;
+        let is_admin = [geteuid().as_raw(), ROOT].contains(&user(pid)?);
+        let is_walled = is_admin && Walls::of(own)?.are_within(&Walls::of(pid)?);
+        (!hides && !is_walled).then_some(Origin::Outside)
     }
 
     /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
@@ -136,12 +147,49 @@ impl Lineage {
         group.split('/').find_map(name)
     }
 
-    /// The instance whose mark a process carries.
-    fn marked(&self, pid: i32) -> io::Result<Option<Name>> {
+    /// The mark that a process carries.
+    fn marked(&self, pid: i32) -> io::Result<Mark> {
         let environment = read(pid, "environ", MOST_ENVIRONMENT)?;
-        let mut variables = environment.split(|byte| *byte == 0);
-        let name = variables.find_map(|variable| variable.strip_prefix(self.prefix.as_slice()));
-        Ok(name.and_then(|name| Name::new(str::from_utf8(name).ok()?).ok()))
+        let variables = environment.split(|byte| *byte == 0);
+        let mut marks = variables.filter_map(|variable| variable.strip_prefix(MARK.as_bytes())).peekable();
+        if marks.peek().is_none() {
+            return Ok(Mark::None);
+        }
+        let name = marks.find_map(|mark| mark.strip_prefix(self.prefix.as_slice()));
+        let name = name.and_then(|name| Name::new(str::from_utf8(name).ok()?).ok());
+        Ok(name.map_or(Mark::Others, Mark::Ours))
+    }
+}
+
+/// Whose instance a process says that it belongs to.
+enum Mark {
+    /// Nobody's.
+    None,
+    /// This one of this supervisor.
+    Ours(Name),
+    /// One of another supervisor, or none that there could be.
+    Others,
+}
+
+/// What holds a process whatever it does (proc_pid_status(5)).
+struct Walls {
+    no_new_privileges: bool,
+    /// How many filters of system calls.
+    filters: u32,
+}
+
+impl Walls {
+    fn of(pid: i32) -> Option<Self> {
+        let status = read(pid, "status", MOST_STATUS).ok()?;
+        let field = |name| field(&status, name)?.parse().ok();
+        // Before Linux 5.9 it is only told whether there are any.
+        let filters = field("Seccomp_filters:").or_else(|| field("Seccomp:"))?;
+        Some(Self { no_new_privileges: field("NoNewPrivs:")? != 0, filters })
+    }
+
+    /// Whether `other` is held by all that holds this, and by more.
+    fn are_within(&self, other: &Self) -> bool {
+        other.filters > self.filters || other.no_new_privileges && !self.no_new_privileges
     }
 }
 
@@ -183,9 +231,13 @@ fn is_adopted(pid: i32, parent: i32) -> bool {
 
 /// The user that a process runs as, its real one. Others than the kernel cannot hide it.
 fn user(pid: i32) -> Option<u32> {
-    let status = read(pid, "status", MOST_STATUS).ok()?;
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+    field(&read(pid, "status", MOST_STATUS).ok()?, "Uid:")?.parse().ok()
+}
+
+/// The first word of a line of `/proc/PID/status`.
+fn field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
+    str::from_utf8(line).ok()?.split_ascii_whitespace().next()
 }
 
 fn read(pid: i32, file: &str, most: u64) -> io::Result<Vec<u8>> {

@@ -45,6 +45,8 @@ fn the_nearest_word_says_which_supervisor() {
     let both = [("OPENCLAWCTL_CONTEXT", "lab"), ("OPENCLAWCTL_SOCKET", prod_socket.as_str())];
     assert_eq!(sees(&[], &both), "prod", "inside an instance its own supervisor is meant");
     assert_eq!(sees(&["--context", "lab"], &both), "lab");
+    let typed = ["--data-dir", lab.data_dir.to_str().unwrap()];
+    assert_eq!(sees(&typed, &both), "lab", "what is typed counts more");
     run(home.path(), &["context", "use", "prod"]).done();
     assert_eq!(sees(&[], &[]), "prod");
     run(home.path(), &["context", "rm", "prod"]).done();

@@ -89,6 +89,24 @@ const TRACING: &[c_long] = &[
     libc::SYS_kcmp,
 ];
 
+/// Refused about any process but the caller, which Landlock does not look at: with a limit on file sizes a worker, a
+/// neighbour or the supervisor ends at its next write. The number is the argument that says whom it is about; 0 is the
+/// caller.
+const ABOUT_OTHERS: &[(c_long, u8)] = &[
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_migrate_pages, 0),
+    (libc::SYS_move_pages, 0),
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_ioprio_set, 1),
+];
+
+/// Of those, the ones that can be about all processes of the user, and the first argument that says so.
+const ABOUT_ALL: &[(c_long, u64)] = &[(libc::SYS_setpriority, 2), (libc::SYS_ioprio_set, 3)];
+
 /// The families of sockets that are left (socket(2)).
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -151,6 +169,7 @@ fn filters(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filters, B
     let mut rules = BTreeMap::new();
     if privileges {
         rules.extend(REFUSED.iter().chain(REFUSED_HERE).map(|number| (*number, Vec::new())));
+        rules.extend(about_others()?);
     }
     rules.insert(libc::SYS_socket, sockets(privileges, ports)?);
     let apart = program(rules.clone(), arch)?;
@@ -158,6 +177,22 @@ fn filters(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filters, B
         rules.extend(TRACING.iter().map(|number| (*number, Vec::new())));
     }
     Ok(Filters { apart, alone: program(rules, arch)? })
+}
+
+/// Which calls are refused that are about other processes.
+fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
+    let when = |argument, operator, value| {
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
+        SeccompRule::new(vec![condition])
+    };
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = BTreeMap::new();
+    for (number, argument) in ABOUT_OTHERS {
+        rules.entry(*number).or_default().push(when(*argument, SeccompCmpOp::Ne, 0)?);
+    }
+    for (number, all) in ABOUT_ALL {
+        rules.entry(*number).or_default().push(when(0, SeccompCmpOp::Eq, *all)?);
+    }
+    Ok(rules)
 }
 
 /// Which sockets are refused.

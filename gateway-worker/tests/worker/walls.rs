@@ -258,6 +258,18 @@ fn an_agent_that_traces_a_neighbour_or_looks_into_its_memory_is_refused() {
 }
 
 #[test]
+fn an_agent_that_sets_limits_or_priorities_of_others_is_refused_and_may_set_its_own() {
+    as_everybody(|who| {
+        let (_home, worker, _link, victim) = neighbour(who);
+        let attacker = Home::of(who);
+        for target in [pid(&victim), worker.pid()] {
+            attacker.is_stopped(&format!("meddle {target}"), libc::EPERM);
+        }
+        assert_eq!(attacker.outcome("own-limits", Some(attacker.walls())), Some(How::Code(0)));
+    });
+}
+
+#[test]
 fn an_agent_that_calls_an_abstract_socket_outside_is_refused() {
     as_everybody(|who| {
         let attacker = Home::of(who);

@@ -241,7 +241,9 @@ impl Refusal {
             }
             Self::Inside(_) => "leave the rest to an operator".into(),
             Self::Untraced(_) => {
-                "call from a process that /proc shows and that lives until the answer has come".into()
+                "call from a process that /proc shows, that lives until the answer has come, and that is behind no \
+                 more walls (seccomp, no_new_privs) than the supervisor"
+                    .into()
             }
             Self::InvalidPageToken => "begin with the first page".into(),
             Self::InvalidFilter(_) => {

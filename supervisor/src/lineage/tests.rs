@@ -60,13 +60,31 @@ fn neither_an_empty_environment_nor_a_false_mark_is_heard() {
 }
 
 #[test]
-fn who_has_no_mark_or_that_of_another_supervisor_is_outside() {
-    for mark in [None, Some("another/main"), Some("storeroom/main"), Some("store/No Name")] {
-        let worker = Worker::start(mark, "sleep 600 & echo $!; wait");
-        assert_eq!(worker.origin(), Some(Origin::Outside), "{mark:?}");
-    }
+fn who_has_no_mark_is_outside() {
+    let worker = Worker::start(None, "sleep 600 & echo $!; wait");
+    assert_eq!(worker.origin(), Some(Origin::Outside));
     let unseen = Process { pid: 0, pidfd: None };
     assert_eq!(Lineage::new("store").trace(&unseen), Some(Origin::Outside));
+}
+
+#[test]
+fn who_has_the_mark_of_another_supervisor_is_an_agent_and_no_operator() {
+    for mark in ["another/main", "storeroom/main", "store/No Name"] {
+        let worker = Worker::start(Some(mark), "env -i sleep 600 & echo $!; wait");
+        assert_eq!(worker.origin(), None, "{mark}");
+    }
+}
+
+#[test]
+fn who_is_behind_walls_and_has_shed_its_mark_is_not_taken_for_somebody_from_outside() {
+    // PR_SET_NO_NEW_PRIVS.
+    let walled = "import ctypes, os, time; ctypes.CDLL(None).prctl(38, 1, 0, 0, 0); print(os.getpid(), flush=True); time.sleep(600)";
+    let worker = Worker::start(None, &format!("python3 -c '{walled}' & wait"));
+    assert_eq!(worker.origin(), None);
+    let worker = Worker::start(Some("store/main"), &format!("python3 -c '{walled}' & wait"));
+    assert_eq!(worker.origin(), inside("main"));
+    let own = Walls::of(std::process::id().try_into().unwrap()).unwrap();
+    assert!(!own.are_within(&own));
 }
 
 #[test]

@@ -103,6 +103,10 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "abstract" => UnixStream::connect_addr(&SocketAddr::from_abstract_name(target)?).map(drop),
         "notify" => notify(),
         "take-over" => take_over(target),
+        "meddle" => meddle(number(target)),
+        "own-limits" => {
+            outcome(call(libc::SYS_prlimit64, [0; 6]) | call(libc::SYS_setpriority, [0, 0, 1, 0, 0, 0]))
+        }
         "calls" => calls(&CALLS),
         "rings" => calls(&RINGS),
         "x32" => outcome(call(0x4000_0000 + libc::SYS_getpid, [0; 6])),
@@ -170,7 +174,40 @@ fn take_over(socket: &str) -> io::Result<()> {
     }
 }
 
+/// Changes nothing about a process, by every call that could change something about it or about all of its user.
+fn meddle(process: i64) -> io::Result<()> {
+    /// What sched_setattr(2) takes: its size, and nothing out of the ordinary.
+    const ATTRIBUTES: [u32; 12] = [48, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const USUAL: i64 = (2 << 13) | 4;
+    let at = |bytes: *const u32| bytes.expose_provenance().cast_signed() as i64;
+    let (processors, usual) = ([u32::MAX; 32], [0_u32]);
+    let about = [
+        (libc::SYS_prlimit64, [process, libc::RLIMIT_FSIZE.into(), 0, 0, 0, 0]),
+        (libc::SYS_setpriority, [0, process, 0, 0, 0, 0]),
+        (libc::SYS_setpriority, [2, 0, 0, 0, 0, 0]),
+        (libc::SYS_sched_setaffinity, [process, 128, at(processors.as_ptr()), 0, 0, 0]),
+        (libc::SYS_sched_setscheduler, [process, 0, at(usual.as_ptr()), 0, 0, 0]),
+        (libc::SYS_sched_setparam, [process, at(usual.as_ptr()), 0, 0, 0, 0]),
+        (libc::SYS_sched_setattr, [process, at(ATTRIBUTES.as_ptr()), 0, 0, 0, 0]),
+        (libc::SYS_ioprio_set, [1, process, USUAL, 0, 0, 0]),
+    ];
+    let refused = |(number, arguments): &(i64, [i64; 6])| {
+        let outcome = outcome(call(*number, *arguments));
+        eprintln!("{number}: {outcome:?}");
+        outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+    };
+    all_or_none(about.iter().filter(|call| refused(call)).count(), about.len())
+}
+
 /// EPERM if every call is refused, nothing if none is.
+fn all_or_none(refused: usize, all: usize) -> io::Result<()> {
+    match refused {
+        0 => Ok(()),
+        some if some == all => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        some => Err(io::Error::other(format!("{some} of {all} were refused"))),
+    }
+}
+
 fn calls(numbers: &[i64]) -> io::Result<()> {
     let refused = |number: i64| {
         // Minus one is no address, no descriptor, no length and no command.
@@ -179,11 +216,7 @@ fn calls(numbers: &[i64]) -> io::Result<()> {
         eprintln!("{number}: {}", if refused { "refused" } else { "let through" });
         refused
     };
-    match numbers.iter().filter(|number| refused(**number)).count() {
-        0 => Ok(()),
-        all if all == numbers.len() => Err(io::Error::from_raw_os_error(libc::EPERM)),
-        some => Err(io::Error::other(format!("{some} of {} were refused", numbers.len()))),
-    }
+    all_or_none(numbers.iter().filter(|number| refused(**number)).count(), numbers.len())
 }
 
 /// getpid(2) as a 32-bit program asks for it.

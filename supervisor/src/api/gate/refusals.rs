@@ -164,30 +164,11 @@ pub(super) fn reason(answer: &HeaderMap) -> Option<String> {
 mod tests {
     use std::sync::Arc;
 
-    use futures_util::future::BoxFuture;
-
     use super::*;
     use crate::{
         api::access::METHODS,
-        audit::{Kept, Sink},
+        audit::{Kept, Sink, tests::Heard},
     };
-
-    #[derive(Debug, Default)]
-    struct Heard(Mutex<Vec<Note>>);
-
-    impl Sink for Heard {
-        fn note(&self, note: Note) {
-            self.0.lock().unwrap().push(note);
-        }
-
-        fn lost(&self) -> u64 {
-            0
-        }
-
-        fn caught_up(&self) -> BoxFuture<'static, ()> {
-            Box::pin(async {})
-        }
-    }
 
     fn caller(uid: u32, pid: i32) -> Caller {
         Caller { uid: Some(uid), pid: Some(pid), ..Caller::default() }

@@ -5,10 +5,8 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::Mutex,
 };
 
-use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use supervisor_proto::v1::Reason;
 use tokio::sync::watch;
@@ -16,7 +14,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     api::{access::METHODS, inside::Inside},
-    audit::{Note, Sink},
+    audit::tests::Heard,
     role::Role,
     settings::access::{Binding, Who},
 };
@@ -25,23 +23,6 @@ use crate::{
 const SOMEBODY: u32 = 4_000_001;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-
-#[derive(Debug, Default)]
-struct Heard(Mutex<Vec<Note>>);
-
-impl Sink for Heard {
-    fn note(&self, note: Note) {
-        self.0.lock().unwrap().push(note);
-    }
-
-    fn lost(&self) -> u64 {
-        0
-    }
-
-    fn caught_up(&self) -> BoxFuture<'static, ()> {
-        Box::pin(async {})
-    }
-}
 
 fn gate(bindings: &[(Who, Grant)]) -> Gate {
     let bindings: Vec<Binding> =
