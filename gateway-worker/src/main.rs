@@ -33,6 +33,7 @@ mod output;
 mod record;
 mod segment;
 mod serve;
+mod tool;
 mod tree;
 mod turn;
 mod walls;
@@ -42,6 +43,13 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     kernel::close_inherited();
+    let mut args = std::env::args_os();
+    if args.nth(1).is_some_and(|first| first == tool::BEHIND) {
+        return tool::run(args).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        });
+    }
     match bootstrap::boot() {
         Ok(mut worker) => worker.run(),
         Err(failure) => {

@@ -39,7 +39,7 @@ use crate::{
         runtime::{RUNTIMES, executable, home, is_executable},
     },
     spec::is_version,
-    tool::{Inside, Ran, Tool},
+    tool::{Ran, Tool},
 };
 
 /// npm downloads some 650 MB; measured: a minute. A slow line takes ten times that.
@@ -365,7 +365,7 @@ impl Installation<'_> {
             args,
             environment: Some(environment),
             directory: Some(home.clone()),
-            inside: Inside::default(),
+            inside: None,
         };
         let ran = tool.run(SAY);
         // It may have been used as a cache; nothing is kept of that.

@@ -32,7 +32,7 @@ use crate::{
         runtime,
     },
     spec::{InstanceSpec, Kind, is_supervisors},
-    tool::{Inside, Ran, Tool},
+    tool::{Ran, Tool},
     user,
 };
 
@@ -313,7 +313,7 @@ impl Subject {
             environment: Some(environment),
             directory: Some(prepared.working_directory.clone()),
             // An operator asked for it, and nobody has written there yet.
-            inside: Inside::default(),
+            inside: None,
         };
         let Ran { status, output } = tool.run(ONBOARDING).ok_or(SetupError::Endless)?;
         let output = last_of(&wish.without(&output)).to_owned();

@@ -2,21 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read,
-    os::unix::process::CommandExt,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use landlock::{
-    ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, path_beneath_rules,
-};
+use prost::Message;
+use supervisor_proto::worker::Walls;
 use tokio::sync::oneshot;
-use tracing::warn;
-
-use crate::{openclaw::walls::Trees, user::User};
 
 /// What a program has printed on both of its streams, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,20 +29,20 @@ const TELL_STATUS: &str = "\"$@\" 2>&1; printf '\\n%s' \"$?\"";
 /// No answer is longer.
 const MOST_BYTES: u64 = 256 << 10;
 
-/// The rights over files that are walled, as far as the kernel knows them.
-const FILES: ABI = ABI::V5;
+/// The word by which a worker runs a program behind walls that come on its standard input.
+const BEHIND: &str = "behind";
 
 /// Where a program is run that works on what an agent has written, and may do what it says there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inside {
-    /// All that it may open; `None`: anything.
-    pub(crate) trees: Option<Trees>,
-    /// As whom, unless as the supervisor's own user.
-    pub(crate) user: Option<User>,
+    /// The program that builds the walls, and ends all that is started behind them.
+    pub(crate) worker: PathBuf,
+    /// Those of the agent's gateway.
+    pub(crate) walls: Walls,
 }
 
 /// A program and all that it is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tool {
     /// It.
     pub(crate) program: PathBuf,
@@ -57,21 +52,15 @@ pub(crate) struct Tool {
     pub(crate) environment: Option<BTreeMap<String, String>>,
     /// Where it is run; `None`: where the supervisor is.
     pub(crate) directory: Option<PathBuf>,
-    /// Behind which walls.
-    pub(crate) inside: Inside,
+    /// Behind which walls; `None`: none.
+    pub(crate) inside: Option<Inside>,
 }
 
 impl Tool {
     /// A program in the supervisor's own surroundings.
     pub(crate) fn new(program: &Path, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self {
-            program: program.to_owned(),
-            args,
-            environment: None,
-            directory: None,
-            inside: Inside::default(),
-        }
+        Self { program: program.to_owned(), args, environment: None, directory: None, inside: None }
     }
 
     /// What it prints, without white space around it; `None` if that cannot be had within the limit. Blocks.
@@ -79,26 +68,14 @@ impl Tool {
     /// It is ended by timeout(1), so that no signal has to be sent from here: the supervisor reaps all its children at
     /// once, and their pids may be others' then.
     pub(crate) fn ask(&self, limit: Duration) -> Option<String> {
-        let Some(trees) = &self.inside.trees else { return self.ask_here(limit) };
-        // A thread behind walls stays there, and so does what it starts.
-        thread::scope(|scope| {
-            let ask = || match enter(trees) {
-                Ok(()) => self.ask_here(limit),
-                Err(error) => {
-                    warn!(%error, program = %self.program.display(), "not run: its walls cannot be built");
-                    None
-                }
-            };
-            let asked = thread::Builder::new().name("tool".into()).spawn_scoped(scope, ask).ok()?;
-            asked.join().ok().flatten()
-        })
-    }
-
-    fn ask_here(&self, limit: Duration) -> Option<String> {
-        let mut command = Command::new("timeout");
-        if let Some(User { uid, gid, .. }) = &self.inside.user {
-            command.uid(*uid).gid(*gid);
-        }
+        let mut command = match &self.inside {
+            None => Command::new("timeout"),
+            Some(inside) => {
+                let mut command = Command::new(&inside.worker);
+                command.args([BEHIND, "timeout"]);
+                command
+            }
+        };
         command.args(["-k", "1", &limit.as_secs().max(1).to_string()]).arg(&self.program).args(&self.args);
         if let Some(environment) = &self.environment {
             command.env_clear().envs(environment);
@@ -106,8 +83,13 @@ impl Tool {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().ok()?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+        let mut input = child.stdin.take()?;
+        if let Some(inside) = &self.inside {
+            input.write_all(&inside.walls.encode_to_vec()).ok()?;
+        }
+        drop(input);
         let mut text = String::new();
         let read = child.stdout.take()?.take(MOST_BYTES).read_to_string(&mut text);
         // It may have been reaped already.
@@ -137,18 +119,6 @@ impl Tool {
     }
 }
 
-/// Puts this thread behind walls around its files, as far as the kernel has any.
-fn enter(trees: &Trees) -> Result<(), RulesetError> {
-    let (all, read) = (AccessFs::from_all(FILES), AccessFs::from_read(FILES));
-    Ruleset::default()
-        .handle_access(all)?
-        .create()?
-        .add_rules(path_beneath_rules(&trees.write, all))?
-        .add_rules(path_beneath_rules(&trees.read, read))?
-        .restrict_self()
-        .map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,29 +145,6 @@ mod tests {
         assert_eq!(run("echo out; echo err >&2; exit 3"), ran(3, "out\nerr"));
         assert_eq!(run("true"), ran(0, ""));
         assert_eq!(Tool::new(Path::new("sleep"), &["600"]).run(Duration::from_secs(1)), None);
-    }
-
-    #[test]
-    fn a_program_that_works_on_what_an_agent_has_written_opens_nothing_else() {
-        let world = tempfile::tempdir().unwrap();
-        let at = |path: &str| world.path().join(path).canonicalize().unwrap();
-        for made in ["own", "others"] {
-            std::fs::create_dir(world.path().join(made)).unwrap();
-            std::fs::write(world.path().join(made).join("secret"), made).unwrap();
-        }
-        let system = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/proc"].map(PathBuf::from);
-        let trees = Trees { write: vec![at("own"), "/dev/null".into()], read: system.to_vec() };
-        let ask = |path: &str| {
-            let path = at(path);
-            let tool = Tool::new(Path::new("cat"), &[path.to_str().unwrap()]);
-            Tool { inside: Inside { trees: Some(trees.clone()), user: None }, ..tool }
-                .ask(Duration::from_secs(60))
-        };
-        assert_eq!(ask("own/secret").as_deref(), Some("own"));
-        if std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|lsm| lsm.contains("landlock")) {
-            assert_eq!(ask("others/secret"), None);
-        }
-        assert!(std::fs::read(at("others/secret")).is_ok(), "this thread is where it was");
     }
 
     #[tokio::test]

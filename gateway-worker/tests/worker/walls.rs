@@ -9,6 +9,7 @@ mod planted;
 mod report;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
@@ -16,9 +17,10 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::libc;
+use prost::Message;
 use rustix::process::{Signal, getuid};
 use supervisor_proto::worker::attach::Role;
 use supervisor_proto::worker::exited::How;
@@ -267,6 +269,28 @@ fn an_agent_that_sets_limits_or_priorities_of_others_is_refused_and_may_set_its_
         }
         assert_eq!(attacker.outcome("own-limits", Some(attacker.walls())), Some(How::Code(0)));
     });
+}
+
+#[test]
+fn a_program_that_is_run_aside_is_behind_the_same_walls_and_leaves_nothing_behind() {
+    let (home, other) = (Home::of(Who::Me), Home::of(Who::Me));
+    let secret = other.file("secret");
+    let run = |script: &str| {
+        let mut command = Command::new(WORKER);
+        command.args(["behind", "sh", "-c", script]).current_dir(home.place.home());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&home.walls().encode_to_vec()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let script = format!("cat {secret} 2>/dev/null; echo $?; grep Seccomp: /proc/self/status; exit 7");
+    assert_eq!(run(&script), (Some(7), "1\nSeccomp:\t2\n".into()));
+    let orphan =
+        "setsid sh -c 'echo $$ >pid; exec sleep 600' & until [ -s pid ]; do :; done; cat pid; kill -9 $$";
+    let (code, told) = run(orphan);
+    assert_eq!(code, Some(137));
+    let left: i32 = told.trim().parse().unwrap();
+    assert!(!Path::new(&format!("/proc/{left}")).exists(), "process {left} has outlived it");
 }
 
 #[test]

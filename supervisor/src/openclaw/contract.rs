@@ -23,6 +23,9 @@ use crate::{
     user,
 };
 
+/// What builds walls, beside this program.
+const WORKER: &str = "gateway-worker";
+
 /// The protocol, in both answers.
 const PROTOCOL: &str = "openclaw.gateway.restart-handoff";
 
@@ -160,12 +163,13 @@ pub(crate) fn tool(
         let _ = walls::shared::make(&mut trees, uid);
         trees
     });
+    let walls = walls::around(spec, trees, block, user);
     Ok(Tool {
         program: runtime.program,
         args,
         environment: Some(environment),
         directory: Some(directories.home),
-        inside: Inside { trees, user },
+        inside: Some(Inside { worker: host.beside_daemon.join(WORKER), walls }),
     })
 }
 

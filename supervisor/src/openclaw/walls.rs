@@ -20,7 +20,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use supervisor_core::ids::Name;
+use supervisor_core::{ids::Name, ports::Block};
+use supervisor_proto::worker::{self, PortRange};
 
 use super::{
     file::open_regular,
@@ -29,7 +30,10 @@ use super::{
     prepare::Host,
     runtime::{RUNTIMES, is_executable},
 };
-use crate::spec::{InstanceSpec, Kind};
+use crate::{
+    spec::{InstanceSpec, Kind},
+    user::User,
+};
 
 /// Read and run by everybody: programs, libraries, settings, and what the kernel tells.
 const SYSTEM: [&str; 30] = [
@@ -365,6 +369,29 @@ pub(crate) fn overreach<'a>(
         let how = relation(&granted, &supervisors).filter(|_| !readable)?;
         Some(clash(how, None, data_dir))
     })
+}
+
+/// What a worker is told of the walls of an instance with this spec, but for what bounds how much it takes.
+pub(crate) fn around(
+    spec: &InstanceSpec,
+    trees: Option<Trees>,
+    block: Block,
+    user: Option<User>,
+) -> worker::Walls {
+    let asked = &spec.walls;
+    let texts =
+        |paths: Vec<PathBuf>| paths.into_iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let Trees { write, read } = trees.unwrap_or_default();
+    let ports = PortRange { first: block.base.into(), last: block.last().into() };
+    worker::Walls {
+        write: texts(write),
+        read: texts(read),
+        bind: asked.ports().then_some(ports).into_iter().collect(),
+        apart: asked.apart(),
+        privileges: asked.privileges(),
+        user: user.map(|User { uid, gid, groups }| worker::User { uid, gid, groups }),
+        ..worker::Walls::default()
+    }
 }
 
 #[cfg(test)]

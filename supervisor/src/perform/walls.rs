@@ -12,11 +12,14 @@ use nix::{
     unistd::geteuid,
 };
 use supervisor_core::ports::Block;
-use supervisor_proto::worker::{self, PortRange};
+use supervisor_proto::worker;
 
 use super::cgroup::OWN_PROCESSES;
 use crate::{
-    openclaw::{environment::Control, walls::Trees},
+    openclaw::{
+        environment::Control,
+        walls::{Trees, around},
+    },
     spec::InstanceSpec,
     user::User,
 };
@@ -42,21 +45,11 @@ pub(super) fn walls(
     user: Option<User>,
     group: Option<PathBuf>,
 ) -> worker::Walls {
-    let asked = &spec.walls;
-    let texts =
-        |paths: Vec<PathBuf>| paths.into_iter().map(|path| path.to_string_lossy().into_owned()).collect();
-    let Trees { write, read } = trees.unwrap_or_default();
-    let ports = PortRange { first: block.base.into(), last: block.last().into() };
     worker::Walls {
-        write: texts(write),
-        read: texts(read),
-        bind: asked.ports().then_some(ports).into_iter().collect(),
-        apart: asked.apart(),
-        privileges: asked.privileges(),
         limits: Some(limits(spec, user.as_ref())),
         oom_score_adj: Some(to_say(if spec.rescues.is_empty() { FIRST_TO_GO } else { SECOND_TO_GO })),
-        user: user.map(|User { uid, gid, groups }| worker::User { uid, gid, groups }),
         cgroup: group.map(|group| group.to_string_lossy().into_owned()).unwrap_or_default(),
+        ..around(spec, trees, block, user)
     }
 }
 
@@ -115,6 +108,8 @@ fn to_say(more: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use supervisor_core::ids::Name;
+
+    use supervisor_proto::worker::PortRange;
 
     use super::*;
     use crate::spec::{Bytes, Limits, Walls};

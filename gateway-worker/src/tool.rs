@@ -1,0 +1,90 @@
+//! A program behind the walls of an instance, that is no gateway: `gateway-worker behind PROGRAM ARGUMENTS`.
+//!
+//! What the supervisor asks a runtime is answered by what an agent has written: its state, with plugins in it. So that
+//! is run behind the walls of its gateway, which come on standard input, and all that it has started ends with it.
+
+use std::env::ArgsOs;
+use std::io::{self, Read};
+use std::process::{Command, ExitCode, Stdio};
+
+use prost::{DecodeError, Message};
+use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use supervisor_proto::worker::Walls;
+use thiserror::Error;
+
+use crate::kernel;
+use crate::tree;
+use crate::walls::{self, UnfitWalls};
+
+/// The first argument that asks for this.
+pub(crate) const BEHIND: &str = "behind";
+
+/// More walls than this are none: some thousand trees.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// What a shell adds to the number of the signal that has killed a program.
+const KILLED: i32 = 128;
+
+/// Why nothing was run.
+#[derive(Debug, Error)]
+pub(crate) enum ToolError {
+    /// Nothing follows.
+    #[error("`{BEHIND}` takes a program and its arguments")]
+    NoProgram,
+    /// The kernel is older than 3.4.
+    #[error("failed to become the subreaper of the program's descendants")]
+    Subreaper(#[source] io::Error),
+    /// Standard input failed.
+    #[error("failed to read the walls")]
+    Read(#[source] io::Error),
+    /// They are none.
+    #[error("failed to decode the walls")]
+    Decode(#[from] DecodeError),
+    /// Nobody could build them.
+    #[error(transparent)]
+    Unfit(#[from] UnfitWalls),
+    /// There are too few descriptors.
+    #[error("failed to plan the walls")]
+    Plan(#[source] io::Error),
+    /// It cannot be run, or not behind them.
+    #[error("failed to run the program")]
+    Spawn(#[source] io::Error),
+    /// The kernel does not say how it ended.
+    #[error("failed to wait for the program")]
+    Wait(#[source] io::Error),
+}
+
+/// Runs the program that `args` name, and ends as it does, once nothing is left of it.
+pub(crate) fn run(mut args: ArgsOs) -> Result<ExitCode, ToolError> {
+    let program = args.next().ok_or(ToolError::NoProgram)?;
+    set_child_subreaper(Some(getpid())).map_err(|error| ToolError::Subreaper(error.into()))?;
+    kernel::restore_signals();
+    let mut bytes = Vec::new();
+    io::stdin().take(MOST_BYTES).read_to_end(&mut bytes).map_err(ToolError::Read)?;
+    let walls = Walls::decode(bytes.as_slice())?;
+    walls::check(&walls)?;
+    let (builder, survey) = walls::plan(&walls).map_err(ToolError::Plan)?;
+    let mut command = Command::new(program);
+    let child = kernel::spawn_bound(command.args(args).stdin(Stdio::null()), Some(builder));
+    let pid = Pid::from_child(&child.map_err(ToolError::Spawn)?);
+    // What could not be built is told of when the gateway is started.
+    drop(survey.take());
+    let status = outlive(pid).map_err(ToolError::Wait)?;
+    let code = status.exit_status().or_else(|| Some(KILLED + status.terminating_signal()?)).unwrap_or(KILLED);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// Waits for `pid`, and then until nothing is left of all that it has started.
+fn outlive(pid: Pid) -> io::Result<WaitStatus> {
+    let mut ended = None;
+    loop {
+        if ended.is_some() {
+            tree::kill_children()?;
+        }
+        match wait(WaitOptions::empty()) {
+            Ok(Some((dead, status))) if dead == pid => ended = Some(status),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return ended.ok_or_else(|| error.into()),
+        }
+    }
+}
