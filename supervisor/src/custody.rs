@@ -20,10 +20,13 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::unistd::geteuid;
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use tokio::{task, time::sleep};
+use tracing::warn;
 
 use crate::{perform::store, settings};
 
@@ -62,6 +65,9 @@ const WORKER_KEY: &str = "worker.key";
 
 /// More entries than there can be instances; the rest is not looked at.
 const MOST_ENTRIES: usize = 10_000;
+
+/// How soon what was opened to others is closed again.
+const GUARDED: Duration = Duration::from_secs(60);
 
 /// What a path is to the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +172,33 @@ pub(crate) fn take(data_dir: &Path) -> Result<Vec<PathBuf>, CustodyError> {
         flaw.mend().map_err(failed)?;
     }
     Ok(flaws.into_iter().filter(|flaw| flaw.what == What::Read).map(|flaw| flaw.path).collect())
+}
+
+/// Closes to others what is opened to them while the supervisor runs. No wall looks at modes, so an agent of its user
+/// can do that, and the next supervisor would not begin.
+pub(crate) async fn guard(data_dir: PathBuf) {
+    loop {
+        sleep(GUARDED).await;
+        let data_dir = data_dir.clone();
+        // It ends with the runtime.
+        let _ = task::spawn_blocking(move || close_again(&data_dir)).await;
+    }
+}
+
+fn close_again(data_dir: &Path) {
+    for flaw in look(data_dir) {
+        let path = flaw.path.display();
+        match flaw.what {
+            // Told of by the doctor, and by the next start.
+            What::Foreign(_) => {}
+            What::Changed | What::Read | What::Loose => match flaw.mend() {
+                Ok(()) => {
+                    warn!(%path, mode = format!("{:o}", flaw.mode), "it was opened to other users; it is closed");
+                }
+                Err(error) => warn!(%path, %error, "it was opened to other users, and cannot be closed"),
+            },
+        }
+    }
 }
 
 /// What to type so that `path` is this user's, with all that is in it.

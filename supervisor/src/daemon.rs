@@ -201,6 +201,7 @@ struct Begun {
 
 async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let Begun { data_dir, exposed, settings, opened, restored, boot } = begun;
+    task::spawn(custody::guard(data_dir.clone()));
     let shutdown = CancellationToken::new();
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
     let (reports, store_reports) = mpsc::channel(REPORTS);

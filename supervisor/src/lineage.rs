@@ -135,8 +135,13 @@ impl Lineage {
         }
         // It may be what a killed worker has left, and keeps its mark to itself or has shed it. Walls cannot be shed.
         let own = std::process::id().try_into().ok()?;
-        let is_admin = [geteuid().as_raw(), ROOT].contains(&user(pid)?);
-        let is_walled = is_admin && Walls::of(own)?.are_within(&Walls::of(pid)?);
+        let (me, caller, walls) = (geteuid().as_raw(), user(pid)?, Walls::of(pid)?);
+        let is_walled = match (me, caller) {
+            // What runs as root can become anybody.
+            (ROOT, _) => Walls::of(own)?.are_within(&walls),
+            (_, ROOT) => walls.no_new_privileges,
+            _ => me == caller && Walls::of(own)?.are_within(&walls),
+        };
         (!hides && !is_walled).then_some(Origin::Outside)
     }
 

@@ -39,7 +39,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => daemon::default_data_dir().context("failed to choose a data directory: HOME is not set")?,
     };
     let settings = settings::load(&data_dir)?;
-    let filter = arguments.log.unwrap_or_else(|| settings.log_level.to_string());
+    // A stranger who breaks the protocol has the library below say so each time.
+    let filter = arguments.log.unwrap_or_else(|| format!("{},h2=error", settings.log_level));
     let filter = tracing_subscriber::EnvFilter::try_new(&filter)
         .with_context(|| format!("failed to read the log filter `{filter}`"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();

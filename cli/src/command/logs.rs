@@ -1,7 +1,7 @@
 //! `openclawctl logs`: what a gateway printed, byte for byte.
 
 use std::{
-    io::{self, BufWriter, StdoutLock, Write},
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
     str::FromStr,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use crate::{
     render::{
         json::{Encoder, Encoding},
         status::bytes,
-        style::talk,
+        style::{printable, talk},
         time::{Clock, before_now},
     },
 };
@@ -97,7 +97,15 @@ enum Form {
 
 struct Printer {
     out: BufWriter<StdoutLock<'static>>,
+    on_terminal: bool,
     form: Form,
+}
+
+/// A line without what would move the cursor, rename the window or write the clipboard.
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let parts: Vec<String> = text.split('\t').map(printable).collect();
+    parts.join("\t")
 }
 
 impl Printer {
@@ -118,7 +126,11 @@ impl Printer {
                 write!(self.out, "{stamp}  ")?;
             }
         }
-        self.out.write_all(&line.text)?;
+        // What a gateway prints is its agent's to choose, and a terminal does what it is told.
+        match self.on_terminal {
+            true => self.out.write_all(shown(&line.text).as_bytes())?,
+            false => self.out.write_all(&line.text)?,
+        }
         self.out.write_all(b"\n")?;
         Ok(())
     }
@@ -137,7 +149,8 @@ pub(crate) async fn run(args: &Logs, context: &Context) -> Result<(), Failure> {
         Show::Text(_) if args.timestamps => Form::Stamped(Clock::local()),
         Show::Text(_) => Form::Raw,
     };
-    let mut printer = Printer { out: BufWriter::new(io::stdout().lock()), form };
+    let stdout = io::stdout();
+    let mut printer = Printer { out: BufWriter::new(stdout.lock()), on_terminal: stdout.is_terminal(), form };
     let supervisor = context.connect(&operation).await?;
     let mut request = args.request();
     let mut reconnect = Reconnect::new();
@@ -168,5 +181,18 @@ pub(crate) async fn run(args: &Logs, context: &Context) -> Result<(), Failure> {
             return Err(supervisor.explain(broken, &operation).await.into());
         }
         reconnect.broke(broken, &operation).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_a_line() {
+        assert_eq!(
+            shown(b"\x1b]52;c;aGk=\x07\tok\r\x1b[2J\xff"),
+            "\u{fffd}]52;c;aGk=\u{fffd}\tok\u{fffd}\u{fffd}[2J\u{fffd}"
+        );
     }
 }

@@ -140,3 +140,14 @@ fn a_socket_that_others_can_call_is_found() {
     flaw.mend().unwrap();
     assert_eq!(look_at_socket(&path, false), None);
 }
+
+#[test]
+fn what_is_opened_to_others_meanwhile_is_closed_again_and_what_is_anothers_is_left() {
+    let world = World::new();
+    let store = store::FILE;
+    world.chmod(store, 0o666);
+    world.chmod("pki/ca.key", 0o644);
+    close_again(&world.data());
+    assert_eq!(look(&world.data()), []);
+    assert_eq!((world.mode(store), world.mode("pki/ca.key")), (0o600, 0o600));
+}
