@@ -6,18 +6,22 @@
 //! this process's own working directory, which always does (but not behind Landlock: there, readiness has to be
 //! probed).
 //!
-//! A gateway of another user cannot enter the run directory. Its socket lies beside its log, for all who get there.
+//! A gateway of another user cannot enter the run directory. Its socket lies beside its log, for all who get there. So
+//! who is heard is the gateway's user alone, by the kernel's word for who has sent what.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use rustix::fs::Mode;
-use rustix::process::{getpid, umask};
+use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, recvmsg};
+use rustix::process::{geteuid, getpid, umask};
 
 use crate::directory::Directory;
 use crate::life::Readiness;
@@ -41,14 +45,15 @@ const DATAGRAM: usize = 2048;
 pub(crate) enum Audience {
     /// The user of this process.
     Own,
-    /// Another one.
-    Other,
+    /// This other one.
+    Other(u32),
 }
 
 /// The bound socket.
 #[derive(Debug)]
 pub(crate) struct NotifySocket {
     socket: UnixDatagram,
+    audience: Audience,
     address: OsString,
     /// Where it lies, unless in the current directory.
     elsewhere: Option<Directory>,
@@ -59,11 +64,11 @@ impl NotifySocket {
     pub(crate) fn bind(run_dir: &Path) -> io::Result<Self> {
         remove();
         let socket = UnixDatagram::bind(NAME)?;
-        Self::new(socket, run_dir, None)
+        Self::new(socket, (Audience::Own, run_dir), None)
     }
 
-    /// Binds it in `log_dir`, for whoever may enter that.
-    pub(crate) fn bind_for_others(log_dir: &Path) -> io::Result<Self> {
+    /// Binds it in `log_dir`, where this user may enter.
+    pub(crate) fn bind_for(uid: u32, log_dir: &Path) -> io::Result<Self> {
         let directory = Directory::open(log_dir)?;
         directory.remove(NAME)?;
         let path = format!("/proc/self/fd/{}/{NAME}", directory.as_fd().as_raw_fd());
@@ -71,21 +76,26 @@ impl NotifySocket {
         let before = umask(Mode::empty());
         let bound = UnixDatagram::bind(path);
         umask(before);
-        Self::new(bound?, log_dir, Some(directory))
+        Self::new(bound?, (Audience::Other(uid), log_dir), Some(directory))
     }
 
-    fn new(socket: UnixDatagram, directory: &Path, elsewhere: Option<Directory>) -> io::Result<Self> {
+    fn new(
+        socket: UnixDatagram,
+        (audience, directory): (Audience, &Path),
+        elsewhere: Option<Directory>,
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        set_socket_passcred(&socket, true)?;
         let mut path = directory.join(NAME);
         if path.as_os_str().as_bytes().len() > LONGEST_PATH {
             path = Path::new("/proc").join(getpid().to_string()).join("cwd").join(NAME);
         }
-        Ok(Self { socket, address: path.into_os_string(), elsewhere })
+        Ok(Self { socket, audience, address: path.into_os_string(), elsewhere })
     }
 
     /// Who reaches it.
     pub(crate) fn audience(&self) -> Audience {
-        if self.elsewhere.is_some() { Audience::Other } else { Audience::Own }
+        self.audience
     }
 
     /// The value of `NOTIFY_SOCKET`.
@@ -93,17 +103,31 @@ impl NotifySocket {
         &self.address
     }
 
-    /// Reads what has come. Anything but `READY=1` is dropped.
+    /// Reads what has come. Anything but `READY=1` of the gateway's user is dropped.
     pub(crate) fn receive(&self) -> Readiness {
         let mut readiness = Readiness::Unsaid;
         let mut datagram = [0; DATAGRAM];
         for _ in 0..DATAGRAMS_PER_TURN {
-            let Ok(length) = self.socket.recv(&mut datagram) else { break };
-            if says_ready(datagram.get(..length).unwrap_or_default()) {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+            let mut senders = RecvAncillaryBuffer::new(&mut space);
+            let mut parts = [IoSliceMut::new(&mut datagram)];
+            let received = recvmsg(&self.socket, &mut parts, &mut senders, RecvFlags::CMSG_CLOEXEC);
+            let Ok(RecvMsg { bytes, .. }) = received else { break };
+            let is_its = |sender| matches!(sender, RecvAncillaryMessage::ScmCredentials(sender) if sender.uid.as_raw() == self.user());
+            let is_its = senders.drain().any(is_its);
+            if is_its && says_ready(datagram.get(..bytes).unwrap_or_default()) {
                 readiness = Readiness::Said;
             }
         }
         readiness
+    }
+
+    /// Who is heard.
+    fn user(&self) -> u32 {
+        match self.audience {
+            Audience::Own => geteuid().as_raw(),
+            Audience::Other(uid) => uid,
+        }
     }
 
     /// Drops what an earlier incarnation may have left unread.

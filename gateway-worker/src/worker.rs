@@ -158,10 +158,8 @@ impl Worker {
     fn prepare_notify(&mut self) -> Result<(), SpawnError> {
         let Launch { notify, walls, .. } = &self.parts.launch;
         let user = walls.as_ref().and_then(|walls| walls.user.as_ref());
-        let audience = match user.is_none_or(|user| user.uid == getuid().as_raw()) {
-            true => Audience::Own,
-            false => Audience::Other,
-        };
+        let other = user.map(|user| user.uid).filter(|uid| *uid != getuid().as_raw());
+        let audience = other.map_or(Audience::Own, Audience::Other);
         match self.notify.take().filter(|socket| *notify && socket.audience() == audience) {
             Some(socket) => {
                 socket.drain();
@@ -170,7 +168,7 @@ impl Worker {
             None if *notify => {
                 let bound = match audience {
                     Audience::Own => NotifySocket::bind(&self.parts.run_dir),
-                    Audience::Other => NotifySocket::bind_for_others(self.parts.output.directory()),
+                    Audience::Other(uid) => NotifySocket::bind_for(uid, self.parts.output.directory()),
                 };
                 self.notify = Some(bound.map_err(SpawnError::Notify)?);
             }

@@ -166,6 +166,35 @@ fn a_gateway_of_another_user_can_say_that_it_is_ready() {
     assert!(!home.place.log().join("notify.sock").exists());
 }
 
+#[test]
+fn nobody_but_the_gateways_user_can_say_that_it_is_ready() {
+    if !getuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let home = Home::of(Who::Me);
+    for path in [home.place.path(), &home.place.log()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let user = Some(User { uid: NOBODY, gid: NOBODY, groups: Vec::new() });
+    let launch = Launch {
+        notify: true,
+        walls: Some(Walls { user, ..Walls::default() }),
+        working_directory: "/".into(),
+        ..home.place.shell("exec sleep 1000")
+    };
+    let (_worker, mut link, _) = home.start(launch);
+    let socket = home.place.log().join("notify.sock");
+    let send = "import socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', sys.argv[1])";
+    let says = |uid: u32| {
+        let mut says = Command::new("python3");
+        assert!(says.args(["-c", send]).arg(&socket).uid(uid).status().unwrap().success());
+    };
+    says(64_321);
+    link.kill(1);
+    let Some(Body::Exited(_)) = link.next() else { panic!("a stranger was heard") };
+}
+
 /// A control group of a test's own.
 struct Group(PathBuf);
 
