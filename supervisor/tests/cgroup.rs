@@ -48,8 +48,9 @@ impl Ground {
             let at = fields.next()?;
             (fields.next() == Some("cgroup2")).then(|| PathBuf::from(at))
         })?;
-        let ground = Self(root.join(format!("openclaw-supervisor-test-{}", std::process::id())));
-        fs::create_dir(&ground.0).ok()?;
+        // A name that no test has at the same time, in this process or in another.
+        let ground = tempfile::Builder::new().prefix("openclaw-supervisor-test-").tempdir_in(root).ok()?;
+        let ground = Self(ground.keep());
         fs::create_dir(ground.0.join("supervisor")).ok().map(|()| ground)
     }
 
