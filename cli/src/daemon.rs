@@ -46,7 +46,7 @@ pub(crate) async fn start(place: &Place, operation: &Operation) -> Result<Superv
     if let Ok(name) = env::var(INSIDE) {
         return Err(fail(Cause::InsideInstance(name)));
     }
-    let program = find().ok_or_else(|| fail(Cause::DaemonMissing))?;
+    let program = find(PROGRAM).ok_or_else(|| fail(Cause::DaemonMissing))?;
     let data_dir = &place.data_dir;
     DirBuilder::new()
         .recursive(true)
@@ -100,11 +100,11 @@ pub(crate) async fn answering(place: &Place) -> Option<(Supervisor, i64)> {
     timeout(ANSWER_DEADLINE, ask).await.ok().flatten()
 }
 
-/// The daemon's executable: beside our own, else on PATH.
-fn find() -> Option<PathBuf> {
-    let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
+/// An executable of the supervisor's: beside our own, else on PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join(program)));
     let path = env::var_os("PATH").unwrap_or_default();
-    let on_path: Vec<PathBuf> = env::split_paths(&path).map(|directory| directory.join(PROGRAM)).collect();
+    let on_path: Vec<PathBuf> = env::split_paths(&path).map(|directory| directory.join(program)).collect();
     beside.into_iter().chain(on_path).find(|candidate| is_executable(candidate))
 }
 

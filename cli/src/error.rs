@@ -164,6 +164,12 @@ pub(crate) enum Cause {
     Enter { path: PathBuf, source: io::Error },
     #[error("cannot become user {uid}")]
     Become { uid: u32, source: io::Error },
+    #[error("what runs as it has to be user {uid}, and user {me} cannot become that")]
+    NotItsUser { uid: u32, me: u32 },
+    #[error("`gateway-worker`, which builds its walls, is neither beside this program nor on PATH")]
+    WorkerMissing,
+    #[error("cannot hand its walls over")]
+    HandOver { source: io::Error },
     #[error("cannot run `{program}`")]
     Exec { program: String, source: io::Error },
     #[error("cannot write the output")]
@@ -221,7 +227,8 @@ impl Cause {
             | Self::FileTooLong { .. }
             | Self::FileEncoding
             | Self::NoCredential { .. } => Kind::Usage,
-            Self::DaemonMissing => Kind::NotFound,
+            Self::DaemonMissing | Self::WorkerMissing => Kind::NotFound,
+            Self::NotItsUser { .. } => Kind::NotPermitted,
             Self::InsideInstance(_) => Kind::Unreachable,
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Kind::ReaderGone,
             Self::ReadFile { source, .. }
@@ -229,6 +236,7 @@ impl Cause {
             | Self::Spawn { source, .. }
             | Self::Runtime { source }
             | Self::Enter { source, .. }
+            | Self::HandOver { source }
             | Self::Become { source, .. }
             | Self::Exec { source, .. }
             | Self::Output(source) => kind_of_io(source),
@@ -268,6 +276,12 @@ impl Cause {
             Self::DaemonMissing => Some(
                 "install `openclaw-supervisor` beside `openclawctl`, or add its directory to PATH".to_owned(),
             ),
+            Self::WorkerMissing => {
+                Some("install `gateway-worker` beside `openclawctl`, or add its directory to PATH".to_owned())
+            }
+            Self::NotItsUser { uid, .. } => Some(format!(
+                "run it as user {uid} or as root; with --outside it is run as yourself, without walls"
+            )),
             Self::InsideInstance(_) => {
                 Some("run `openclawctl supervisor start` outside of the instance".to_owned())
             }
@@ -297,6 +311,7 @@ impl Cause {
             | Self::Spawn { .. }
             | Self::Runtime { .. }
             | Self::Enter { .. }
+            | Self::HandOver { .. }
             | Self::Become { .. }
             | Self::Exec { .. }
             | Self::Output(_) => None,

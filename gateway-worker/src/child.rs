@@ -168,6 +168,9 @@ pub(crate) fn check_absolute(what: &'static str, path: &str) -> Result<(), Unfit
 /// Starts `launch`, which [`check`] has passed. When this returns, the program has been executed.
 pub(crate) fn spawn(launch: &Launch, notify: Option<&OsString>) -> Result<Launched, SpawnError> {
     let (output, input) = pipe().map_err(SpawnError::Pipe)?;
+    if let Some(walls) = &launch.walls {
+        walls::lend(&input, walls);
+    }
     let second = input.try_clone().map_err(SpawnError::Pipe)?;
     let mut command = Command::new(&launch.program);
     command

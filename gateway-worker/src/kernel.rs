@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "each call below has no safe counterpart; each says why it is sound")]
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr;
@@ -26,6 +27,32 @@ pub(crate) fn close_inherited() {
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
+/// Closes every descriptor but the standard three and `kept`, and takes that one. To be called before anything is
+/// opened.
+pub(crate) fn take_inherited(kept: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: it tells about the descriptor, and touches no memory of this process.
+    if kept < 3 || unsafe { libc::fcntl(kept, libc::F_GETFD) } == -1 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    let kept_number = kept.unsigned_abs();
+    if kept_number > 3 {
+        // SAFETY: as above; `kept` is not among these.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, kept_number - 1, 0) };
+    }
+    // SAFETY: as above; `kept` is not among these.
+    unsafe { libc::syscall(libc::SYS_close_range, kept_number + 1, libc::c_uint::MAX, 0) };
+    // SAFETY: it is open, as was seen, and nothing in this process has owned it so far.
+    Ok(unsafe { OwnedFd::from_raw_fd(kept) })
+}
+
+/// Ends this process by `signal`, as a shell and `wait` tell a death from a status. Returns if that does not kill.
+pub(crate) fn die_of(signal: Signal) {
+    restore_signal(signal);
+    let mut alone = SigSet::empty();
+    alone.add(signal);
+    let _ = signal::raise(signal).and_then(|()| alone.thread_unblock());
+}
+
 /// Gives every signal its default meaning again, as an ignored one would stay ignored in the gateway
 /// (`nohup` ignores SIGHUP). SIGPIPE stays as Rust's runtime has set it: ignored here, default in children.
 pub(crate) fn restore_signals() {
@@ -33,10 +60,15 @@ pub(crate) fn restore_signals() {
         if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP | Signal::SIGPIPE) {
             continue;
         }
-        // SAFETY: the default action runs no code of this process. The only handlers that this removes are
-        // those by which Rust's runtime puts words to a stack overflow; the fault itself stays fatal.
-        let _ = unsafe { signal::signal(signal, SigHandler::SigDfl) };
+        restore_signal(signal);
     }
+}
+
+/// Gives one signal its default meaning again.
+pub(crate) fn restore_signal(signal: Signal) {
+    // SAFETY: the default action runs no code of this process. The only handlers that this removes are
+    // those by which Rust's runtime puts words to a stack overflow; the fault itself stays fatal.
+    let _ = unsafe { signal::signal(signal, SigHandler::SigDfl) };
 }
 
 /// The version of this kernel's Landlock, from 1 on. The landlock crate keeps it to itself, and a report needs it.

@@ -24,6 +24,7 @@ mod complain;
 mod confine;
 mod directory;
 mod group;
+mod guest;
 mod kernel;
 mod key;
 mod life;
@@ -39,13 +40,22 @@ mod turn;
 mod walls;
 mod worker;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [behind, flag, number, command @ ..] = args.as_slice()
+        && behind == tool::BEHIND
+        && flag == guest::LAUNCH
+    {
+        return guest::run(number, command).unwrap_or_else(|error| error.explain());
+    }
     kernel::close_inherited();
-    let mut args = std::env::args_os();
-    if args.nth(1).is_some_and(|first| first == tool::BEHIND) {
-        return tool::run(args).unwrap_or_else(|error| {
+    if let [behind, command @ ..] = args.as_slice()
+        && behind == tool::BEHIND
+    {
+        return tool::run(command).unwrap_or_else(|error| {
             eprintln!("{error}");
             ExitCode::FAILURE
         });

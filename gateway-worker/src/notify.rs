@@ -1,30 +1,37 @@
 //! The socket on which a gateway says that it is ready, sd_notify(3).
 //!
-//! It lies in the run directory, which only this user can enter, so whoever can send to it could also do the
-//! gateway worse. It is bound by its relative name, as a Unix socket's path has room for 107 bytes only; the
-//! gateway, which works elsewhere, is given the absolute path where that fits and otherwise the way through
-//! this process's own working directory, which always does (but not behind Landlock: there, readiness has to be
-//! probed).
+//! It lies in the run directory, which only this user can enter. It is bound by its relative name, as a Unix socket's
+//! path has room for 107 bytes only; the gateway, which works elsewhere, is given the absolute path where that fits and
+//! otherwise the way through this process's own working directory, which always does (but not behind Landlock: there,
+//! readiness has to be probed). A gateway of another user cannot enter the run directory. Its socket lies beside its log,
+//! and is its own.
 //!
-//! A gateway of another user cannot enter the run directory. Its socket lies beside its log, for all who get there. So
-//! who is heard is the gateway's user alone, by the kernel's word for who has sent what.
+//! Neither place keeps a neighbour of the same user out. So who is heard is the gateway and what it has started, as far
+//! as it has the gateway's user, by the kernel's word for who has sent what (`SCM_CREDENTIALS`, unix(7)). Only who could
+//! change the host anyway can have the kernel say otherwise. Two cannot be told, and are not heard: who is in a pid
+//! namespace that cannot be seen from here, and who has ended and been reaped before its word was read. Whoever says
+//! `READY=1` and ends has to wait until that is read, as systemd-notify(1) does; systemd asks as much. What ends as a
+//! child of this process, as the gateway does and its orphans, is read before it is reaped. A pid that was given away
+//! anew by then counts for who has it now; for a neighbour's to become the gateway's takes a whole round of pids.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use rustix::fs::Mode;
+use nix::cmsg_space;
+// rustix has no pid 0, which the kernel says of some senders.
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
+use rustix::fs::{AtFlags, Mode, chownat};
 use rustix::net::sockopt::set_socket_passcred;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, recvmsg};
-use rustix::process::{geteuid, getpid, umask};
+use rustix::process::{Pid, Uid, geteuid, getpid, umask};
 
 use crate::directory::Directory;
 use crate::life::Readiness;
+use crate::tree::is_descendant;
 
 const NAME: &str = "notify.sock";
 
@@ -72,10 +79,11 @@ impl NotifySocket {
         let directory = Directory::open(log_dir)?;
         directory.remove(NAME)?;
         let path = format!("/proc/self/fd/{}/{NAME}", directory.as_fd().as_raw_fd());
-        // To change the mode afterwards would take a name that may be another file's by then.
-        let before = umask(Mode::empty());
+        let before = umask(Mode::RWXG | Mode::RWXO);
         let bound = UnixDatagram::bind(path);
         umask(before);
+        // Nobody else writes in there: the name is still the socket's.
+        chownat(directory.as_fd(), NAME, Some(Uid::from_raw(uid)), None, AtFlags::SYMLINK_NOFOLLOW)?;
         Self::new(bound?, (Audience::Other(uid), log_dir), Some(directory))
     }
 
@@ -103,23 +111,30 @@ impl NotifySocket {
         &self.address
     }
 
-    /// Reads what has come. Anything but `READY=1` of the gateway's user is dropped.
+    /// Reads what has come. Anything but `READY=1` of the gateway's is dropped.
     pub(crate) fn receive(&self) -> Readiness {
         let mut readiness = Readiness::Unsaid;
         let mut datagram = [0; DATAGRAM];
         for _ in 0..DATAGRAMS_PER_TURN {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-            let mut senders = RecvAncillaryBuffer::new(&mut space);
+            let mut space = cmsg_space!(UnixCredentials);
             let mut parts = [IoSliceMut::new(&mut datagram)];
-            let received = recvmsg(&self.socket, &mut parts, &mut senders, RecvFlags::CMSG_CLOEXEC);
-            let Ok(RecvMsg { bytes, .. }) = received else { break };
-            let is_its = |sender| matches!(sender, RecvAncillaryMessage::ScmCredentials(sender) if sender.uid.as_raw() == self.user());
-            let is_its = senders.drain().any(is_its);
-            if is_its && says_ready(datagram.get(..bytes).unwrap_or_default()) {
+            let (socket, flags) = (self.socket.as_raw_fd(), MsgFlags::MSG_CMSG_CLOEXEC);
+            let Ok(received) = recvmsg::<()>(socket, &mut parts, Some(&mut space), flags) else { break };
+            // There is no room for files, so what comes with some has no sender here, and the kernel closes them.
+            let sender =
+                received.cmsgs().ok().and_then(|mut found| found.find_map(|message| credentials(&message)));
+            let bytes = received.bytes;
+            let is_told = says_ready(datagram.get(..bytes).unwrap_or_default());
+            if is_told && readiness == Readiness::Unsaid && sender.is_some_and(|sender| self.is_its(sender)) {
                 readiness = Readiness::Said;
             }
         }
         readiness
+    }
+
+    /// Whether it is the gateway's, or of what that has started. The kernel says 0 of who cannot be seen from here.
+    fn is_its(&self, sender: UnixCredentials) -> bool {
+        sender.uid() == self.user() && Pid::from_raw(sender.pid()).is_some_and(is_descendant)
     }
 
     /// Who is heard.
@@ -158,6 +173,11 @@ impl AsFd for NotifySocket {
 /// Takes the socket's name out of the current directory.
 pub(crate) fn remove() {
     let _ = fs::remove_file(NAME);
+}
+
+fn credentials(message: &ControlMessageOwned) -> Option<UnixCredentials> {
+    let ControlMessageOwned::ScmCredentials(sender) = message else { return None };
+    Some(*sender)
 }
 
 fn says_ready(datagram: &[u8]) -> bool {

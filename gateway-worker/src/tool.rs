@@ -1,14 +1,16 @@
 //! A program behind the walls of an instance, that is no gateway: `gateway-worker behind PROGRAM ARGUMENTS`.
 //!
 //! What the supervisor asks a runtime is answered by what an agent has written: its state, with plugins in it. So that
-//! is run behind the walls of its gateway, which come on standard input, and all that it has started ends with it.
+//! is run behind the walls of its gateway, which come on standard input, and all that it has started ends with it. What
+//! a person runs there has a terminal: that is a [guest](crate::guest).
 
-use std::env::ArgsOs;
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::process::{Command, ExitCode, Stdio};
 
 use prost::{DecodeError, Message};
 use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use rustix::stdio::stdout;
 use supervisor_proto::worker::Walls;
 use thiserror::Error;
 
@@ -20,10 +22,10 @@ use crate::walls::{self, UnfitWalls};
 pub(crate) const BEHIND: &str = "behind";
 
 /// More walls than this are none: some thousand trees.
-const MOST_BYTES: u64 = 1 << 20;
+pub(crate) const MOST_BYTES: u64 = 1 << 20;
 
 /// What a shell adds to the number of the signal that has killed a program.
-const KILLED: i32 = 128;
+pub(crate) const KILLED: i32 = 128;
 
 /// Why nothing was run.
 #[derive(Debug, Error)]
@@ -55,8 +57,8 @@ pub(crate) enum ToolError {
 }
 
 /// Runs the program that `args` name, and ends as it does, once nothing is left of it.
-pub(crate) fn run(mut args: ArgsOs) -> Result<ExitCode, ToolError> {
-    let program = args.next().ok_or(ToolError::NoProgram)?;
+pub(crate) fn run(command: &[OsString]) -> Result<ExitCode, ToolError> {
+    let (program, args) = command.split_first().ok_or(ToolError::NoProgram)?;
     set_child_subreaper(Some(getpid())).map_err(|error| ToolError::Subreaper(error.into()))?;
     kernel::restore_signals();
     let mut bytes = Vec::new();
@@ -64,6 +66,7 @@ pub(crate) fn run(mut args: ArgsOs) -> Result<ExitCode, ToolError> {
     let walls = Walls::decode(bytes.as_slice())?;
     walls::check(&walls)?;
     let (builder, survey) = walls::plan(&walls).map_err(ToolError::Plan)?;
+    walls::lend(stdout(), &walls);
     let mut command = Command::new(program);
     let child = kernel::spawn_bound(command.args(args).stdin(Stdio::null()), Some(builder));
     let pid = Pid::from_child(&child.map_err(ToolError::Spawn)?);
@@ -76,15 +79,11 @@ pub(crate) fn run(mut args: ArgsOs) -> Result<ExitCode, ToolError> {
 
 /// Waits for `pid`, and then until nothing is left of all that it has started.
 fn outlive(pid: Pid) -> io::Result<WaitStatus> {
-    let mut ended = None;
     loop {
-        if ended.is_some() {
-            tree::kill_children()?;
-        }
         match wait(WaitOptions::empty()) {
-            Ok(Some((dead, status))) if dead == pid => ended = Some(status),
+            Ok(Some((dead, status))) if dead == pid => return tree::end_all().map(|()| status),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return ended.ok_or_else(|| error.into()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

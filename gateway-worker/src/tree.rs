@@ -16,6 +16,13 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process
 /// Bytes enough for 52 fields of 20 digits, with a name of 16.
 const LONGEST_STAT: usize = 1200;
 
+/// Generations that are looked through between a process and this one. A tool of an agent is about ten below its worker,
+/// a page of a browser that it drives some more; who is forked deeper than this may be doing it to keep us looking.
+const GENERATIONS: usize = 32;
+
+/// Looks at a line in which somebody dies meanwhile. A daemon loses its parents once, as it becomes one.
+const LOOKS: usize = 3;
+
 /// What one look at the children found.
 #[derive(Debug)]
 pub(crate) enum Reaped {
@@ -35,6 +42,18 @@ pub(crate) fn reap() -> Reaped {
             Ok(None) => return Reaped::Alive,
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return Reaped::Empty,
+        }
+    }
+}
+
+/// Kills and reaps until no descendant is left. For a process that is their subreaper.
+pub(crate) fn end_all() -> io::Result<()> {
+    loop {
+        kill_children()?;
+        match wait(WaitOptions::empty()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -77,6 +96,32 @@ fn parent(of: Pid) -> Option<Pid> {
     pid(stat_field(of, 4)?.as_str())
 }
 
+/// Whether `of` is the gateway or descends from it, however it hides: all that does has this process above it. One that
+/// is reaped already cannot be told from a stranger, and is none.
+pub(crate) fn is_descendant(of: Pid) -> bool {
+    (0..LOOKS).find_map(|_| descends(of)).unwrap_or(false)
+}
+
+/// `None` if somebody in its line has died under our eyes, so that its pid may have become another's.
+fn descends(of: Pid) -> Option<bool> {
+    let own = getpid();
+    let (mut below, mut above) = (of, parent(of)?);
+    for _ in 0..GENERATIONS {
+        if above == own {
+            return Some(true);
+        }
+        let next = parent(above);
+        // Who dies loses its children before its pid is free: this one has been their parent all the while.
+        if parent(below) != Some(above) {
+            return None;
+        }
+        // The first process of all has no parent, nor has one whose parent is in another pid namespace.
+        let Some(next) = next else { return Some(false) };
+        (below, above) = (above, next);
+    }
+    Some(false)
+}
+
 /// When `of` was started, in clock ticks since boot: field 22 of its stat.
 pub(crate) fn start_ticks(of: Pid) -> Option<u64> {
     stat_field(of, 22)?.parse().ok()
@@ -97,7 +142,10 @@ fn stat_field(of: Pid, number: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
+
+    use rustix::process::{WaitId, WaitIdOptions, getppid, waitid};
 
     #[test]
     fn both_ways_of_listing_children_find_a_child() {
@@ -109,5 +157,49 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!children_by_scan().unwrap().contains(&pid));
+    }
+
+    #[test]
+    fn a_descendant_is_told_by_its_line_as_long_as_it_is_not_reaped() {
+        let script = "cat & echo $!; exec cat";
+        let mut command = Command::new("/bin/sh");
+        let mut child =
+            command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let grandchild = pid(line.trim()).unwrap();
+        let child_pid = Pid::from_child(&child);
+        assert!(is_descendant(child_pid) && is_descendant(grandchild));
+        assert!(!is_descendant(getpid()), "nobody descends from itself");
+        assert!(!getppid().is_some_and(is_descendant) && !is_descendant(Pid::INIT));
+        child.kill().unwrap();
+        // Dead, and not reaped.
+        waitid(WaitId::Pid(child_pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(is_descendant(child_pid));
+        child.wait().unwrap();
+        assert!(!is_descendant(child_pid));
+        // This process is no subreaper: its grandchild is somebody else's now.
+        assert!(!is_descendant(grandchild));
+        kill_process(grandchild, Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_not_followed_to_its_end() {
+        // Each shell waits for the next, and the last for the end of its input.
+        let deep = |generations: usize| {
+            let script =
+                r#"if [ $1 -gt 1 ]; then sh -c "$0" "$0" $(($1 - 1)); :; else echo $$; read line; fi"#;
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script, script, &generations.to_string()]);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+            let found = is_descendant(pid(line.trim()).unwrap());
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            found
+        };
+        assert!(deep(GENERATIONS));
+        assert!(!deep(GENERATIONS + 1));
     }
 }

@@ -22,19 +22,21 @@ mod privileges;
 mod syscalls;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use ::landlock::RulesetCreated;
 use nix::errno::Errno;
+use rustix::fs::fchown;
 use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Gid, Uid};
 use supervisor_proto::worker::wall::{Kind, State};
 use supervisor_proto::worker::{User, Wall, Walls};
 use thiserror::Error;
 
 use self::limits::Limited;
 use self::privileges::Identity;
-use self::syscalls::Filters;
+use self::syscalls::Filter;
 
 /// Steps of the child.
 const STEPS: usize = 9;
@@ -96,6 +98,14 @@ pub(crate) fn paths(walls: &Walls) -> impl Iterator<Item = (&'static str, &str)>
     let trees = walls.write.iter().chain(&walls.read).map(|tree| ("tree", tree.as_str()));
     let cgroup = Some(walls.cgroup.as_str()).filter(|cgroup| !cgroup.is_empty());
     trees.chain(cgroup.map(|cgroup| ("cgroup", cgroup)))
+}
+
+/// Gives a pipe to the user behind `walls`, for programs that open `/dev/stdout` or `/dev/stderr`; most do not. Not for
+/// what is somebody's own, as a terminal is.
+pub(crate) fn lend(pipe: impl AsFd, walls: &Walls) {
+    if let Some(user) = &walls.user {
+        let _ = fchown(pipe, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
+    }
 }
 
 /// What became of each step: 0, an errno, or [`Outcomes::NOT_TAKEN`].
@@ -202,7 +212,7 @@ pub(crate) struct Builder {
     identity: Option<Identity>,
     privileges: privileges::Plan,
     ruleset: Option<RulesetCreated>,
-    filters: Option<Filters>,
+    filter: Option<Filter>,
     outcomes: Outcomes,
     report: OwnedFd,
 }
@@ -229,7 +239,7 @@ pub(crate) fn plan(walls: &Walls) -> io::Result<(Builder, Survey)> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let mut claims = Vec::new();
     let ruleset = landlock::plan(walls, &mut claims);
-    let filters = syscalls::plan(walls, &mut claims);
+    let filter = syscalls::plan(walls, &mut claims);
     let privileges = privileges::plan(walls, &mut claims);
     let limited = limits::plan(walls, &mut claims);
     let identity = walls.user.as_ref().map(Identity::of);
@@ -239,7 +249,7 @@ pub(crate) fn plan(walls: &Walls) -> io::Result<(Builder, Survey)> {
     }
     claims.sort_by_key(|claim| claim.kind);
     let outcomes = Outcomes::none();
-    let builder = Builder { limited, identity, privileges, ruleset, filters, outcomes, report: theirs };
+    let builder = Builder { limited, identity, privileges, ruleset, filter, outcomes, report: theirs };
     Ok((builder, Survey { claims, user: walls.user.as_ref().map(|user| user.uid), report: ours }))
 }
 
@@ -269,9 +279,9 @@ impl Builder {
         if let Some(ruleset) = self.ruleset.take() {
             outcomes.note(Step::Landlock, landlock::enter(ruleset));
         }
-        if let Some(filters) = &self.filters {
+        if let Some(filter) = &self.filter {
             let traced_apart = outcomes.failure(Step::Landlock).is_none();
-            outcomes.note(Step::Filter, filters.install(traced_apart));
+            outcomes.note(Step::Filter, filter.install(traced_apart));
         }
         Ok(())
     }

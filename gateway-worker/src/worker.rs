@@ -180,8 +180,11 @@ impl Worker {
     /// Reads what the gateway has said about itself.
     pub(crate) fn hear_gateway(&mut self) {
         let Some(socket) = &self.notify else { return };
-        let said = socket.receive();
-        if said == Readiness::Said && self.readiness == Readiness::Unsaid && self.life.is_some() {
+        // What nobody waits for costs nobody a look at who said it.
+        if self.readiness == Readiness::Said || self.life.is_none() {
+            return socket.drain();
+        }
+        if socket.receive() == Readiness::Said {
             self.readiness = Readiness::Said;
             self.broadcast(Body::Notified(Notified { incarnation: self.incarnation.0 }));
         }
@@ -190,6 +193,8 @@ impl Worker {
     /// Reaps what has died. Once the main process has, nothing of the incarnation may live on.
     pub(crate) fn reap(&mut self, now: Instant) {
         self.look_at = None;
+        // Who is reaped cannot be told any more, and its last word would be nobody's.
+        self.hear_gateway();
         for _ in 0..REAPED_PER_TURN {
             match tree::reap() {
                 Reaped::Dead(pid, status) => self.note_death(pid, status),
@@ -234,7 +239,6 @@ impl Worker {
     fn finish(&mut self, now: Instant) {
         let Some(exited) = self.life.as_ref().and_then(|life| life.exited(self.incarnation)) else { return };
         self.parts.output.end();
-        self.hear_gateway();
         // Whoever is in its group without having been its descendant was put there, and goes with it.
         self.life.iter().for_each(Life::kill_group);
         self.life = None;

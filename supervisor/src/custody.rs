@@ -24,7 +24,7 @@ use std::{
 };
 
 use nix::unistd::geteuid;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio::{task, time::sleep};
 use tracing::warn;
 
@@ -208,9 +208,10 @@ pub(crate) fn own(path: &Path, me: u32) -> String {
     format!("{sudo}chown -h{all} {me} {}", path.display())
 }
 
-/// What is not the supervisor's alone, the data directory first. A link stands for what it leads to: it is the
+/// What is not the supervisor's alone, the data directory first: that may lie behind links. A link in it stands for what it leads to: it is the
 /// supervisor's user's. Blocks on the disk.
 pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
+    let Ok(data_dir) = &data_dir.canonicalize() else { return Vec::new() };
     let reach = reachable(data_dir);
     let mut flaws = Vec::new();
     let mut see = |path: PathBuf, kind, reach: bool| {
@@ -250,7 +251,8 @@ pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
 /// start is replaced whatever it is.
 pub(crate) fn look_at_socket(socket: &Path, for_all: bool) -> Option<Flaw> {
     let found = fs::symlink_metadata(socket).ok().filter(|found| found.file_type().is_socket())?;
-    let flaw = judge(socket.to_owned(), Kind::Secret, &found, reachable(socket))?;
+    let path = socket.parent()?.canonicalize().ok()?.join(socket.file_name()?);
+    let flaw = judge(path, Kind::Secret, &found, reachable(socket))?;
     let Flaw { what, .. } = &flaw;
     match what {
         What::Foreign(_) => Some(flaw),
@@ -297,13 +299,23 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Gives a file of this user's another mode, by a descriptor of the file itself: a link put in its place in the meantime
-/// leads nowhere.
+/// What is at `path`, which is reached through no link: one put in the place of a directory in the meantime leads nowhere,
+/// and one in the place of the file is itself.
+pub(crate) fn hold(path: &Path) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?.into())
+}
+
+/// Gives a file of this user's another mode.
 pub(crate) fn close(path: &Path, mode: u32) -> io::Result<()> {
-    let file =
-        File::from(openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    close_of(path, mode, geteuid().as_raw())
+}
+
+/// Gives a file of `owner` another mode, by a descriptor of the file itself.
+pub(crate) fn close_of(path: &Path, mode: u32, owner: u32) -> io::Result<()> {
+    let file = hold(path)?;
     let found = file.metadata()?;
-    if found.is_symlink() || found.uid() != geteuid().as_raw() {
+    if found.is_symlink() || found.uid() != owner {
         return Err(io::Error::other("it is a link, or another user's"));
     }
     if found.is_file() && found.nlink() > 1 {

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, FindListeners, FindOrigin, Listener},
+    api::{self, FindHold, FindListeners, FindOrigin, Listener},
     audit::Audit,
     bindings::{Bindings, Table},
     custody,
@@ -53,7 +53,7 @@ use crate::{
         prepare::Host,
     },
     perform::{
-        Configs, Contracts, Groups, Performer, Surroundings,
+        Configs, Contracts, Groups, Performer, Surroundings, hold,
         port::{self, Hold, Holder},
         reap,
         roster::Roster,
@@ -214,12 +214,12 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let (events, event_inbox) = mpsc::channel(driver::EVENTS);
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
+    let groups = Groups::find(&restored.id, restored.records.iter().map(|record| &record.name));
     let surroundings = Surroundings {
         events,
         worker_program: host.beside_daemon.join(WORKER),
         host: Arc::clone(&host),
-        groups: Groups::find(&restored.id, restored.records.iter().map(|record| &record.name)),
-        store_id: restored.id,
+        groups: groups.clone(),
         epoch,
         boot_began,
         roster: RefCell::new(Roster::new(restored.records.iter())),
@@ -233,8 +233,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let records = registry::restore(restored.records, &host)?;
     let max_instances = usize::try_from(settings.max_instances).unwrap_or(usize::MAX);
     let origin = Origin { pool, max_instances, revision, boot, seed: driver::monotonic_ns(), records };
-    let (pulse, beats) = watch::channel(());
-    let (ready, restored) = oneshot::channel();
+    let ((pulse, beats), (ready, restored)) = (watch::channel(()), oneshot::channel());
     let driving = Driving {
         clock,
         origin,
@@ -256,6 +255,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             journal,
             host,
             listeners: FindListeners(Arc::new(listeners)),
+            hold: FindHold(Arc::new(move |of, trees, block, user| hold(&groups, of, trees, block, user))),
             origins: FindOrigin::new(move |process| lineage.trace(process)),
             bindings: bindings(&settings).await,
             settings,

@@ -17,6 +17,7 @@ pub(crate) mod declared;
 mod files;
 mod finding;
 mod fix;
+mod ground;
 mod host;
 mod locks;
 mod paths;
@@ -86,6 +87,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("owners of files", files::foreign),
     ("leftovers of writes", files::leftovers),
     ("locks", locks::stale),
+    ("the place of locks", locks::squatted),
     ("run directories", locks::run_directories),
     ("systemd units", services::units),
     ("launch agents", services::agents),

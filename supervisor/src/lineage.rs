@@ -10,6 +10,8 @@
 //!                       mark: main                    env -i, or a false mark: not heard
 //! ```
 //!
+//! What a person runs in an instance by `openclawctl run` has a worker of its own with the same mark.
+//!
 //! A list of the workers that are known to run would not do. While a supervisor adopts what its predecessor left,
 //! or an instance is being started, it knows processes whose worker it does not know yet; the mark is there from
 //! a worker's first moment on. Once a worker has been killed, what it leaves is known by its own mark until it is

@@ -1,13 +1,15 @@
 //! `openclaw-supervisor`: the daemon. `openclawctl up` starts it; so can systemd.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
 use openclaw_supervisor::{
     daemon::{self, Options},
+    openclaw::database,
     settings,
 };
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// Supervises a fleet of OpenClaw gateways. Usually started by `openclawctl up` or by systemd.
 #[derive(Debug, Parser)]
@@ -23,8 +25,18 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
+    // What else runs as this user, agents included, neither traces nor weighs it in `/proc` then, nor reads its memory,
+    // walls or not. Linux refuses it to nobody.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let mut words = env::args_os().skip(1);
+    if words.next().is_some_and(|first| first == database::CONSOLIDATE) {
+        return done(database::consolidate(words.map(PathBuf::from)).map_err(anyhow::Error::msg));
+    }
+    done(run(Arguments::parse()))
+}
+
+fn done(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

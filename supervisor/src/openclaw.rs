@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod contract;
+pub mod database;
 pub mod environment;
 pub(crate) mod file;
 pub mod incident;
@@ -14,6 +15,8 @@ mod owner;
 pub(crate) mod place;
 pub mod prepare;
 pub(crate) mod protocol;
+pub(crate) mod reach;
 pub mod runtime;
 pub mod snapshots;
+pub(crate) mod tree;
 pub mod walls;

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A version appears by the rename of a directory in which it has run once and said what it is, so it is there whole
-//! or not at all. Nothing changes one afterwards. An OpenClaw that was installed by other means is not copied: its
-//! version is a script that runs it where it is.
+//! or not at all. Nothing changes one afterwards, but that it is [opened](crate::openclaw::reach) to users. An OpenClaw
+//! that was installed by other means is not copied: its version is a script that runs it where it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

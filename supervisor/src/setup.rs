@@ -369,7 +369,7 @@ fn env_file(state: &Path) -> io::Result<String> {
     if !state.exists() {
         return Ok(String::new());
     }
-    let found = Place::open(&fs::canonicalize(state)?)?.read(ENV, ENV_BYTES)?;
+    let found = Place::settled(&fs::canonicalize(state)?)?.read(ENV, ENV_BYTES)?;
     Ok(found.map(|found| String::from_utf8_lossy(&found.content).into_owned()).unwrap_or_default())
 }
 
@@ -384,7 +384,7 @@ fn keep(state: &Path, wish: &Wish) -> Result<(), SetupError> {
         let kept = before.lines().filter(is_other).map(str::to_owned);
         let added = wish.credentials.iter().map(|(name, value)| line(name, value));
         let text: String = kept.chain(added).map(|line| line + "\n").collect();
-        Place::open(&fs::canonicalize(state)?)?.put(ENV, text.as_bytes(), PRIVATE, Durability::Durable)
+        Place::settled(&fs::canonicalize(state)?)?.put(ENV, text.as_bytes(), PRIVATE, Durability::Durable)
     };
     write().map_err(|source| SetupError::Write { path: state.join(ENV), source })
 }

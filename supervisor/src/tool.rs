@@ -13,6 +13,8 @@ use prost::Message;
 use supervisor_proto::worker::Walls;
 use tokio::sync::oneshot;
 
+use crate::user::User;
+
 /// What a program has printed on both of its streams, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ran {
@@ -61,6 +63,12 @@ impl Tool {
     pub(crate) fn new(program: &Path, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self { program: program.to_owned(), args, environment: None, directory: None, inside: None }
+    }
+
+    /// Whom it runs as, if that is another user than the supervisor's.
+    pub(crate) fn user(&self) -> Option<User> {
+        let user = self.inside.as_ref()?.walls.user.as_ref()?;
+        Some(User { uid: user.uid, gid: user.gid, groups: user.groups.clone() })
     }
 
     /// What it prints, without white space around it; `None` if that cannot be had within the limit. Blocks.

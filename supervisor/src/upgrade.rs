@@ -216,8 +216,8 @@ impl Upgrader {
         let looked = aside(move || {
             let notes = preflight::ask(&host, &of, block, &after)?;
             let directories = Directories::of(&host.control.data_dir, &of, after.profile.as_ref());
-            let kept =
-                Kept::plan(&directories, &of, journal::now()).map_err(|error: Unfit| error.to_string())?;
+            let kept = Kept::plan(&directories, &after, &of, journal::now())
+                .map_err(|error: Unfit| error.to_string())?;
             Ok::<_, String>((notes, kept))
         });
         let looked = looked.await.ok_or(UpgradeError::Interrupted)?;

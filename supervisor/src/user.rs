@@ -1,11 +1,12 @@
 //! The users that instances run as, from their names to the numbers that a worker is told: it looks nobody up.
 
-use std::ffi::CString;
+use std::{ffi::CString, io, panic::resume_unwind, thread};
 
 use nix::{
     errno::Errno,
-    unistd::{self, Gid, Uid, geteuid, getgrouplist},
+    unistd::{self, Gid, Uid, geteuid, getgrouplist, setfsgid, setfsuid},
 };
+use rustix::thread::set_thread_groups;
 
 use crate::spec::UserName;
 
@@ -53,6 +54,15 @@ impl UserError {
     }
 }
 
+impl User {
+    /// The one that this process runs as.
+    pub(crate) fn own() -> Self {
+        let groups = unistd::getgroups().unwrap_or_default();
+        let groups = groups.into_iter().map(Gid::as_raw).collect();
+        Self { uid: geteuid().as_raw(), gid: unistd::getegid().as_raw(), groups }
+    }
+}
+
 /// The numbers of a user; `None` if it is the one that this process runs as.
 pub fn resolve(name: &UserName) -> Result<Option<User>, UserError> {
     let me = geteuid();
@@ -79,8 +89,50 @@ pub fn resolve(name: &UserName) -> Result<Option<User>, UserError> {
     Ok(Some(User { uid: uid.as_raw(), gid: gid.as_raw(), groups }))
 }
 
+/// Whose the processes of an instance with this `user` are.
+pub(crate) fn uid(name: Option<&UserName>) -> Result<u32, UserError> {
+    let user = name.map(resolve).transpose()?.flatten();
+    Ok(user.map_or_else(|| geteuid().as_raw(), |user| user.uid))
+}
+
+/// Does `work` on files with the rights of a user and his group alone, on a thread of its own. To be called by root.
+///
+/// Only what the kernel asks about files changes. With the user's whole identity, the thread could be ended by him, and
+/// this process with it (credentials(7)).
+pub(crate) fn acting<T: Send>(
+    (uid, gid): (u32, u32),
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    acting_as(&User { uid, gid, groups: Vec::new() }, work)
+}
+
+/// The same with those of all his groups.
+pub(crate) fn acting_as<T: Send>(user: &User, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let groups: Vec<_> = user.groups.iter().copied().map(rustix::process::Gid::from_raw).collect();
+    let act = move || {
+        set_thread_groups(&groups)?;
+        setfsgid(gid);
+        setfsuid(uid);
+        // Each answers with what was before, and that is all it tells.
+        match (setfsgid(gid) == gid, setfsuid(uid) == uid) {
+            (true, true) => work(),
+            (false, _) | (_, false) => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    };
+    thread::scope(|scope| {
+        let acting = thread::Builder::new().name("acting".into()).spawn_scoped(scope, act)?;
+        acting.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    };
+
     use super::*;
 
     fn named(user: &str) -> Result<Option<User>, UserError> {
@@ -105,5 +157,24 @@ mod tests {
             (true, user) => assert_eq!(user, Ok(Some(User { uid: 54_321, gid: 54_321, groups: Vec::new() }))),
             (false, user) => assert!(matches!(user, Err(UserError::NotRoot(..)))),
         }
+    }
+
+    #[test]
+    fn work_on_files_is_done_with_a_users_rights_and_by_no_other_thread() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (theirs, mine) = (place.path().join("theirs"), place.path().join("mine"));
+        fs::create_dir(&theirs).unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        chown(&theirs, Some(54_321), Some(54_322)).unwrap();
+        acting((54_321, 54_322), || fs::write(theirs.join("file"), "")).unwrap();
+        let made = fs::metadata(theirs.join("file")).unwrap();
+        assert_eq!((made.uid(), made.gid()), (54_321, 54_322));
+        let refused = acting((54_321, 54_322), || fs::write(&mine, "")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        fs::write(&mine, "").unwrap();
+        assert_eq!(fs::metadata(&mine).unwrap().uid(), 0);
     }
 }

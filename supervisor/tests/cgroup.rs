@@ -20,7 +20,7 @@ use supervisor_proto::v1::{
     system_service_client::SystemServiceClient,
     wall_status::{Kind, State},
 };
-use support::{Host, PATIENCE, at_once, builtin, is_alive, kill_9, processes, shell, until};
+use support::{Host, PATIENCE, at_once, builtin, is_alive, kill_9, processes, program, shell, until};
 
 /// Never killed by a test: it takes nothing, and nobody asks it for anything.
 const NEIGHBOUR: &str = "neighbour";
@@ -183,6 +183,20 @@ async fn a_gateway_has_a_group_of_its_own_and_what_is_to_outlive_it_has_another(
     let none = !["memory", "cpu", "pids"].into_iter().any(lacks);
     let files = main.walls.iter().any(|wall| wall.kind() == Kind::Files && wall.state() == State::Enforced);
     assert_eq!(told.state() == State::Enforced, none && files, "{told:?}");
+}
+
+#[tokio::test]
+async fn what_a_person_runs_in_an_instance_joins_its_group() {
+    let Some(ground) = Ground::make() else { return };
+    let mut host = Host::prepare();
+    ground.start(&mut host).await;
+    host.create("main", builtin()).await;
+    host.up("main").await;
+    let mut run = Command::new(program("openclawctl"));
+    run.arg("--data-dir").arg(host.data_dir()).args(["run", "main", "--", "cat", "/proc/self/cgroup"]);
+    let ran = run.output().unwrap();
+    let told = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && told.contains("/gateway-main-"), "{ran:?}");
 }
 
 #[tokio::test]

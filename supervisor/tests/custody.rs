@@ -6,15 +6,20 @@ mod support;
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{MetadataExt, PermissionsExt, lchown},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, lchown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::Output,
 };
 
+use nix::unistd::geteuid;
+
 use supervisor_proto::v1::{
     self, ExamineRequest, Finding, doctor_service_client::DoctorServiceClient, finding::Severity,
 };
-use support::{Host, builtin};
+use support::{Host, builtin, program, until};
 
 /// A user that no host has.
 const SOMEBODY: u32 = 64_125;
@@ -202,4 +207,33 @@ async fn the_doctor_finds_what_was_opened_meanwhile_and_closes_what_it_safely_ca
     assert_eq!((mode(&at("pki/ca.key")), mode(&at("imports"))), (0o600, 0o711));
     let ids: Vec<_> = left.findings.iter().filter(|finding| finding.id.starts_with("state.")).collect();
     assert_eq!(ids.len(), 1, "what others could change is for a person: {ids:#?}");
+}
+
+/// `/proc` gives what no process of its user may look into to root.
+#[tokio::test]
+async fn nobody_of_its_user_looks_into_a_supervisor_or_weighs_it_before_the_oom_killer() {
+    let host = Host::prepare();
+    chmod(host.directory.path(), 0o755);
+    let copy = host.directory.path().join("openclaw-supervisor");
+    fs::copy(program("openclaw-supervisor"), &copy).unwrap();
+    let mut command = host.supervisor_command();
+    if geteuid().is_root() {
+        for path in [host.data_dir(), host.data_dir().join("settings.yaml")] {
+            lchown(path, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+        }
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = std::process::Command::new(copy);
+        command.args(arguments).uid(SOMEBODY).gid(SOMEBODY).current_dir("/");
+    }
+    let mut supervisor = command.spawn().unwrap();
+    let socket = host.data_dir().join("control.sock");
+    until("the supervisor listens", async || socket.exists().then_some(())).await;
+    let process = PathBuf::from(format!("/proc/{}", supervisor.id()));
+    let user = fs::metadata(&process).unwrap().uid();
+    let hidden =
+        ["environ", "mem", "oom_score_adj"].map(|file| fs::metadata(process.join(file)).unwrap().uid());
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    let expected = if geteuid().is_root() { SOMEBODY } else { geteuid().as_raw() };
+    assert_eq!((user, hidden), (expected, [0; 3]));
 }

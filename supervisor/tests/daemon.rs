@@ -7,6 +7,7 @@ mod support;
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use supervisor_proto::v1::{self, Phase};
-use support::{Host, at_once, builtin, is_alive, program, shell, until};
+use support::{Host, at_once, builtin, is_alive, is_free, program, shell, until};
 
 /// More than the daemon's own bounds together, on a loaded machine.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -173,4 +174,20 @@ async fn a_control_socket_that_is_deleted_is_there_again_and_its_callers_are_not
         .await;
         connected.get_info(v1::GetInfoRequest {}).await.unwrap();
     }
+}
+
+#[test]
+fn a_test_gets_no_ports_of_which_somebody_else_has_one() {
+    let host = Host::prepare();
+    assert!(is_free(host.first_port));
+    let port = host.first_port + 217;
+    let addresses: [IpAddr; 3] =
+        [Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()];
+    for address in addresses {
+        match TcpListener::bind((address, port)) {
+            Ok(_squatter) => assert!(!is_free(host.first_port), "{address}"),
+            Err(error) => assert!(address.is_ipv6(), "{address}: {error}"),
+        }
+    }
+    assert!(is_free(host.first_port));
 }

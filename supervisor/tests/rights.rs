@@ -263,7 +263,7 @@ async fn an_agent_that_finds_no_supervisor_cannot_start_one_inside_its_instance(
 }
 
 #[tokio::test]
-async fn what_an_operator_runs_in_an_instances_environment_is_not_inside_it() {
+async fn what_an_operator_runs_outside_the_walls_is_not_inside_the_instance() {
     let host = Host::start().await;
     let rescue = Agent::new(&host, "rescue");
     host.create("main", builtin()).await;
@@ -272,7 +272,7 @@ async fn what_an_operator_runs_in_an_instances_environment_is_not_inside_it() {
     for name in ["main", "rescue", "other"] {
         host.up(name).await;
     }
-    let fleet = done(&host, &["run", "rescue", "--", "openclawctl", "status"]);
+    let fleet = done(&host, &["run", "--outside", "rescue", "--", "openclawctl", "status"]);
     assert!(fleet.contains("\nother "), "{fleet}");
-    done(&host, &["run", "rescue", "--", "openclawctl", "restart", "other"]);
+    done(&host, &["run", "--outside", "rescue", "--", "openclawctl", "restart", "other"]);
 }

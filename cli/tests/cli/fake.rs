@@ -14,7 +14,7 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
 use supervisor_proto::v1::{
-    self as v1,
+    self as v1, EnterInstanceRequest, EnterInstanceResponse,
     audit_service_server::AuditServiceServer,
     config_service_server::ConfigServiceServer,
     doctor_service_server::{DoctorService, DoctorServiceServer},
@@ -67,6 +67,7 @@ pub(crate) struct World {
     pub(crate) examinations: Vec<ExamineRequest>,
     pub(crate) recovery: Recovery,
     pub(crate) environment: GetInstanceEnvironmentResponse,
+    pub(crate) entry: EnterInstanceResponse,
     pub(crate) plan: Vec<FleetChange>,
     pub(crate) applied: Vec<ApplyFleetRequest>,
     /// Streams that end at once, as when a supervisor is replaced.
@@ -218,6 +219,7 @@ impl Fake {
             examinations: Vec::new(),
             recovery: Recovery::default(),
             environment: GetInstanceEnvironmentResponse::default(),
+            entry: EnterInstanceResponse::default(),
             plan: Vec::new(),
             applied: Vec::new(),
             broken_watches: 0,
@@ -452,6 +454,12 @@ impl InstanceService for Service {
         self.admit("GetInstanceEnvironment", "")?;
         self.get(&request.into_inner().name)?;
         Ok(Response::new(self.world().environment.clone()))
+    }
+
+    async fn enter_instance(&self, request: Request<EnterInstanceRequest>) -> Answer<EnterInstanceResponse> {
+        self.admit("EnterInstance", "")?;
+        self.get(&request.into_inner().name)?;
+        Ok(Response::new(self.world().entry.clone()))
     }
 }
 

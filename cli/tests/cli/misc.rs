@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, path::Path, process::Command};
 
-use supervisor_proto::v1::{GetInstanceEnvironmentResponse, HostUser, InstancePorts, Phase, PortUse};
+use supervisor_proto::v1::{
+    EnterInstanceResponse, GetInstanceEnvironmentResponse, HostUser, InstancePorts, Phase, PortUse,
+};
 
 use crate::{
     ctl::{ctl, finish},
@@ -36,12 +38,12 @@ fn a_shell_that_evaluates_env_gets_exactly_the_values() {
 }
 
 #[test]
-fn run_gives_the_command_the_instance_s_environment_and_directory_and_nothing_else() {
+fn run_outside_gives_the_command_the_instance_s_environment_and_directory_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().canonicalize().unwrap();
     let fake = with_environment(&[("NASTY", NASTY), ("PATH", "/usr/bin:/bin")], &directory);
     let script = "pwd; echo \"$TERM\"; printf '%s' \"$NASTY\" | cksum; env | grep -c OPENCLAWCTL";
-    let mut command = fake.command(&["run", "rescue", "--", "sh", "-c", script]);
+    let mut command = fake.command(&["run", "--outside", "rescue", "--", "sh", "-c", script]);
     command.env("TERM", "vt100").env("SECRET", "of this shell");
     let ran = finish(command);
     assert_eq!(ran.code, Some(1), "the command's own exit code: {ran:?}");
@@ -53,17 +55,17 @@ fn run_gives_the_command_the_instance_s_environment_and_directory_and_nothing_el
 }
 
 #[test]
-fn run_passes_the_exit_code_and_the_signal_through() {
+fn run_outside_passes_the_exit_code_and_the_signal_through() {
     let fake = with_environment(&[("PATH", "/usr/bin:/bin")], Path::new("/"));
-    assert_eq!(fake.ctl(&["run", "rescue", "--", "sh", "-c", "exit 42"]).code, Some(42));
-    assert_eq!(fake.ctl(&["run", "rescue", "--", "sh", "-c", "kill -9 $$"]).code, None);
+    assert_eq!(fake.ctl(&["run", "--outside", "rescue", "--", "sh", "-c", "exit 42"]).code, Some(42));
+    assert_eq!(fake.ctl(&["run", "--outside", "rescue", "--", "sh", "-c", "kill -9 $$"]).code, None);
 }
 
 #[test]
-fn run_becomes_the_user_of_the_instance_if_it_can() {
+fn run_outside_becomes_the_user_of_the_instance_if_it_can() {
     let fake = with_environment(&[("PATH", "/usr/bin:/bin")], Path::new("/"));
     fake.world().environment.user = Some(HostUser { uid: 54_321, gid: 54_322, groups: vec![54_323] });
-    let ran = fake.ctl(&["run", "rescue", "--", "sh", "-c", "id -u; id -g; id -G"]);
+    let ran = fake.ctl(&["run", "--outside", "rescue", "--", "sh", "-c", "id -u; id -g; id -G"]);
     let me = nix::unistd::geteuid();
     match me.is_root() {
         true => assert_eq!(ran.out, "54321\n54322\n54322 54323\n", "{ran:?}"),
@@ -73,18 +75,40 @@ fn run_becomes_the_user_of_the_instance_if_it_can() {
 }
 
 #[test]
-fn run_tells_a_missing_program_from_a_missing_directory() {
+fn run_outside_tells_a_missing_program_from_a_missing_directory() {
     let fake = with_environment(&[("PATH", "/usr/bin:/bin")], Path::new("/"));
-    let ran = fake.ctl(&["run", "rescue", "--", "no-such-program"]);
+    let ran = fake.ctl(&["run", "--outside", "rescue", "--", "no-such-program"]);
     assert_eq!(ran.code, Some(4));
     assert!(
         ran.err.contains("failed to run a command as `rescue`: cannot run `no-such-program`: No such file"),
         "{ran:?}"
     );
     fake.world().environment.working_directory = "/nowhere".into();
-    let ran = fake.ctl(&["run", "rescue", "--", "true"]);
+    let ran = fake.ctl(&["run", "--outside", "rescue", "--", "true"]);
     assert_eq!(ran.code, Some(4));
     assert!(ran.err.contains("cannot enter /nowhere: No such file"), "{ran:?}");
+}
+
+#[test]
+fn run_is_nobody_s_who_cannot_become_the_user_and_needs_an_answer_that_says_whom() {
+    let fake = with_environment(&[], Path::new("/"));
+    let ran = fake.ctl(&["run", "rescue", "--", "true"]);
+    assert!(ran.code == Some(1) && ran.err.contains("the answer has no user"), "{ran:?}");
+    fake.world().entry = EnterInstanceResponse {
+        user: Some(HostUser { uid: 54_321, ..Default::default() }),
+        working_directory: "/".into(),
+        ..Default::default()
+    };
+    let me = nix::unistd::geteuid();
+    if !me.is_root() {
+        let ran = fake.ctl(&["run", "rescue", "--", "true"]);
+        assert_eq!(ran.code, Some(7), "{ran:?}");
+        assert!(ran.err.contains(&format!("has to be user 54321, and user {me} cannot")), "{ran:?}");
+    }
+    fake.world().entry.user = Some(HostUser { uid: me.as_raw(), ..Default::default() });
+    fake.world().entry.working_directory = "/nowhere".into();
+    let ran = fake.ctl(&["run", "rescue", "--", "true"]);
+    assert!(ran.code == Some(4) && ran.err.contains("cannot enter /nowhere"), "{ran:?}");
 }
 
 #[test]

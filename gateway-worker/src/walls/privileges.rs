@@ -2,13 +2,12 @@
 //!
 //! Of capabilities(7), a program keeps what it needs to look after files and processes of several users of its own,
 //! to bind a low port, and to build sandboxes of its own (`SETFCAP`, `SYS_CHROOT`): what containers keep by default,
-//! less three. `NET_RAW` forges packets of the neighbours, `MKNOD` makes the host's disks readable,
-//! `AUDIT_WRITE` writes into the host's audit log. No gateway does that.
+//! less four. `NET_RAW` forges packets of the neighbours, `MKNOD` makes the host's disks readable,
+//! `AUDIT_WRITE` writes into the host's audit log, `FSETID` leaves a program that is written the bit by which it runs as
+//! its owner. No gateway does that.
 
-use rustix::fs::fchown;
 use rustix::io::{Errno, Result};
 use rustix::process::{Gid, Uid};
-use rustix::stdio::stdout;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -22,7 +21,6 @@ use super::{Claim, Step};
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETUID)
@@ -118,8 +116,6 @@ impl Identity {
 
     /// Becomes it, for good. Of the process's threads only this one does, so there must be no other.
     pub(super) fn take_on(&self) -> Result<()> {
-        // Its pipe goes with it, for programs that open `/dev/stdout` or `/dev/stderr`; most do not.
-        let _ = fchown(stdout(), Some(self.uid), Some(self.gid));
         set_thread_groups(&self.groups)?;
         set_thread_res_gid(self.gid, self.gid, self.gid)?;
         set_thread_res_uid(self.uid, self.uid, self.uid)

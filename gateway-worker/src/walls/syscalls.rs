@@ -14,8 +14,8 @@ use std::env::consts::ARCH;
 use nix::libc::{self, c_long};
 use rustix::io::{self, Errno};
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter, sock_filter,
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter, sock_filter,
 };
 use supervisor_proto::worker::Walls;
 use supervisor_proto::worker::wall::{Kind, State};
@@ -49,6 +49,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
     libc::SYS_move_mount,
     libc::SYS_mount_setattr,
     libc::SYS_fsopen,
@@ -72,6 +73,9 @@ const REFUSED: &[c_long] = &[
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
 ];
+
+/// open_tree(2) with attributes, since Linux 6.15.
+const OPEN_TREE_ATTR: c_long = 467;
 
 /// Refused, too, on this processor: ports of the hardware, and segments, which only 16-bit programs use.
 #[cfg(target_arch = "x86_64")]
@@ -107,6 +111,35 @@ const ABOUT_OTHERS: &[(c_long, u8)] = &[
 /// Of those, the ones that can be about all processes of the user, and the first argument that says so.
 const ABOUT_ALL: &[(c_long, u64)] = &[(libc::SYS_setpriority, 2), (libc::SYS_ioprio_set, 3)];
 
+/// Refused when they give a file the set-user-ID or set-group-ID bit, each with its argument that is the mode: whoever
+/// runs such a file outside has the gateway's user and no walls.
+const MODES: &[(c_long, u8)] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+];
+
+/// fchmodat(2) with flags, since Linux 6.6.
+const FCHMODAT2: c_long = 452;
+
+/// The same with the argument of its flags: only with some of them there is a mode. No filter sees that of openat2(2),
+/// which OpenClaw needs; but a file loses both bits with the first byte that is written to it.
+const MODES_IF_MADE: &[(c_long, u8, u8)] = &[
+    (libc::SYS_openat, 2, 3),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1, 2),
+];
+
+/// The flags that make a file. With O_TMPFILE goes O_DIRECTORY, which makes none.
+const MAKING: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
+
 /// The families of sockets that are left (socket(2)).
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -122,21 +155,33 @@ const IPPROTO_MPTCP: i32 = 262;
 /// The netlink protocol of firewalls: with a user namespace anybody's, and a steady source of holes.
 const NETLINK_NETFILTER: i32 = 12;
 
+/// Where a filter finds the number of the call.
+const NUMBER: u32 = 0;
+
+/// About the square root of how many rules there are, so that neither pieces nor rules of one are many.
+const RULES_IN_A_PIECE: usize = 8;
+
 /// The bit of a call by the x32 ABI, whose numbers the list does not have.
 #[cfg(target_arch = "x86_64")]
 const X32: u32 = 0x4000_0000;
 
-/// The same filter twice.
+/// By these a program types into the terminal that it shares with whoever has run it, whose shell reads that once it
+/// has ended: TIOCSTI and TIOCLINUX (ioctl_tty(2)). Their type is not the same in each C library.
+const TYPING: [u64; 2] = [0x5412, 0x541C];
+
+/// What is refused.
 #[derive(Debug)]
-pub(super) struct Filters {
-    /// For a process that can trace nobody outside.
+pub(super) struct Filter {
+    rules: BTreeMap<c_long, Vec<SeccompRule>>,
+    arch: TargetArch,
+    /// Whether tracing is refused where Landlock does not keep it inside.
+    privileges: bool,
+    /// Compiled, for a process that can trace nobody outside.
     apart: BpfProgram,
-    /// For one that could.
-    alone: BpfProgram,
 }
 
-/// Compiles the filters for `walls`, if it needs any.
-pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filters> {
+/// Compiles the filter for `walls`, if it needs any.
+pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filter> {
     let ports = !walls.bind.is_empty();
     if !(walls.privileges || ports) {
         return None;
@@ -144,9 +189,9 @@ pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filters> {
     let what = "install the filter of system calls";
     let compiled = TargetArch::try_from(ARCH)
         .map_err(|_| format!("no filter of system calls is known for `{ARCH}`"))
-        .and_then(|arch| filters(walls.privileges, ports, arch).map_err(|error| error.to_string()));
-    let (filters, missing) = match compiled {
-        Ok(filters) => (Some(filters), None),
+        .and_then(|arch| filter(walls.privileges, ports, arch).map_err(|error| error.to_string()));
+    let (filter, missing) = match compiled {
+        Ok(filter) => (Some(filter), None),
         Err(why) => (None, Some(why)),
     };
     if walls.privileges {
@@ -162,24 +207,22 @@ pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filters> {
             Some(why) => taken.lacks(State::Partial, why),
         };
     }
-    filters
+    filter
 }
 
-fn filters(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filters, BackendError> {
+fn filter(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filter, BackendError> {
     let mut rules = BTreeMap::new();
     if privileges {
         rules.extend(REFUSED.iter().chain(REFUSED_HERE).map(|number| (*number, Vec::new())));
         rules.extend(about_others()?);
+        rules.extend(modes()?);
     }
     rules.insert(libc::SYS_socket, sockets(privileges, ports)?);
     let apart = program(rules.clone(), arch)?;
-    if privileges {
-        rules.extend(TRACING.iter().map(|number| (*number, Vec::new())));
-    }
-    Ok(Filters { apart, alone: program(rules, arch)? })
+    Ok(Filter { rules, arch, privileges, apart })
 }
 
-/// Which calls are refused that are about other processes.
+/// Which calls are refused when they are about other processes, or type for somebody else.
 fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     let when = |argument, operator, value| {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
@@ -191,6 +234,30 @@ fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     }
     for (number, all) in ABOUT_ALL {
         rules.entry(*number).or_default().push(when(0, SeccompCmpOp::Eq, *all)?);
+    }
+    for typing in TYPING {
+        rules.entry(libc::SYS_ioctl).or_default().push(when(1, SeccompCmpOp::Eq, typing)?);
+    }
+    Ok(rules)
+}
+
+/// Which modes are refused.
+fn modes() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
+    let has = |argument, bits: u32| {
+        let bits = u64::from(bits);
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits)
+    };
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = BTreeMap::new();
+    for bit in [libc::S_ISUID, libc::S_ISGID] {
+        for (number, mode) in MODES {
+            rules.entry(*number).or_default().push(SeccompRule::new(vec![has(*mode, bit)?])?);
+        }
+        for (number, flags, mode) in MODES_IF_MADE {
+            for making in MAKING {
+                let rule = SeccompRule::new(vec![has(*flags, making.unsigned_abs())?, has(*mode, bit)?])?;
+                rules.entry(*number).or_default().push(rule);
+            }
+        }
     }
     Ok(rules)
 }
@@ -217,24 +284,41 @@ fn sockets(privileges: bool, ports: bool) -> Result<Vec<SeccompRule>, BackendErr
 }
 
 /// A process of another processor mode is killed by what seccompiler puts first.
+///
+/// To install a filter, the kernel walks it once for every call there is, and seccompiler compares the number with that
+/// of one rule after the other. So the rules are cut into pieces, and a number goes through its own.
 fn program(rules: BTreeMap<c_long, Vec<SeccompRule>>, arch: TargetArch) -> Result<BpfProgram, BackendError> {
-    let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, arch)?;
     let mut program = other_abi();
-    program.extend(BpfProgram::try_from(filter)?);
+    let mut rules = rules.into_iter().peekable();
+    while rules.peek().is_some() {
+        let piece: BTreeMap<_, _> = rules.by_ref().take(RULES_IN_A_PIECE).collect();
+        let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+        let piece = BpfProgram::try_from(SeccompFilter::new(piece, SeccompAction::Allow, refusal, arch)?)?;
+        if let Some((beyond, _)) = rules.peek() {
+            program.extend(skip(*beyond, piece.len()));
+        }
+        program.extend(piece);
+    }
     Ok(program)
+}
+
+/// Skips the next `length` instructions if the number of the call is `beyond` or more.
+fn skip(beyond: c_long, length: usize) -> BpfProgram {
+    vec![
+        instruction([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS], [0, 0], NUMBER),
+        instruction([libc::BPF_JMP, libc::BPF_JGE, libc::BPF_K], [0, 1], word(beyond)),
+        instruction([libc::BPF_JMP, libc::BPF_JA, libc::BPF_K], [0, 0], word(length)),
+    ]
 }
 
 /// Refuses calls by x32: load the number; if it has the bit, EPERM; else go on behind these three.
 #[cfg(target_arch = "x86_64")]
 fn other_abi() -> BpfProgram {
-    let code = |parts: [u32; 3]| u16::try_from(parts.iter().sum::<u32>()).unwrap_or_default();
     let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
-    let number = 0;
     vec![
-        sock_filter { code: code([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS]), jt: 0, jf: 0, k: number },
-        sock_filter { code: code([libc::BPF_JMP, libc::BPF_JGE, libc::BPF_K]), jt: 0, jf: 1, k: X32 },
-        sock_filter { code: code([libc::BPF_RET, libc::BPF_K, 0]), jt: 0, jf: 0, k: refusal },
+        instruction([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS], [0, 0], NUMBER),
+        instruction([libc::BPF_JMP, libc::BPF_JGE, libc::BPF_K], [0, 1], X32),
+        instruction([libc::BPF_RET, libc::BPF_K, 0], [0, 0], refusal),
     ]
 }
 #[cfg(not(target_arch = "x86_64"))]
@@ -242,20 +326,39 @@ fn other_abi() -> BpfProgram {
     BpfProgram::new()
 }
 
-impl Filters {
-    /// Puts this process behind the filter that fits. Sets no_new_privs, without which nobody may.
+fn word<T: TryInto<u32>>(number: T) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+/// Its code is the sum of `code`; if it compares, so many instructions are skipped, `then` or `otherwise`.
+fn instruction(code: [u32; 3], [then, otherwise]: [u8; 2], k: u32) -> sock_filter {
+    let code = u16::try_from(code.iter().sum::<u32>()).unwrap_or_default();
+    sock_filter { code, jt: then, jf: otherwise, k }
+}
+
+impl Filter {
+    /// Puts this process behind the one that fits. Sets no_new_privs, without which nobody may.
     pub(super) fn install(&self, traced_apart: bool) -> io::Result<()> {
-        let program = if traced_apart { &self.apart } else { &self.alone };
-        apply_filter(program).map_err(|error| {
+        let installed = match traced_apart {
+            true => apply_filter(&self.apart),
+            // It is seldom needed, and all that this process does is to wait for it.
+            false => self.alone().map_err(Error::Backend).and_then(|alone| apply_filter(&alone)),
+        };
+        installed.map_err(|error| {
             let errno = match &error {
-                seccompiler::Error::Prctl(source) | seccompiler::Error::Seccomp(source) => {
-                    source.raw_os_error()
-                }
-                seccompiler::Error::Backend(_)
-                | seccompiler::Error::EmptyFilter
-                | seccompiler::Error::ThreadSync(_) => None,
+                Error::Prctl(source) | Error::Seccomp(source) => source.raw_os_error(),
+                Error::Backend(_) | Error::EmptyFilter | Error::ThreadSync(_) => None,
             };
             errno.map_or(Errno::INVAL, Errno::from_raw_os_error)
         })
+    }
+
+    /// For a process that could trace others.
+    fn alone(&self) -> Result<BpfProgram, BackendError> {
+        let mut rules = self.rules.clone();
+        if self.privileges {
+            rules.extend(TRACING.iter().map(|number| (*number, Vec::new())));
+        }
+        program(rules, self.arch)
     }
 }

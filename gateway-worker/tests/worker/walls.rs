@@ -272,6 +272,17 @@ fn an_agent_that_sets_limits_or_priorities_of_others_is_refused_and_may_set_its_
 }
 
 #[test]
+fn an_agent_that_makes_a_program_which_runs_as_its_user_for_whoever_starts_it_is_refused() {
+    as_everybody(|who| {
+        let attacker = Home::of(who);
+        attacker.is_stopped("bits", libc::EPERM);
+        let unseen = attacker.outcome("bits-unseen", Some(attacker.walls()));
+        assert_eq!(unseen, Some(How::Code(libc::EPERM)));
+        assert_eq!(attacker.outcome("own-bits", Some(attacker.walls())), Some(How::Code(0)));
+    });
+}
+
+#[test]
 fn a_program_that_is_run_aside_is_behind_the_same_walls_and_leaves_nothing_behind() {
     let (home, other) = (Home::of(Who::Me), Home::of(Who::Me));
     let secret = other.file("secret");
@@ -291,6 +302,11 @@ fn a_program_that_is_run_aside_is_behind_the_same_walls_and_leaves_nothing_behin
     assert_eq!(code, Some(137));
     let left: i32 = told.trim().parse().unwrap();
     assert!(!Path::new(&format!("/proc/{left}")).exists(), "process {left} has outlived it");
+}
+
+#[test]
+fn a_program_that_types_into_the_terminal_of_whoever_runs_it_is_refused() {
+    as_everybody(|who| Home::of(who).is_stopped("type", libc::EPERM));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod restart;
 mod rpc;
 mod standing;
 mod start;
+mod walls;
 
 use std::{future::Future, pin::Pin};
 
@@ -29,7 +30,7 @@ pub(crate) struct Row {
 }
 
 /// All rows.
-pub(crate) const ALL: [Row; 9] = [
+pub(crate) const ALL: [Row; 10] = [
     Row {
         name: "restart",
         what: "kill -9 of a child to its successor listening",
@@ -39,6 +40,11 @@ pub(crate) const ALL: [Row; 9] = [
         name: "restart-builtin",
         what: "kill -9 of a built-in gateway to its successor listening",
         measure: |bench| Box::pin(restart::builtin(bench)),
+    },
+    Row {
+        name: "walls",
+        what: "start of a built-in gateway, open and behind its walls",
+        measure: |bench| Box::pin(walls::measure(bench)),
     },
     Row {
         name: "load",

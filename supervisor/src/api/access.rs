@@ -76,6 +76,8 @@ pub(crate) const METHODS: &[Rule] = &[
     operate("/openclaw.supervisor.v1.InstanceService/FailBack", Closed),
     view("/openclaw.supervisor.v1.InstanceService/WatchInstances", See),
     view("/openclaw.supervisor.v1.InstanceService/GetInstanceEnvironment", Closed),
+    // Whoever gets what it takes can run what an agent has written, behind its walls, if it can become its user.
+    operate("/openclaw.supervisor.v1.InstanceService/EnterInstance", Closed),
     administer("/openclaw.supervisor.v1.FleetService/ApplyFleet"),
     view("/openclaw.supervisor.v1.FleetService/ExportFleet", Closed),
     view("/openclaw.supervisor.v1.EventService/ListEvents", See),

@@ -13,10 +13,11 @@ use supervisor_core::{
     event::{Asker, Command, Dangling, Definition},
     ids::Name,
     instance::Instance,
+    ports::Block,
     time::Moment,
     view::View,
 };
-use supervisor_proto::v1;
+use supervisor_proto::{v1, worker};
 use tokio::{task, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
@@ -40,12 +41,13 @@ use crate::{
         config::declared_port,
         layout::{Clash, Directories, Layout, check_apart},
         prepare::Host,
-        walls::overreach,
+        walls::{Trees, overreach},
     },
     recycle::Recycler,
     registry,
     settings::Settings,
     spec::InstanceSpec,
+    user::User,
     walls::Standings,
 };
 
@@ -70,6 +72,8 @@ pub(crate) struct Context {
     pub(crate) walls: Standings,
     /// Finds out who listens on ports.
     pub(crate) listeners: FindListeners,
+    /// Says what holds and marks what is run in instances.
+    pub(crate) hold: FindHold,
     /// Finds out where callers come from.
     pub(crate) origins: FindOrigin,
     /// The supervisor's own files that others could read until it began.
@@ -89,6 +93,21 @@ pub(crate) struct Context {
 /// Finds out who listens on which of the given ports; ports on which nobody does are missing. May block.
 #[derive(Clone)]
 pub(crate) struct FindListeners(pub(crate) Arc<ListenersOf>);
+
+/// Says what holds and marks what is run in an instance with these trees, as this user. May block.
+#[derive(Clone)]
+pub(crate) struct FindHold(pub(crate) Arc<HoldOf>);
+
+/// From an instance to the walls around it and its mark.
+pub(crate) type HoldOf = dyn Fn((&Name, &InstanceSpec), Option<Trees>, Block, Option<User>) -> (worker::Walls, String)
+    + Send
+    + Sync;
+
+impl fmt::Debug for FindHold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FindHold")
+    }
+}
 
 /// From ports to those who listen on them.
 pub(crate) type ListenersOf = dyn Fn(&[u16]) -> Vec<Listener> + Send + Sync;
@@ -122,6 +141,7 @@ pub(super) struct Api {
     pub(super) requests: Requests,
     pub(super) notices: Notices,
     pub(super) listeners: FindListeners,
+    pub(super) hold: FindHold,
     pub(super) exposed: Arc<[PathBuf]>,
     pub(super) bindings: Bindings,
     pub(super) audit: Audit,
@@ -142,6 +162,7 @@ impl Api {
             recycler,
             walls,
             listeners,
+            hold,
             origins: _,
             exposed,
             bindings,
@@ -160,6 +181,7 @@ impl Api {
             requests: Requests::default(),
             notices: Notices::start(),
             listeners,
+            hold,
             exposed,
             bindings,
             audit,

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
@@ -18,21 +18,23 @@ use supervisor_core::{
     time::Moment,
     view::View,
 };
-use supervisor_proto::v1;
+use supervisor_proto::{v1, worker};
 
-use super::convert_spec;
+use super::{context::FindHold, convert_spec};
 use crate::{
     openclaw::{
         config::{Discovery, declared_discovery},
         contract::Contract,
         environment::{Ingredients, MARK, environment, withheld},
         incident,
-        layout::Directories,
-        prepare::Host,
+        layout::{Directories, Neighbour},
+        prepare::{Host, filled_in},
         runtime::{self, Resolved},
+        walls::{self, Ground},
     },
     registry,
     spec::{InstanceSpec, Profile},
+    user::{self, User, UserError},
 };
 
 /// Facts are kept for this many instances more than there are, before those of the deleted ones are dropped.
@@ -64,6 +66,19 @@ struct Life {
 pub(super) struct Facts {
     host: Arc<Host>,
     known: Mutex<HashMap<Name, (Life, Arc<Fact>)>>,
+}
+
+/// What it takes to run a program as an instance's gateway is run.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    /// Its environment, without its mark, and where it is started.
+    pub(super) surroundings: Surroundings,
+    /// Whom it runs as.
+    pub(super) user: User,
+    /// What holds it.
+    pub(super) walls: worker::Walls,
+    /// By which it is known.
+    pub(super) mark: String,
 }
 
 /// The environment of an instance's gateway.
@@ -138,13 +153,7 @@ impl Facts {
     pub(super) fn surroundings(&self, view: &View, instance: &Instance) -> Surroundings {
         let spec = registry::spec(instance);
         let directories = self.directories_of(instance);
-        let runtime = runtime::resolve(&spec, &self.host).unwrap_or_else(|_| Resolved {
-            kind: registry::kind(&spec, &self.host),
-            program: PathBuf::new(),
-            args: Vec::new(),
-            note: None,
-            beside: None,
-        });
+        let runtime = self.resolved(&spec);
         let incidents: Vec<_> = view
             .stands_in_for(instance)
             .map(|(primary, stand_in)| self.describe(primary, &stand_in.incident))
@@ -166,11 +175,63 @@ impl Facts {
             contract: Contract::None,
             channels: instance.channels(),
         });
-        // What a person runs in it must not be taken for a process of the instance.
+        // What a person runs in it outside the walls must not be taken for a process of the instance.
         variables.remove(MARK);
         let withheld = withheld(&variables);
         variables.retain(|name, _| !withheld.contains(name));
         Surroundings { variables, withheld, working_directory: directories.home }
+    }
+
+    /// What it takes to run a program as the gateway of `instance` would be run now. Looks at files, and makes what
+    /// OpenClaw has in /tmp.
+    pub(super) fn entry(
+        &self,
+        view: &View,
+        instance: &Instance,
+        hold: &FindHold,
+    ) -> Result<Entry, UserError> {
+        let (name, block, spec) = (instance.name(), instance.record().block, registry::spec(instance));
+        // Nothing is run as anybody else because one is not there.
+        let user = spec.user.as_ref().map(user::resolve).transpose()?.flatten();
+        let surroundings = self.surroundings(view, instance);
+        let directories = self.directories_of(instance);
+        let whom = user.clone().unwrap_or_else(User::own);
+        let trees = spec.walls.files().then(|| {
+            let runtime = self.resolved(&spec);
+            let filled = |argument: &String| filled_in(argument, name, block, &directories);
+            let args: Vec<String> = runtime.args.iter().map(filled).collect();
+            // What is nowhere is installed nowhere.
+            let none = runtime.program.as_os_str().is_empty();
+            let program = if none { Path::new("/") } else { &runtime.program };
+            let mut trees = walls::trees(&Ground {
+                host: &self.host,
+                name,
+                spec: &spec,
+                directories: &directories,
+                neighbours: &neighbours(view),
+                kind: runtime.kind,
+                program,
+                args: &args,
+                environment: &surroundings.variables,
+                uid: whom.uid,
+            });
+            // Without its locks OpenClaw says so itself.
+            let _ = walls::shared::make(&mut trees, whom.uid);
+            trees
+        });
+        let (walls, mark) = (hold.0)((name, &spec), trees, block, user);
+        Ok(Entry { surroundings, user: whom, walls, mark })
+    }
+
+    /// What runs in an instance with this spec, as far as it is there.
+    fn resolved(&self, spec: &InstanceSpec) -> Resolved {
+        runtime::resolve(spec, &self.host).unwrap_or_else(|_| Resolved {
+            kind: registry::kind(spec, &self.host),
+            program: PathBuf::new(),
+            args: Vec::new(),
+            note: None,
+            beside: None,
+        })
     }
 
     /// An incident as far as the environment tells of it.
@@ -189,4 +250,14 @@ impl Facts {
             port: primary.record().block.base,
         }
     }
+}
+
+/// All instances, as far as one must keep away from another.
+fn neighbours(view: &View) -> Vec<Neighbour> {
+    let neighbour = |instance: &Instance| Neighbour {
+        name: instance.name().clone(),
+        block: instance.record().block,
+        profile: registry::spec(instance).profile,
+    };
+    view.instances.values().map(|instance| neighbour(instance)).collect()
 }

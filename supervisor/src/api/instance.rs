@@ -2,6 +2,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
+use prost::Message;
 use supervisor_core::{ids::Name, instance::Instance};
 use supervisor_proto::v1::{self, instance_service_server::InstanceService};
 use tokio::{task, time::Instant};
@@ -10,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{
     context::{Api, deadline, known},
     convert::Extent,
+    facts::Entry,
     filter::Filter,
     inside::Scope,
     page::{self, Sizes},
@@ -21,7 +23,7 @@ use super::{
 use crate::{
     registry,
     role::Role,
-    user::{self, User},
+    user::{self, User, UserError},
 };
 
 /// Pages of `ListInstances`.
@@ -246,7 +248,34 @@ impl InstanceService for Instances {
             variables: surroundings.variables.into_iter().collect(),
             withheld: surroundings.withheld,
             working_directory: surroundings.working_directory.to_string_lossy().into_owned(),
-            user: user.map(|User { uid, gid, groups }| v1::HostUser { uid, gid, groups }),
+            user: user.map(host_user),
         }))
     }
+
+    async fn enter_instance(
+        &self,
+        request: Request<v1::EnterInstanceRequest>,
+    ) -> Answer<v1::EnterInstanceResponse> {
+        let name = Name::new(&request.get_ref().name).map_err(Refusal::from)?;
+        let api = Arc::clone(&self.0);
+        let found = task::spawn_blocking(move || {
+            let view = api.handle.view();
+            let instance = known(&view, &name)?;
+            let refused = |error: UserError| Refusal::field("spec.user", error.to_string(), error.mend());
+            api.facts.entry(&view, instance, &api.hold).map_err(refused)
+        });
+        let Entry { surroundings, user, walls, mark } = found.await.map_err(|_| Refusal::ShuttingDown)??;
+        Ok(Response::new(v1::EnterInstanceResponse {
+            variables: surroundings.variables.into_iter().collect(),
+            withheld: surroundings.withheld,
+            working_directory: surroundings.working_directory.to_string_lossy().into_owned(),
+            user: Some(host_user(user)),
+            walls: walls.encode_to_vec(),
+            mark,
+        }))
+    }
+}
+
+fn host_user(User { uid, gid, groups }: User) -> v1::HostUser {
+    v1::HostUser { uid, gid, groups }
 }

@@ -37,7 +37,7 @@ mod verbs;
 mod wait;
 mod watch;
 
-pub(crate) use context::{Context, FindListeners, Listener};
+pub(crate) use context::{Context, FindHold, FindListeners, Listener};
 pub(crate) use inside::FindOrigin;
 pub use listen::ServeError;
 pub(crate) use listen::{serve, socket_path};

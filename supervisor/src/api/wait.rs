@@ -198,12 +198,17 @@ fn judge(view: &View, instance: &Instance, awaited: Awaited) -> Verdict {
     }
 }
 
-/// Whether the configuration is back. The gateway may have written into it since.
+/// Whether the configuration is back. The gateway may have written into it since. What could not be read before says
+/// nothing by being different.
 fn back(instance: &Instance, from: Option<ConfigId>, to: ConfigId) -> Verdict {
     let content = instance.seen().and_then(|seen| seen.content);
     match instance.record().trial.restoring() {
         Some(restoring) if restoring.to == to => Verdict::NotYet,
-        Some(_) | None if content.is_some_and(|found| found == to || Some(found) != from) => Verdict::Reached,
+        Some(_) | None
+            if content.is_some_and(|found| found == to || from.is_some_and(|from| from != found)) =>
+        {
+            Verdict::Reached
+        }
         Some(_) | None => Verdict::Never(not_back(instance, to)),
     }
 }

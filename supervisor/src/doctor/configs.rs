@@ -6,7 +6,7 @@ use supervisor_core::ids::Credential;
 
 use super::{
     finding::{Finding, Mend, Severity},
-    scene::{Budget, Patient, Scene, text},
+    scene::{Budget, Patient, Scene},
 };
 use crate::openclaw::config::{
     Wanted,
@@ -28,7 +28,7 @@ pub(super) fn refused(scene: &Scene, budget: &Budget) -> Vec<Finding> {
             continue;
         }
         let why = "the next start is refused, also after a crash: what runs now is the last that runs";
-        let Some(content) = text(config) else {
+        let Some(content) = patient.config() else {
             let what = format!("the configuration of `{}` cannot be read as text", patient.name);
             let mend = Mend::Do(
                 "see that it is a file of UTF-8 text that the supervisor's user can read".to_owned(),
@@ -70,8 +70,8 @@ pub(super) fn tokens(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut first: BTreeMap<Credential, (&Patient, String)> = BTreeMap::new();
     let mut found = Vec::new();
     for patient in scene.patients.iter().take_while(|_| budget.take()) {
-        let Some(text) = text(&patient.directories.config) else { continue };
-        let purse = Purse { salt: SALT, environment: &patient.spec.env };
+        let Some(text) = patient.config() else { continue };
+        let purse = Purse { salt: SALT, spec: &patient.spec };
         for named in credentials::of(&text, &patient.directories, &purse) {
             match first.get(&named.credential) {
                 None => drop(first.insert(named.credential, (patient, named.label))),

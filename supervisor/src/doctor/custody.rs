@@ -20,7 +20,8 @@ pub(super) fn own(scene: &Scene, _: &Budget) -> Vec<Finding> {
 fn finding(Flaw { path, what, mode, should }: Flaw) -> Finding {
     let shown = path.display();
     let close = typed(&format!("chmod {should:o}"), [&path]);
-    let fix = vec![Fix::Close { path: path.clone(), mode: should }];
+    let owner = nix::unistd::geteuid().as_raw();
+    let fix = vec![Fix::Close { path: path.clone(), mode: should, owner }];
     match what {
         What::Foreign(owner) => {
             let me = nix::unistd::geteuid();

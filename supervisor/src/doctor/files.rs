@@ -5,23 +5,32 @@
 //! note: it is open as soon as it is copied.
 
 use std::{
-    fs::{self, Metadata},
+    fs::Metadata,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use super::{
-    finding::{Finding, Severity, count, few, typed},
+    finding::{Finding, Mend, Severity, count, few, typed},
     fix::{Fix, Seen},
+    ground,
     scene::{Budget, Patient, Scene},
 };
-use crate::{custody::reachable, openclaw::layout::Layout};
+use crate::{
+    custody::reachable,
+    openclaw::{
+        layout::{Directories, Layout},
+        walls::OWN_LOG,
+    },
+};
 
 /// For the owner alone.
 const FILE: u32 = 0o600;
 /// For the owner alone.
 const DIRECTORY: u32 = 0o700;
+/// For the owner alone, but a user of the instance's own has to pass to what is its.
+const PASSABLE: u32 = 0o711;
 
 /// How deep credentials are laid out: `credentials/whatsapp/default/creds.json`.
 const DEEP: u32 = 3;
@@ -30,159 +39,176 @@ const DEEP: u32 = 3;
 const LEFT_AFTER: Duration = Duration::from_secs(600);
 
 /// Files that hold secrets, as far as they are there.
-fn secrets(patient: &Patient, budget: &Budget) -> Vec<PathBuf> {
-    let state = &patient.directories.state;
-    let mut files =
-        vec![patient.directories.config.clone(), state.join(".env"), patient.directories.home.join(".env")];
+fn secrets(directories: &Directories, budget: &Budget) -> Vec<PathBuf> {
+    let Directories { config, state, home, .. } = directories;
+    let mut files = vec![config.clone(), state.join(".env"), home.join(".env")];
     let named = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("openclaw.json") || name.starts_with("auth") && name.ends_with(".json")
     };
-    files.extend(budget.entries(state).into_iter().filter(named));
+    files.extend(budget.inside(state).into_iter().filter(named));
     for directory in ["credentials", "identity", "devices"] {
         files.extend(budget.files(&state.join(directory), DEEP));
     }
-    for agent in budget.entries(&state.join("agents")) {
-        files.extend(budget.entries(&agent.join("agent")).into_iter().filter(named));
+    for agent in budget.inside(&state.join("agents")) {
+        files.extend(budget.inside(&agent.join("agent")).into_iter().filter(named));
     }
     files.sort_unstable();
     files.dedup();
     files
 }
 
-/// Directories that hold them.
-fn directories(patient: &Patient) -> Vec<PathBuf> {
-    let own = &patient.directories;
-    let mut all =
-        vec![own.root.clone(), own.home.clone(), own.tmp.clone(), own.logs.clone(), own.state.clone()];
+/// What is looked at, and how the layout makes it.
+struct Kept {
+    path: PathBuf,
+    owner: u32,
+    mode: u32,
+}
+
+/// Directories that hold secrets, of an instance whose processes are those of the user `theirs`. What these only pass
+/// is the supervisor's.
+fn directories(own: &Directories, theirs: u32) -> Vec<Kept> {
+    let me = nix::unistd::geteuid().as_raw();
+    let way = if theirs == me { DIRECTORY } else { PASSABLE };
+    let passed = [&own.root, &own.logs].map(|path| Kept { path: path.clone(), owner: me, mode: way });
+    let mut written = vec![own.home.clone(), own.tmp.clone(), own.logs.join(OWN_LOG), own.state.clone()];
     if own.layout == Layout::Managed {
-        all.push(own.workspace.clone());
+        written.push(own.workspace.clone());
     }
-    all.push(own.state.join("credentials"));
-    all
+    written.push(own.state.join("credentials"));
+    let written = written.into_iter().map(|path| Kept { path, owner: theirs, mode: DIRECTORY });
+    passed.into_iter().chain(written).collect()
 }
 
 /// Secrets that others can read or change, by their modes.
 pub(super) fn open(scene: &Scene, budget: &Budget) -> Vec<Finding> {
-    scene.patients.iter().flat_map(|patient| open_of(patient, budget)).collect()
+    scene.patients.iter().flat_map(|patient| open_of(scene, patient, budget)).collect()
 }
 
-fn open_of(patient: &Patient, budget: &Budget) -> Vec<Finding> {
-    let me = nix::unistd::geteuid().as_raw();
+fn open_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Vec<Finding> {
+    let Some(theirs) = patient.owner() else { return Vec::new() };
+    let at = ground::directories(scene, patient);
     let mut writable = Vec::new();
     let mut readable = Vec::new();
-    for path in secrets(patient, budget) {
-        let Some(found) = own(&path, me, budget).filter(Metadata::is_file) else { continue };
+    for path in secrets(&at, budget) {
+        let Some(found) = own(&path, theirs, budget).filter(Metadata::is_file) else { continue };
+        let kept = Kept { path, owner: theirs, mode: FILE };
         match found.mode() & 0o777 {
-            mode if mode & 0o022 != 0 => writable.push(path),
-            mode if mode & 0o044 != 0 => readable.push(path),
+            mode if mode & 0o022 != 0 => writable.push(kept),
+            mode if mode & 0o044 != 0 => readable.push(kept),
             _ => {}
         }
     }
-    // A user of its own has to pass to what is its.
-    let others = if patient.spec.user.is_some() { 0o066 } else { 0o077 };
-    let is_open = |path: &PathBuf| {
-        own(path, me, budget).is_some_and(|found| found.is_dir() && found.mode() & others != 0)
+    let is_open = |kept: &Kept| {
+        own(&kept.path, kept.owner, budget)
+            .is_some_and(|found| found.is_dir() && found.mode() & 0o777 & !kept.mode != 0)
     };
-    let directories: Vec<PathBuf> = directories(patient).into_iter().filter(is_open).collect();
+    let directories: Vec<Kept> = directories(&at, theirs).into_iter().filter(is_open).collect();
     let kinds = [
         (
             "file.writable",
             writable,
-            FILE,
             "can be changed by other users",
             "who writes a configuration decides what its agent does",
         ),
-        (
-            "file.readable",
-            readable,
-            FILE,
-            "can be read by other users",
-            "who reads a token can speak as the bot",
-        ),
+        ("file.readable", readable, "can be read by other users", "who reads a token can speak as the bot"),
         (
             "file.directory-open",
             directories,
-            DIRECTORY,
             "are open to other users",
             "what is in there is only as safe as each single file",
         ),
     ];
-    let finding = |(id, paths, mode, what, why): (&'static str, Vec<PathBuf>, u32, &str, &'static str)| {
-        let first = paths.first()?;
-        let severity = match (paths.iter().any(|path| reachable(path)), id) {
+    let finding = |(id, all, what, why): (&'static str, Vec<Kept>, &str, &'static str)| {
+        let severity = match (all.iter().any(|kept| reachable(&kept.path)), id) {
             (false, _) => Severity::Note,
             (true, "file.directory-open") => Severity::Warning,
             (true, _) => Severity::Error,
         };
-        Some(told(patient, id, severity, (&paths, first), mode, what, why))
+        told(patient, id, severity, &all, what, why)
     };
     kinds.into_iter().filter_map(finding).collect()
 }
 
+/// `None`: nothing is open.
 fn told(
     patient: &Patient,
     id: &'static str,
     severity: Severity,
-    (paths, first): (&[PathBuf], &Path),
-    mode: u32,
+    all: &[Kept],
     what: &str,
     why: &'static str,
-) -> Finding {
-    let names: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
-    let what = match paths.len() {
+) -> Option<Finding> {
+    let first = all.first()?;
+    let names: Vec<String> = all.iter().map(|kept| format!("`{}`", kept.path.display())).collect();
+    let what = match all.len() {
         1 => what.replacen("are ", "is ", 1),
         _ => what.to_owned(),
     };
     let what = format!("{} of `{}` {what}", few(&names), patient.name);
-    let mend = typed(&format!("chmod {mode:o}"), paths.iter());
-    let fixes = paths.iter().map(|path| Fix::Close { path: path.clone(), mode }).collect();
-    Finding::new(id, severity, what, why, mend).of(&patient.name).in_file(first, None).fixed_by(fixes)
+    let mend = match all.iter().all(|kept| kept.mode == first.mode) {
+        true => typed(&format!("chmod {:o}", first.mode), all.iter().map(|kept| &kept.path)),
+        false => Mend::Type("openclawctl doctor --fix".to_owned()),
+    };
+    let fix = |kept: &Kept| Fix::Close { path: kept.path.clone(), mode: kept.mode, owner: kept.owner };
+    let finding = Finding::new(id, severity, what, why, mend).of(&patient.name);
+    Some(finding.in_file(&first.path, None).fixed_by(all.iter().map(fix).collect()))
 }
 
-/// What is there and belongs to `me`. A link is followed by nobody here: what it points to is not the instance's.
-fn own(path: &Path, me: u32, budget: &Budget) -> Option<Metadata> {
-    budget.take().then(|| fs::symlink_metadata(path).ok()).flatten().filter(|found| found.uid() == me)
+/// What is there and belongs to `owner`. A link is followed by nobody here: what it points to is not the instance's.
+fn own(path: &Path, owner: u32, budget: &Budget) -> Option<Metadata> {
+    budget.take().then(|| ground::look(path)).flatten().filter(|found| found.uid() == owner)
 }
 
-/// What belongs to another user than the gateways run as.
+/// What belongs to another user than the one who is to have it.
 pub(super) fn foreign(scene: &Scene, budget: &Budget) -> Vec<Finding> {
-    let me = nix::unistd::geteuid().as_raw();
-    let mut found = Vec::new();
-    for patient in &scene.patients {
-        let mut paths = directories(patient);
-        paths.extend(secrets(patient, budget));
-        let is_foreign =
-            |path: &PathBuf| budget.take() && fs::symlink_metadata(path).is_ok_and(|found| found.uid() != me);
-        let foreign: Vec<PathBuf> = paths.into_iter().filter(is_foreign).collect();
-        let Some(first) = foreign.first() else { continue };
-        let owner = fs::symlink_metadata(first).map_or(0, |found| found.uid());
-        let what = format!(
-            "{} of `{}` to user {owner}, but its gateway runs as user {me}: `{}`",
-            count(foreign.len(), "path belongs", "paths belong"),
-            patient.name,
-            first.display()
-        );
-        let why = "the gateway may not read or replace it, and that user may change what its agent does";
-        let mend = typed(&format!("sudo chown -R {me}"), [&patient.directories.state]);
-        found.push(
-            Finding::new("file.foreign", Severity::Error, what, why, mend)
-                .of(&patient.name)
-                .in_file(first, None),
-        );
-    }
-    found
+    scene.patients.iter().filter_map(|patient| foreign_of(scene, patient, budget)).collect()
+}
+
+fn foreign_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Option<Finding> {
+    let theirs = patient.owner()?;
+    let at = ground::directories(scene, patient);
+    let directories = directories(&at, theirs);
+    let secrets = secrets(&at, budget).into_iter().map(|path| (path, theirs));
+    let all = directories.iter().map(|kept| (kept.path.clone(), kept.owner)).chain(secrets);
+    let found = all.filter_map(|(path, owner)| {
+        let found = budget.take().then(|| ground::look(&path)).flatten()?;
+        (found.uid() != owner).then_some((path, owner, found))
+    });
+    let foreign: Vec<(PathBuf, u32, Metadata)> = found.collect();
+    let (first, owner, found) = foreign.first()?;
+    let runs = if *owner == theirs { "its gateway runs" } else { "the supervisor runs" };
+    let what = format!(
+        "{} of `{}` to user {}, but {runs} as user {owner}: `{}`",
+        count(foreign.len(), "path belongs", "paths belong"),
+        patient.name,
+        found.uid(),
+        first.display()
+    );
+    let why = "the gateway may not read or replace it, and that user may change what its agent does";
+    // With all that is in it, unless there is in it what is another's by right.
+    let around = directories.iter().find(|kept| kept.owner == theirs && first.starts_with(&kept.path));
+    let (all, path) = match around.filter(|_| *owner == theirs) {
+        Some(around) => ("R", &around.path),
+        None => ("", first),
+    };
+    let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
+    let mend = typed(&format!("{sudo}chown -h{all} {owner}"), [path]);
+    let finding = Finding::new("file.foreign", Severity::Error, what, why, mend);
+    Some(finding.of(&patient.name).in_file(first, None))
 }
 
 /// Halves of files that were being replaced when a supervisor was killed.
 pub(super) fn leftovers(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut found = Vec::new();
     for patient in &scene.patients {
-        let incident = crate::openclaw::incident::file(&patient.directories.root);
-        let left = [&patient.directories.config, &incident].into_iter().filter_map(|path| {
+        let Some(theirs) = patient.owner() else { continue };
+        let own = ground::directories(scene, patient);
+        let incident = crate::openclaw::incident::file(&own.root);
+        let left = [&own.config, &incident].into_iter().filter_map(|path| {
             let name = path.file_name()?.to_string_lossy();
             let path = path.with_file_name(format!(".{name}.new"));
-            Some((old(&path, budget)?, path))
+            Some((old(&path, theirs, budget)?, path))
         });
         let left: Vec<(Metadata, PathBuf)> = left.collect();
         let Some((_, first)) = left.first() else { continue };
@@ -207,9 +233,9 @@ pub(super) fn leftovers(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     found
 }
 
-/// A file of ours that nobody has touched for a while.
-pub(super) fn old(path: &Path, budget: &Budget) -> Option<Metadata> {
-    let found = own(path, nix::unistd::geteuid().as_raw(), budget)?;
+/// A file of `owner` that nobody has touched for a while.
+pub(super) fn old(path: &Path, owner: u32, budget: &Budget) -> Option<Metadata> {
+    let found = own(path, owner, budget)?;
     let age = SystemTime::now().duration_since(found.modified().ok()?).ok()?;
     (age > LEFT_AFTER).then_some(found)
 }

@@ -15,7 +15,8 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::custody;
+use super::ground;
+use crate::{custody, openclaw::tree};
 
 /// The lock that a living worker holds on its run directory.
 const WORKER_LOCK: &str = "worker.lock";
@@ -26,12 +27,14 @@ const WORKER_SOCKET: &str = "worker.sock";
 /// One thing that is safe to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fix {
-    /// Closes a file or directory of the supervisor's user to others.
+    /// Closes a file or directory to others than its owner.
     Close {
         /// Which.
         path: PathBuf,
         /// The mode it gets.
         mode: u32,
+        /// Whose it is. Another's is left as it is.
+        owner: u32,
     },
     /// Removes a file that nobody uses any more.
     Remove {
@@ -67,7 +70,7 @@ impl Fix {
     /// What was done, once it is: a sentence without its full stop.
     pub(super) fn done(&self) -> String {
         match self {
-            Self::Close { path, mode } => format!("`{}` has mode {mode:o} now", path.display()),
+            Self::Close { path, mode, .. } => format!("`{}` has mode {mode:o} now", path.display()),
             Self::Remove { path, .. } => format!("removed `{}`", path.display()),
             Self::RemoveRunDirectory { path } => format!("removed the directory `{}`", path.display()),
         }
@@ -76,18 +79,13 @@ impl Fix {
     /// Does it.
     pub(super) fn apply(&self) -> io::Result<()> {
         match self {
-            Self::Close { path, mode } => custody::close(path, *mode),
-            Self::Remove { path, seen } => {
-                if Seen::of(&fs::symlink_metadata(path)?) != *seen {
-                    return Err(io::Error::other("it has changed meanwhile"));
-                }
-                fs::remove_file(path)
-            }
+            Self::Close { path, mode, owner } => custody::close_of(path, *mode, *owner),
+            Self::Remove { path, seen } => ground::remove(path, *seen),
             Self::RemoveRunDirectory { path } => {
                 if has_worker(path)? {
                     return Err(io::Error::other("a worker uses it"));
                 }
-                fs::remove_dir_all(path)
+                tree::remove(path)
             }
         }
     }
@@ -131,9 +129,10 @@ mod tests {
         fs::write(&file, "KEY=1").unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         symlink(&file, &link).unwrap();
-        assert!(Fix::Close { path: link, mode: 0o600 }.apply().is_err());
+        let owner = nix::unistd::geteuid().as_raw();
+        assert!(Fix::Close { path: link, mode: 0o600, owner }.apply().is_err());
         assert_eq!(mode(&file), 0o644);
-        let fix = Fix::Close { path: file.clone(), mode: 0o600 };
+        let fix = Fix::Close { path: file.clone(), mode: 0o600, owner };
         fix.apply().unwrap();
         assert_eq!(mode(&file), 0o600);
         assert!(fix.done().ends_with(".env` has mode 600 now"), "{}", fix.done());

@@ -18,7 +18,7 @@ use super::{
     finding::{Finding, Mend, Severity, word},
     scene::{Budget, Patient, Scene},
 };
-use crate::{registry, spec::Kind, tool::Tool};
+use crate::tool::Tool;
 
 /// 2026-01-01: this program is younger.
 const OLDEST: u64 = 1_767_225_600;
@@ -155,8 +155,7 @@ fn short_of_room(free: u64, all: u64) -> Option<Severity> {
 /// Limits that the fleet would meet.
 pub(super) fn limits(scene: &Scene, _: &Budget) -> Vec<Finding> {
     let instances = scene.patients.len() as u64;
-    let host = &scene.host;
-    let is_openclaw = |patient: &&Patient| registry::kind(&patient.spec, host) == Kind::Openclaw;
+    let is_openclaw = |patient: &&Patient| scene.is_openclaw(patient);
     // Others watch nothing and have few threads.
     let openclaws = scene.patients.iter().filter(is_openclaw).count() as u64;
     let number = |path: &str| fs::read_to_string(scene.at(path)).ok()?.trim().parse::<u64>().ok();

@@ -1,4 +1,4 @@
-//! Locks whose owner is dead.
+//! Locks whose owner is dead, and what is in the place of locks.
 //!
 //! OpenClaw writes who holds a lock into it: `{"pid": 7, "startTime": 182562, "createdAt": "…"}`, in later versions
 //! and other locks `starttime`; both are field 22 of proc_pid_stat(5). So a lock is stale if that process is not
@@ -6,6 +6,7 @@
 //! and need none: the kernel releases them.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -18,7 +19,13 @@ use super::{
     files::old,
     finding::{Finding, Mend, Severity, count, typed, word},
     fix::{Fix, Seen, has_worker},
-    scene::{Budget, Patient, Scene, text},
+    ground,
+    scene::{Budget, Patient, Scene},
+};
+
+use crate::openclaw::{
+    layout::resolve,
+    walls::shared::{self, Squat},
 };
 
 /// Session locks are deep: `agents/main/sessions/ID.jsonl.lock`.
@@ -56,29 +63,37 @@ pub(super) fn stale(scene: &Scene, budget: &Budget) -> Vec<Finding> {
         return Vec::new();
     }
     // Before September's versions all instances had theirs in one place.
-    let in_common = dead(budget.files(&scene.at("/tmp").join(shared_directory()), 0));
-    scene.patients.iter().filter_map(|patient| stale_of(patient, &in_common, budget)).collect()
+    let in_common = dead(
+        budget.files(&resolve(&scene.at("/tmp")).join(shared_directory(nix::unistd::geteuid().as_raw())), 0),
+    );
+    scene.patients.iter().filter_map(|patient| stale_of(scene, patient, &in_common, budget)).collect()
 }
 
 /// Where OpenClaw keeps the locks of one user below a directory for temporary files.
-fn shared_directory() -> String {
-    format!("openclaw-{}", nix::unistd::geteuid())
+fn shared_directory(uid: u32) -> String {
+    format!("openclaw-{uid}")
 }
 
 /// The locks among these files whose owners are dead.
 fn dead(files: Vec<PathBuf>) -> Vec<(PathBuf, Owner)> {
     let lock = |path: PathBuf| {
         path.extension().filter(|extension| *extension == "lock")?;
-        let owner: Owner = serde_json::from_str(&text(&path)?).ok()?;
+        let owner: Owner = serde_json::from_str(&ground::text(&path)?).ok()?;
         (is_settled(&path) && owner.is_dead()).then_some((path, owner))
     };
     files.into_iter().filter_map(lock).collect()
 }
 
-fn stale_of(patient: &Patient, in_common: &[(PathBuf, Owner)], budget: &Budget) -> Option<Finding> {
-    let me = nix::unistd::geteuid().as_raw();
-    let mut paths = budget.files(&patient.directories.state, DEEP);
-    paths.extend(budget.files(&patient.directories.tmp.join(shared_directory()), 0));
+fn stale_of(
+    scene: &Scene,
+    patient: &Patient,
+    in_common: &[(PathBuf, Owner)],
+    budget: &Budget,
+) -> Option<Finding> {
+    let theirs = patient.uid();
+    let directories = ground::directories(scene, patient);
+    let mut paths = budget.files(&directories.state, DEEP);
+    paths.extend(budget.files(&directories.tmp.join(shared_directory(theirs)), 0));
     let mut stale = dead(paths);
     let of_this = |owner: &Owner| owner.config_path.as_ref() == Some(&patient.directories.config);
     stale.extend(in_common.iter().filter(|(_, owner)| of_this(owner)).cloned());
@@ -100,7 +115,7 @@ fn stale_of(patient: &Patient, in_common: &[(PathBuf, Owner)], budget: &Budget) 
         return Some(Finding { mend: Mend::Type(mend), ..finding });
     }
     let fix = |path: &PathBuf| {
-        let found = fs::symlink_metadata(path).ok().filter(|found| found.uid() == me)?;
+        let found = ground::look(path).filter(|found| found.uid() == theirs)?;
         Some(Fix::Remove { path: path.clone(), seen: Seen::of(&found) })
     };
     let fixes = stale.iter().filter_map(|(path, _)| fix(path)).collect();
@@ -108,18 +123,47 @@ fn stale_of(patient: &Patient, in_common: &[(PathBuf, Owner)], budget: &Budget) 
 }
 
 fn is_settled(path: &Path) -> bool {
-    let written = fs::symlink_metadata(path).and_then(|found| found.modified());
-    written.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > FRESH))
+    let written = ground::look(path).and_then(|found| found.modified().ok());
+    written.is_some_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > FRESH))
+}
+
+/// What somebody else has put where OpenClaw keeps the locks of a user, and those which others can write.
+pub(super) fn squatted(scene: &Scene, _: &Budget) -> Vec<Finding> {
+    let mut by_user: BTreeMap<u32, Vec<&Patient>> = BTreeMap::new();
+    for patient in scene.patients.iter().filter(|patient| scene.is_openclaw(patient)) {
+        by_user.entry(patient.uid()).or_default().push(patient);
+    }
+    let finding = |(uid, patients): (u32, Vec<&Patient>)| {
+        let path = scene.at(&shared::locks(uid).to_string_lossy());
+        let squat = Squat::of(&fs::symlink_metadata(&path).ok()?, uid)?;
+        let what = format!("`{}`, where OpenClaw keeps its locks, {squat}", path.display());
+        let (severity, why, fixes) = match squat {
+            Squat::Link | Squat::NoDirectory | Squat::Foreign(_) => {
+                let why = "in the locks stands which gateway has which state: without them none of that user is started";
+                (Severity::Error, why, Vec::new())
+            }
+            Squat::Open(_) => {
+                let why = "who holds or deletes a lock keeps a gateway from starting, or lets it start twice";
+                let fix = Fix::Close { path: ground::above(&path), mode: shared::PRIVATE, owner: uid };
+                (Severity::Warning, why, vec![fix])
+            }
+        };
+        let finding = Finding::new("lock.squatted", severity, what, why, Mend::Type(squat.mend(&path)));
+        let finding = finding.in_file(&path, None).fixed_by(fixes);
+        Some(patients.iter().fold(finding, |finding, patient| finding.of(&patient.name)))
+    };
+    by_user.into_iter().filter_map(finding).collect()
 }
 
 /// Run directories of instances that do not exist.
 pub(super) fn run_directories(scene: &Scene, budget: &Budget) -> Vec<Finding> {
+    let me = nix::unistd::geteuid().as_raw();
     let mut found = Vec::new();
-    for path in budget.entries(&scene.data_dir().join("run")) {
+    for path in budget.entries(&resolve(scene.data_dir()).join("run")) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_known = scene.patients.iter().any(|patient| *patient.name == *name);
         // One that has just been made may be that of an instance that is being created.
-        if is_known || old(&path, budget).is_none_or(|found| !found.is_dir()) {
+        if is_known || old(&path, me, budget).is_none_or(|found| !found.is_dir()) {
             continue;
         }
         let (what, why, fixes) = match has_worker(&path) {

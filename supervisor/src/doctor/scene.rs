@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use nix::unistd::geteuid;
 use supervisor_core::{
     ids::Name,
     ports::{Block, Pool},
@@ -21,10 +22,13 @@ use supervisor_proto::worker::Wall;
 use super::declared::{self, Declared};
 use crate::{
     openclaw::{
+        file::{open_own, open_regular},
         layout::{Directories, Neighbour, resolve},
         prepare::Host,
     },
-    spec::InstanceSpec,
+    registry,
+    spec::{InstanceSpec, Kind},
+    user,
 };
 
 /// No file that a check reads as a whole is larger: configurations, units, crontabs, locks.
@@ -51,6 +55,23 @@ pub(crate) struct Patient {
     pub(crate) worker_pid: Option<i32>,
     /// Since when it is in its phase.
     pub(crate) since: Moment,
+}
+
+impl Patient {
+    /// The text of its configuration; no link is followed that its agent could have made.
+    pub(super) fn config(&self) -> Option<String> {
+        bounded(open_own(&self.directories.config, self.directories.layout).ok()?)
+    }
+
+    /// Whose its processes are; the supervisor's user's, if theirs cannot be told.
+    pub(super) fn uid(&self) -> u32 {
+        self.owner().unwrap_or_else(|| geteuid().as_raw())
+    }
+
+    /// Whose its processes are, and so what they write; `None` if that cannot be told.
+    pub(super) fn owner(&self) -> Option<u32> {
+        user::uid(self.spec.user.as_ref()).ok()
+    }
 }
 
 /// Who listens on a port.
@@ -111,7 +132,7 @@ impl Scene {
     pub(super) fn configs(&self) -> &BTreeMap<Name, Vec<Declared>> {
         self.configs.get_or_init(|| {
             let read = |patient: &Patient| {
-                let text = text(&patient.directories.config)?;
+                let text = patient.config()?;
                 Some((patient.name.clone(), declared::read(&text)))
             };
             self.patients.iter().filter_map(read).collect()
@@ -121,6 +142,11 @@ impl Scene {
     /// What the configuration of `patient` says.
     pub(super) fn config(&self, patient: &Patient) -> &[Declared] {
         self.configs().get(&patient.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether OpenClaw itself is its program, as far as that can be known.
+    pub(super) fn is_openclaw(&self, patient: &Patient) -> bool {
+        registry::kind(&patient.spec, &self.host) == Kind::Openclaw
     }
 
     /// The instances as they see each other.
@@ -150,12 +176,17 @@ pub(super) fn contains(block: Block, port: u16) -> bool {
     (block.base..=block.last()).contains(&port)
 }
 
-/// A small text file; `None` if it is not there, not small, or no text.
+/// A small text file of the host; `None` if it is not there, not small, or no text.
 pub(super) fn text(path: &Path) -> Option<String> {
     // A pipe or a device would be waited for.
-    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    bounded(open_regular(path).ok()?)
+}
+
+/// The text in a small file; `None` if it is not small, or no text.
+pub(super) fn bounded(file: fs::File) -> Option<String> {
+    file.metadata().ok().filter(fs::Metadata::is_file)?;
     let mut text = String::new();
-    let read = fs::File::open(path).ok()?.take(MOST_BYTES + 1).read_to_string(&mut text).ok()?;
+    let read = file.take(MOST_BYTES + 1).read_to_string(&mut text).ok()?;
     (read as u64 <= MOST_BYTES).then_some(text)
 }
 
@@ -186,25 +217,12 @@ impl Budget {
         self.spent.get()
     }
 
-    /// The entries of a directory, in the order of their names, as far as they can be looked at.
+    /// The entries of a directory of the host, in the order of their names, as far as they can be looked at.
     pub(super) fn entries(&self, directory: &Path) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
         let mut paths: Vec<PathBuf> =
             entries.flatten().take_while(|_| self.take()).map(|entry| entry.path()).collect();
         paths.sort_unstable();
         paths
-    }
-
-    /// The files in a directory and below it, links not followed, `depth` directories deep.
-    pub(super) fn files(&self, directory: &Path, depth: u32) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        for path in self.entries(directory) {
-            match fs::symlink_metadata(&path) {
-                Ok(found) if found.is_dir() && depth > 0 => files.extend(self.files(&path, depth - 1)),
-                Ok(found) if found.is_file() => files.push(path),
-                Ok(_) | Err(_) => {}
-            }
-        }
-        files
     }
 }

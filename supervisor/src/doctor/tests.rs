@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     openclaw::{environment::Control, layout::Directories, prepare::Host},
-    spec::{InstanceSpec, Profile},
+    spec::{InstanceSpec, Profile, Runtime},
 };
 
 /// A host of its own: `root/` is its `/`, `home/` the user's home, `data/` the supervisor's directory.
@@ -371,6 +371,45 @@ fn locks_of_the_dead_are_removed_and_those_of_the_living_are_not() {
 }
 
 #[test]
+fn what_is_in_the_place_of_openclaws_locks_is_told_with_what_to_type() {
+    let me = nix::unistd::geteuid();
+    let mut world = World::new();
+    let runtime = |runtime| InstanceSpec { runtime: Some(runtime), ..InstanceSpec::default() };
+    world.add("lab", 18_829, runtime(Runtime::Builtin));
+    let place = world.write(&format!("root/tmp/openclaw-state-locks-{me}"), "");
+    assert_eq!(world.check(locks::squatted), [], "nobody needs locks");
+    world.add("main", 18_789, runtime(Runtime::Openclaw)).add("rescue", 18_809, runtime(Runtime::Openclaw));
+
+    let found = world.check(locks::squatted);
+    assert_eq!(told(&found), [("lock.squatted", "main rescue".to_owned())]);
+    assert!(found[0].what.ends_with(" is no directory"), "{}", found[0].what);
+    let sudo = if me.is_root() { "" } else { "sudo " };
+    assert_eq!(found[0].mend, Mend::Type(format!("{sudo}rm -r {}", place.display())));
+    assert_eq!(found[0].severity, Severity::Error);
+    fs::remove_file(&place).unwrap();
+    symlink(world.at("home"), &place).unwrap();
+    assert!(world.check(locks::squatted)[0].what.ends_with(" is a link"));
+    fs::remove_file(&place).unwrap();
+    assert_eq!(world.check(locks::squatted), [], "it is made at the next start");
+
+    fs::create_dir(&place).unwrap();
+    fs::set_permissions(&place, Permissions::from_mode(0o770)).unwrap();
+    let found = world.check(locks::squatted);
+    assert!(found[0].what.ends_with(" can be written by other users (mode 770)"), "{}", found[0].what);
+    assert_eq!(found[0].mend, Mend::Type(format!("chmod 700 {}", place.display())));
+    let outcome = world.fix(locks::squatted);
+    assert_eq!((outcome.findings.len(), outcome.mended.len()), (0, 1), "{outcome:?}");
+    assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(world.check(locks::squatted), []);
+
+    if me.is_root() {
+        chown(&place, Some(54_321), None).unwrap();
+        let found = world.check(locks::squatted);
+        assert!(found[0].what.ends_with(" belongs to user 54321"), "{}", found[0].what);
+    }
+}
+
+#[test]
 fn run_directories_and_halves_of_writes_are_removed_once_they_are_old() {
     let mut world = World::new();
     world.instance("main", 18_789);
@@ -509,3 +548,6 @@ fn a_check_that_has_looked_at_enough_says_so() {
     let outcome = run("run directories", locks::run_directories, &world.scene(), &budget, Mode::Look);
     assert_eq!(told(&outcome.findings), [("doctor.incomplete", String::new())]);
 }
+
+mod planted;
+mod users;

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use nix::unistd::geteuid;
 use supervisor_core::ids::Name;
 use supervisor_proto::worker::wall::{Kind, State};
 
@@ -11,12 +10,9 @@ use super::{
     finding::{Finding, Mend, Severity},
     scene::{Budget, Patient, Scene},
 };
-use crate::{
-    openclaw::{
-        layout::resolve,
-        walls::shared::{TEMPORARY, is_fit},
-    },
-    registry, spec, user,
+use crate::openclaw::{
+    layout::resolve,
+    walls::shared::{TEMPORARY, is_fit},
 };
 
 /// The modules of the kernel that hold processes to something, by name.
@@ -164,12 +160,8 @@ pub(super) fn outside(scene: &Scene, _: &Budget) -> Vec<Finding> {
 fn temporary(scene: &Scene) -> Option<Finding> {
     let shared = scene.at(TEMPORARY);
     let found = fs::symlink_metadata(&shared).ok()?;
-    let me = geteuid().as_raw();
     let met = |patient: &&Patient| {
-        let user = patient.spec.user.as_ref().and_then(|user| user::resolve(user).ok().flatten());
-        patient.spec.walls.files()
-            && registry::kind(&patient.spec, &scene.host) == spec::Kind::Openclaw
-            && is_fit(&found, user.map_or(me, |user| user.uid))
+        patient.spec.walls.files() && scene.is_openclaw(patient) && is_fit(&found, patient.uid())
     };
     let met: Vec<&Patient> = scene.patients.iter().filter(met).collect();
     let first = met.first()?;

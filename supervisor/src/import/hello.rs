@@ -9,9 +9,12 @@ use tokio_tungstenite::{
     tungstenite::{self, protocol::WebSocketConfig},
 };
 
-use crate::openclaw::{
-    config::Token,
-    protocol::{self, Caller},
+use crate::{
+    openclaw::{
+        config::Token,
+        protocol::{self, Caller},
+    },
+    perform::port::server::{self, Owner, ServerError},
 };
 
 /// A ready gateway greets within milliseconds; on a loaded host within seconds.
@@ -34,21 +37,30 @@ struct Snapshot {
     state_dir: Option<PathBuf>,
 }
 
-/// The state directory of the gateway on this port; `None` if it does not say.
-pub(super) async fn state_dir(port: u16, token: &Token) -> Option<PathBuf> {
-    time::timeout(LIMIT, ask(port, token)).await.ok()?.ok()?
+/// The state directory of the gateway on this port; `None` if it does not say. Only `owner` is shown the token.
+pub(super) async fn state_dir(
+    port: u16,
+    token: &Token,
+    owner: &Owner,
+) -> Result<Option<PathBuf>, ServerError> {
+    time::timeout(LIMIT, ask(port, token, owner)).await.unwrap_or(Ok(None))
 }
 
-async fn ask(port: u16, token: &Token) -> Result<Option<PathBuf>, tungstenite::Error> {
+async fn ask(port: u16, token: &Token, owner: &Owner) -> Result<Option<PathBuf>, ServerError> {
+    let Ok(mut socket) = connect(port).await else { return Ok(None) };
+    server::check(socket.get_ref(), owner).await?;
+    let said = converse(&mut socket, token).await;
+    // A gateway warns of each connection that ends without a word.
+    let _ = socket.close(None).await;
+    Ok(said.ok().flatten())
+}
+
+async fn connect(port: u16) -> Result<Socket, tungstenite::Error> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let config =
         WebSocketConfig::default().max_message_size(Some(MOST_BYTES)).max_frame_size(Some(MOST_BYTES));
     let url = format!("ws://127.0.0.1:{port}/");
-    let (mut socket, _) = client_async_with_config(url, stream, Some(config)).await?;
-    let said = converse(&mut socket, token).await;
-    // A gateway warns of each connection that ends without a word.
-    let _ = socket.close(None).await;
-    said
+    Ok(client_async_with_config(url, stream, Some(config)).await?.0)
 }
 
 async fn converse(socket: &mut Socket, token: &Token) -> Result<Option<PathBuf>, tungstenite::Error> {

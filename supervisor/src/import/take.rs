@@ -26,8 +26,10 @@ use crate::{
         layout::{Layout, resolve},
         snapshots::content_id,
     },
+    perform::port::server::{Owner, ServerError},
     registry,
     spec::InstanceSpec,
+    user,
 };
 
 /// A gateway has 330 s to end, and then systemd kills it; one that was started by hand is waited for as long.
@@ -151,10 +153,12 @@ impl Importer {
         let mut notes = Vec::new();
         let state = state_dir(&journal.spec);
         let (of, within) = (journal.config.path.clone(), state.clone());
+        let user = journal.spec.user.clone();
         let looked = task::spawn_blocking(move || {
-            (declared_token(&of, Layout::Profile).ok().flatten(), find::sessions(&within))
+            let token = declared_token(&of, Layout::Profile).ok().flatten();
+            (token, user::uid(user.as_ref()), find::sessions(&within))
         });
-        let (token, sessions) = looked.await.map_err(|_| Trouble::Interrupted)?;
+        let (token, uid, sessions) = looked.await.map_err(|_| Trouble::Interrupted)?;
         if sessions < journal.sessions {
             let missing = journal.sessions - sessions;
             return Err(Trouble::told(format!(
@@ -163,18 +167,26 @@ impl Importer {
             )));
         }
         let said = match &token {
-            Some(token) => hello::state_dir(port, token).await,
-            None => None,
+            Some(token) => {
+                let uid = uid.map_err(|error| Trouble::told(error.to_string()))?;
+                let owner = Owner { name: journal.name.clone(), uid };
+                hello::state_dir(port, token, &owner).await
+            }
+            None => Ok(None),
         };
         match said {
-            Some(said) if resolve(&said) == resolve(&state) => {}
-            Some(said) => {
+            Ok(Some(said)) if resolve(&said) == resolve(&state) => {}
+            Ok(Some(said)) => {
                 let (said, wanted) = (said.display(), state.display());
                 return Err(Trouble::told(format!(
                     "what answers on port {port} has `{said}` for its state, not `{wanted}`"
                 )));
             }
-            None => notes.push("its gateway does not say which state directory it has".into()),
+            Ok(None) => notes.push("its gateway does not say which state directory it has".into()),
+            Err(error @ ServerError::Foreign { .. }) => return Err(Trouble::told(error.to_string())),
+            Err(error @ (ServerError::Nobody { .. } | ServerError::Look { .. })) => {
+                notes.push(error.to_string());
+            }
         }
         Ok(notes)
     }

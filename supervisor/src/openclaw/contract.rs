@@ -14,6 +14,7 @@ use super::{
     incident,
     layout::{Directories, Neighbour},
     prepare::Host,
+    reach,
     runtime::{self, Resolved, RuntimeError},
     walls::{self, Ground},
 };
@@ -143,6 +144,10 @@ pub(crate) fn tool(
     });
     // One that is not there is told of when the instance is started, and nothing is run as anybody else.
     let user = spec.user.as_ref().and_then(|user| user::resolve(user).ok().flatten());
+    if user.is_some() {
+        // Told of when the instance is started, likewise.
+        let _ = reach::open_version(&host.control.data_dir, &runtime);
+    }
     let uid = user.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
     let trees = spec.walls.files().then(|| {
         let (kind, program) = (runtime.kind, runtime.program.as_path());

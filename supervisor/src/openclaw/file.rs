@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{layout::Layout, owner};
+use super::{layout::Layout, owner, place::Place};
 
 /// What a power cut may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,30 +39,28 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 /// sent to its gateway.
 pub(crate) fn open_own(path: &Path, layout: Layout) -> io::Result<File> {
     let refused = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-    let path = own(path, layout).ok_or_else(refused)?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(open(path, flags, Mode::empty()).map_err(|error| match error {
-        Errno::LOOP => refused(),
-        error => error.into(),
-    })?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(refused()),
-    }
+    let (place, name, _) = Place::of_own(path, layout)?;
+    place.file(&name).map_err(|error| match error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+        true => refused(),
+        false => error,
+    })
 }
 
 /// Where an instance's own file is: in its own directories at its path, in a profile where the links of its owner lead.
 /// `None` if they lead out of its directory, which only an agent would want that is to open nothing there. What leads
-/// nowhere is at its path.
+/// nowhere is at its path. The links on the way to it are followed once: whoever opens it follows none.
 pub(crate) fn own(path: &Path, layout: Layout) -> Option<PathBuf> {
     match layout {
         Layout::Managed => Some(path.to_owned()),
         Layout::Profile => {
             let directory = path.parent().and_then(|directory| directory.canonicalize().ok());
-            let (Some(directory), Ok(found)) = (directory, path.canonicalize()) else {
+            let (Some(directory), Some(name)) = (directory, path.file_name()) else {
                 return Some(path.to_owned());
             };
-            found.starts_with(directory).then_some(found)
+            match path.canonicalize() {
+                Ok(found) => found.starts_with(directory).then_some(found),
+                Err(_) => Some(directory.join(name)),
+            }
         }
     }
 }
@@ -94,9 +92,8 @@ pub(crate) fn replace_own(
     mode: u32,
     durability: Durability,
 ) -> io::Result<()> {
-    let leads_out =
-        || io::Error::new(io::ErrorKind::InvalidInput, "it is a link that leads out of its directory");
-    replace(&own(path, layout).ok_or_else(leads_out)?, content, mode, durability)
+    let (place, name, _) = Place::of_own(path, layout)?;
+    place.put(&name, content, mode, durability)
 }
 
 fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
@@ -112,5 +109,58 @@ fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::
     match durability {
         Durability::Durable => file.sync_all(),
         Durability::Quick => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        os::unix::fs::symlink,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    use super::*;
+
+    /// A link that is followed twice is followed to two places by about one in a thousand.
+    const LOOKS: usize = 50_000;
+
+    #[test]
+    fn a_directory_that_is_swapped_for_a_link_between_two_looks_leads_nowhere() {
+        let world = tempfile::tempdir().unwrap();
+        let at = |path: &str| world.path().canonicalize().unwrap().join(path);
+        for directory in ["profile", "profile/sub", "others"] {
+            fs::create_dir(at(directory)).unwrap();
+        }
+        symlink("sub/secret", at("profile/openclaw.json")).unwrap();
+        symlink(at("others"), at("profile/link")).unwrap();
+        fs::write(at("profile/sub/secret"), "mine").unwrap();
+        fs::write(at("others/secret"), "others").unwrap();
+        let (sub, link, done) = (at("profile/sub"), at("profile/link"), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &sub, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let config = at("profile/openclaw.json");
+            let mut read = 0;
+            for _ in 0..LOOKS {
+                let mut text = String::new();
+                if let Ok(mut file) = open_own(&config, Layout::Profile) {
+                    file.read_to_string(&mut text).unwrap();
+                    read += 1;
+                }
+                if text == "others" {
+                    done.store(true, Ordering::Relaxed);
+                }
+                assert_ne!(text, "others");
+            }
+            done.store(true, Ordering::Relaxed);
+            assert_ne!(read, 0, "it was never a directory");
+        });
     }
 }

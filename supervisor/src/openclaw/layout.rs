@@ -32,7 +32,10 @@ use super::{
     owner::{Owner, hand_over},
     walls::OWN_LOG,
 };
-use crate::{spec::Profile, user::User};
+use crate::{
+    spec::Profile,
+    user::{self, User},
+};
 
 /// For the owner alone.
 const PRIVATE: u32 = 0o700;
@@ -124,6 +127,14 @@ pub enum LayoutError {
         /// Which.
         path: PathBuf,
     },
+    /// Its agent could put a link to anything in place of the directory of its configuration.
+    #[error("the configuration `{}` lies in a directory that its agent can replace, within `{}`", path.display(), tree.display())]
+    Replaceable {
+        /// The configuration.
+        path: PathBuf,
+        /// Where the agent writes.
+        tree: PathBuf,
+    },
     /// Two instances would share files.
     #[error(transparent)]
     Clash(#[from] Clash),
@@ -146,6 +157,13 @@ impl LayoutError {
             Self::Owner { path, me, .. } => format!("give it to user {me}: chown -R {me} {}", path.display()),
             Self::NoProfile { .. } => {
                 "set the profile up with `openclaw --profile NAME setup`, or leave `profile` out".to_owned()
+            }
+            Self::Replaceable { path, tree } => {
+                let name = path.file_name().unwrap_or_default();
+                format!(
+                    "move it to `{}`, or out of there, and say so in `profile.config`",
+                    tree.join(name).display()
+                )
             }
             Self::Clash(clash) => clash.mend(),
         }
@@ -309,14 +327,32 @@ impl Directories {
         if !found.is_dir() {
             return Err(LayoutError::NoProfile { path: path() });
         }
+        // As they were given: where the workspace leads may be its agent's word already.
+        let beside = parent(&self.config);
+        for tree in [&self.state, &self.workspace] {
+            if beside != tree && beside.starts_with(tree) {
+                return Err(LayoutError::Replaceable { path: self.config.clone(), tree: tree.clone() });
+            }
+        }
         // A profile that another user has is left to those who have given it.
         if found.uid() != theirs.uid && theirs != Owner::me() {
             return Err(LayoutError::Owner { path: path(), owner: found.uid(), me: theirs.uid });
         }
         match self.workspace.is_dir() {
             true => Ok(()),
-            false => make(&self.workspace, theirs, PRIVATE),
+            false => self.make_workspace(theirs),
         }
+    }
+
+    /// Makes the workspace of a profile. With its user's rights, and nothing that is there already is given to anybody or
+    /// gets another mode: an agent may have put it there, or a link above it.
+    fn make_workspace(&self, theirs: Owner) -> Result<(), LayoutError> {
+        let make = || DirBuilder::new().mode(PRIVATE).create(&self.workspace);
+        let made = match Owner::me().is_root() && !theirs.is_root() {
+            true => user::acting(theirs.numbers(), make),
+            false => make(),
+        };
+        made.map_err(|source| LayoutError::Make { path: self.workspace.clone(), source })
     }
 
     /// What lies outside the data directory, and so could lie where another instance's does.

@@ -4,24 +4,29 @@
 //! reached from the directory's descriptor, by names without a slash, and never through a link.
 
 use std::{
+    ffi::OsStr,
     fs::{File, Permissions},
     io::{self, Read, Write},
     os::{
         fd::OwnedFd,
         unix::fs::{MetadataExt, PermissionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
 
 use rustix::{
-    fs::{self, AtFlags, Dir, Mode, OFlags},
+    fs::{self, AtFlags, Dir, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
-use crate::openclaw::{file::Durability, owner};
+use crate::openclaw::{
+    file::{Durability, own},
+    layout::Layout,
+    owner,
+};
 
 /// Of directories that are made.
 const PRIVATE: u32 = 0o700;
@@ -56,6 +61,34 @@ impl Place {
         Ok(Self(fs::open(path, directory(), Mode::empty())?))
     }
 
+    /// Opens a directory that no link leads to.
+    pub(crate) fn settled(path: &Path) -> io::Result<Self> {
+        Ok(Self(fs::openat2(fs::CWD, path, directory(), Mode::empty(), ResolveFlags::NO_SYMLINKS)?))
+    }
+
+    /// Opens the directory of an instance's own file, and says what the file is called there and where that is. Links are
+    /// followed as far as [`own`] does; one that is put there meanwhile leads nowhere.
+    pub(crate) fn of_own(path: &Path, layout: Layout) -> io::Result<(Self, String, PathBuf)> {
+        let leads_out =
+            || io::Error::new(io::ErrorKind::InvalidInput, "it is a link that leads out of its directory");
+        let file = own(path, layout).ok_or_else(leads_out)?;
+        let (directory, name) = (file.parent(), file.file_name().and_then(OsStr::to_str));
+        let (Some(directory), Some(name)) = (directory, name) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
+        };
+        let place = match layout {
+            Layout::Managed => Self::open(directory),
+            Layout::Profile => Self::settled(directory),
+        };
+        let is_link = |error: &io::Error| {
+            [Errno::LOOP, Errno::NOTDIR]
+                .iter()
+                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        };
+        let place = place.map_err(|error| if is_link(&error) { leads_out() } else { error })?;
+        Ok((place, name.to_owned(), file))
+    }
+
     /// Opens a directory in it.
     pub(crate) fn below(&self, name: &str) -> io::Result<Self> {
         Ok(Self(fs::openat(&self.0, name, directory(), Mode::empty())?))
@@ -75,19 +108,25 @@ impl Place {
         Ok(below)
     }
 
-    /// A file's content, of at most `max` bytes; `None` if there is no such file.
-    pub(crate) fn read(&self, name: &str, max: u64) -> io::Result<Option<Found>> {
+    /// Opens a regular file in it for reading.
+    pub(crate) fn file(&self, name: &str) -> io::Result<File> {
         // A pipe that somebody put there is not waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match fs::openat(&self.0, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let file = File::from(fs::openat(&self.0, name, flags, Mode::empty())?);
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        }
+    }
+
+    /// A file's content, of at most `max` bytes; `None` if there is no such file.
+    pub(crate) fn read(&self, name: &str, max: u64) -> io::Result<Option<Found>> {
+        let file = match self.file(name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         };
         let about = file.metadata()?;
-        if !about.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
         let mut content = Vec::new();
         file.take(max + 1).read_to_end(&mut content)?;
         if content.len() as u64 > max {

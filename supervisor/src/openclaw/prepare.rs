@@ -1,6 +1,6 @@
 //! Everything that must be in place before an instance's gateway is started.
 //!
-//! Directories, program, configuration, incident file, environment, in this order: each can refuse, and the
+//! Directories, program, place of locks, configuration, incident file, environment, in this order: each can refuse, and the
 //! first refusal says what to mend. Nothing is written when nothing has changed, so that a restart costs a
 //! few looks at the file system and no wait for the disk.
 
@@ -22,8 +22,9 @@ use super::{
     environment::{Control, Ingredients, environment},
     incident::{self, Incident},
     layout::{Directories, LayoutError, Neighbour, check_apart},
+    reach::{self, ReachError},
     runtime::{self, Resolved, RuntimeError},
-    walls::{self, Ground, Trees},
+    walls::{self, Ground, Trees, shared::LocksError},
 };
 use crate::{
     spec::{Check, InstanceSpec, Kind},
@@ -115,6 +116,12 @@ pub enum Refusal {
     /// Its configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The place of its locks.
+    #[error(transparent)]
+    Locks(#[from] LocksError),
+    /// Its program, which its user does not get at.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
 }
 
 impl Refusal {
@@ -125,6 +132,8 @@ impl Refusal {
             Self::Layout(error) => error.mend(),
             Self::Runtime(error) => error.mend(),
             Self::Config(error) => error.mend(),
+            Self::Locks(error) => error.mend(),
+            Self::Reach(error) => error.mend(),
         }
     }
 
@@ -132,7 +141,7 @@ impl Refusal {
     #[must_use]
     pub fn blames_config(&self) -> bool {
         match self {
-            Self::Layout(_) | Self::Runtime(_) => false,
+            Self::Layout(_) | Self::Runtime(_) | Self::Locks(_) | Self::Reach(_) => false,
             Self::Config(error) => error.blames_file(),
         }
     }
@@ -146,6 +155,13 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     keep_apart(data_dir, request, &directories)?;
     directories.create_for(data_dir, request.user)?;
     let runtime = runtime::resolve(spec, host)?;
+    if let Some(user) = request.user {
+        reach::open_version(data_dir, &runtime)?;
+        reach::look_at(user, data_dir, &runtime.program)?;
+    }
+    if runtime.kind == Kind::Openclaw {
+        walls::shared::look(uid(request.user))?;
+    }
     let needed = request.purpose == Purpose::Serve && needs_config(&runtime, &directories.config);
     if needed && let Some(error) = config::check::lost(&directories, request.good) {
         return Err(error.into());
@@ -211,6 +227,11 @@ fn args(request: &Request<'_>, runtime: &Resolved, directories: &Directories) ->
     }
 }
 
+/// Whose its processes are.
+fn uid(user: Option<&User>) -> u32 {
+    user.map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid)
+}
+
 /// What the program may open; `None` without a wall around its files.
 fn trees(
     host: &Host,
@@ -223,7 +244,7 @@ fn trees(
     if !spec.walls.files() {
         return None;
     }
-    let uid = user.map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
+    let uid = uid(user);
     let (kind, program) = (runtime.kind, runtime.program.as_path());
     let ground = Ground { host, name, spec, directories, neighbours, kind, program, args, environment, uid };
     let mut trees = walls::trees(&ground);
@@ -257,7 +278,7 @@ fn needs_config(runtime: &Resolved, config: &Path) -> bool {
     }
 }
 
-fn filled_in(argument: &str, name: &Name, block: Block, directories: &Directories) -> String {
+pub(crate) fn filled_in(argument: &str, name: &Name, block: Block, directories: &Directories) -> String {
     if !argument.contains('{') {
         return argument.to_owned();
     }

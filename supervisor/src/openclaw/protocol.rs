@@ -59,7 +59,8 @@ pub(crate) async fn challenge<P: DeserializeOwned>(
     next(messages, |frame| frame.event.as_deref() == Some("connect.challenge")).await
 }
 
-/// Waits for the challenge, and says who is there. `None`: the gateway closed the connection.
+/// Waits for the challenge, and says who is there. `None`: the gateway closed the connection. The token is shown to
+/// whoever holds the other end: that it is the gateway, the caller has made sure.
 pub(crate) async fn introduce<P: DeserializeOwned>(
     socket: &mut (
              impl Stream<Item = Result<Message, tungstenite::Error>>

@@ -206,7 +206,7 @@ fn runtime(ground: &Ground<'_>, closed: &Closed, write: &[PathBuf]) -> Vec<PathB
 }
 
 /// The files that a script names, as those do that start OpenClaw with a Node of its own.
-fn named_in(program: &Path) -> Vec<PathBuf> {
+pub(crate) fn named_in(program: &Path) -> Vec<PathBuf> {
     let mut text = String::new();
     let read = open_regular(program).and_then(|file| file.take(SCRIPT + 1).read_to_string(&mut text));
     if !read.is_ok_and(|length| length as u64 <= SCRIPT) || !text.starts_with("#!") {

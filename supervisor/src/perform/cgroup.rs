@@ -117,6 +117,11 @@ impl Groups {
         Some(group)
     }
 
+    /// The group of an instance, if it has one already.
+    pub(crate) fn existing(&self, name: &Name) -> Option<PathBuf> {
+        self.of(name).map(|(_, group)| group).filter(|group| group.is_dir())
+    }
+
     /// Bounds the group of an instance that runs: what was in force may have been lost with its supervisor's unit.
     pub(crate) fn renew(&self, name: &Name, spec: &InstanceSpec) {
         if let Some((ground, group)) = self.of(name).filter(|(_, group)| group.is_dir()) {
@@ -145,6 +150,16 @@ impl Groups {
             }
             Ok(()) | Err(_) => {}
         }
+    }
+
+    /// Names the data directory among all others.
+    pub(crate) fn store(&self) -> &str {
+        &self.0.store
+    }
+
+    /// What all processes of an instance carry in their environment.
+    pub(crate) fn mark(&self, name: &Name) -> String {
+        format!("{}/{name}", self.store())
     }
 
     fn name(&self, instance: &Name) -> String {

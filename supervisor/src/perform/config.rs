@@ -114,7 +114,7 @@ impl Place {
             block,
             previous_base,
             neighbours,
-            store_id: surroundings.store_id.clone(),
+            store_id: surroundings.groups.store().to_owned(),
             needed,
             good,
             known: surroundings.configs.sighted.borrow().get(name).cloned(),
@@ -169,7 +169,7 @@ impl Place {
     }
 
     fn purse(&self) -> Purse<'_> {
-        Purse { salt: &self.store_id, environment: &self.spec.env }
+        Purse { salt: &self.store_id, spec: &self.spec }
     }
 
     /// Keeps a content; says so in the daemon's log if it cannot.

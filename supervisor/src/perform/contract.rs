@@ -18,9 +18,13 @@ use tokio::{sync::watch, task, time};
 
 use super::{Surroundings, config::Place};
 use crate::{
-    openclaw::contract::{CAPABILITIES, Contract, capable, consume, left, tool},
+    openclaw::{
+        contract::{CAPABILITIES, Contract, capable, consume, left, tool},
+        reach,
+    },
     spec::Kind,
     tool::Tool,
+    user,
 };
 
 /// OpenClaw's commands take up to 20 s on a loaded host before they say anything.
@@ -80,9 +84,7 @@ impl Contracts {
         known.insert(program.clone(), answer.clone());
         let surroundings = Rc::clone(surroundings);
         task::spawn_local(async move {
-            // It may be the first of all starts; what is wrong with the directories, that start will say.
-            let create = move || place.directories().create(&place.host.control.data_dir);
-            let _ = task::spawn_blocking(create).await;
+            let _ = task::spawn_blocking(move || make_directories(&place)).await;
             match tool.ask_aside(CAPABLE).await {
                 Some(said) => drop(tell.send_replace(Some(capable(&said)))),
                 // The next start asks again.
@@ -91,6 +93,18 @@ impl Contracts {
         });
         answer
     }
+}
+
+/// It may be the first of all starts; what is wrong with the user or the directories, that start will say. Others of its
+/// user's may run by then, so whose they are stays as it is.
+fn make_directories(place: &Place) {
+    let data_dir = &place.host.control.data_dir;
+    let Ok(user) = place.spec.user.as_ref().map(user::resolve).transpose() else { return };
+    let user = user.flatten();
+    if user.is_some() {
+        let _ = reach::let_pass(data_dir);
+    }
+    let _ = place.directories().create_for(data_dir, user.as_ref());
 }
 
 fn modified(program: &Path) -> Option<SystemTime> {

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    fs,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     rc::Rc,
@@ -26,8 +25,8 @@ use super::{
     Surroundings,
     cgroup::Groups,
     config::{Place, Used},
-    port,
-    probe::{self, Dialect},
+    port::{self, server::Owner},
+    probe::{self, Dialect, Secret},
     roster::Known,
     store, walls,
 };
@@ -39,6 +38,7 @@ use crate::{
         incident::{self, IncidentError},
         layout::Directories,
         prepare::{self, Host, Refusal, Request},
+        tree,
     },
     registry,
     spec::{Bytes, InstanceSpec, Kind},
@@ -324,7 +324,7 @@ pub(crate) async fn delete(
     files: Files,
 ) -> io::Result<()> {
     let root = Directories::of(&surroundings.host.control.data_dir, name, None).root;
-    let remove = |directory: PathBuf| match fs::remove_dir_all(directory) {
+    let remove = |directory: PathBuf| match tree::remove(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
     };
@@ -362,8 +362,8 @@ impl Target {
             let spec: InstanceSpec = serde_json::from_str(spec).map_err(drop)?;
             let host = &surroundings.host;
             let kind = registry::kind(&spec, host);
-            let token = match kind {
-                Kind::Openclaw => token(host, name, &spec).await,
+            let secret = match kind {
+                Kind::Openclaw => secret(host, name, &spec).await.ok_or(())?,
                 Kind::Builtin | Kind::Command => None,
             };
             let watch_timeout = spec.watched(kind).map_or(Duration::from_secs(5), |watched| watched.timeout);
@@ -371,7 +371,7 @@ impl Target {
             Ok::<_, ()>(probe::Target {
                 plan,
                 watch_timeout,
-                token,
+                secret,
                 dialect: Rc::new(Cell::new(Dialect::default())),
             })
         });
@@ -379,9 +379,15 @@ impl Target {
     }
 }
 
-/// The gateway's token, from its configuration.
-async fn token(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<config::Token> {
+/// The gateway's token, from its configuration, if there is one. `None`: it cannot be told whose gateway it is.
+async fn secret(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<Option<Secret>> {
     let Directories { config, layout, .. } =
         Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
-    task::spawn_blocking(move || config::declared_token(&config, layout).ok()?).await.ok()?
+    let (name, user) = (name.clone(), spec.user.clone());
+    let find = move || {
+        let Some(token) = config::declared_token(&config, layout).ok().flatten() else { return Some(None) };
+        let uid = user::uid(user.as_ref()).ok()?;
+        Some(Some(Secret { token, owner: Owner { name, uid } }))
+    };
+    task::spawn_blocking(find).await.ok()?
 }

@@ -60,7 +60,12 @@ impl LinkError {
             [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN, Errno::EINTR];
         match self {
             Self::Closed => true,
-            Self::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+            // A worker with more callers than it takes hangs up on the next, whatever that one has sent.
+            Self::Io(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+            {
+                true
+            }
             Self::Io(error) => {
                 error.raw_os_error().is_some_and(|number| passing.contains(&Errno::from_raw(number)))
             }
@@ -98,9 +103,12 @@ impl Link {
         let stream = UnixStream::connect(path).await?;
         let mut link = Self { stream, inbox: Vec::new() };
         let key = key::read(run_dir)?.unwrap_or_default();
-        link.send(Body::Attach(Attach { role: Role::Control.into(), epoch, key })).await?;
+        let attach = Body::Attach(Attach { role: Role::Control.into(), epoch, key });
+        let mut unsent = link.send(attach).await.err();
         loop {
-            match link.receive().await?.report {
+            // One that hangs up at once may have said why.
+            let received = link.receive().await;
+            match received.map_err(|error| unsent.take().unwrap_or(error))?.report {
                 Some(Heard::State(state)) => return Ok((link, state)),
                 Some(Heard::Refused(refused)) => {
                     return Err(match refused.reason() == Reason::WrongKey {

@@ -5,10 +5,12 @@
 //! Who holds it is then looked up by its socket's inode: `/proc/net/tcp` knows the inode of each port, and
 //! `/proc/<pid>/fd` the inodes of each process.
 
+pub(crate) mod server;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt, fs,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use rustix::{
@@ -84,10 +86,10 @@ pub(crate) fn holders(ports: &[u16]) -> Vec<Holder> {
     }
     let mut best: HashMap<u16, Hold> = HashMap::new();
     for socket in &sockets {
-        let hold = best.entry(socket.port).or_insert(socket.hold);
+        let hold = best.entry(socket.local.port()).or_insert(socket.hold);
         *hold = socket.hold.min(*hold);
     }
-    sockets.retain(|socket| best.get(&socket.port) == Some(&socket.hold));
+    sockets.retain(|socket| best.get(&socket.local.port()) == Some(&socket.hold));
     let owners = owners(&sockets.iter().map(|socket| socket.inode).filter(|&inode| inode != 0).collect());
     let mut holders: Vec<Holder> = sockets.iter().map(|socket| socket.holder(&owners)).collect();
     holders.sort_unstable_by_key(|holder| (holder.port, holder.pid.is_none(), holder.pid));
@@ -98,7 +100,8 @@ pub(crate) fn holders(ports: &[u16]) -> Vec<Holder> {
 /// One line of `/proc/net/tcp`.
 #[derive(Debug)]
 struct Socket {
-    port: u16,
+    local: SocketAddr,
+    remote: SocketAddr,
     hold: Hold,
     uid: u32,
     /// 0 if no process has it open any more.
@@ -110,26 +113,45 @@ impl Socket {
     fn parse(line: &str) -> Option<Self> {
         const LISTEN: &str = "0A";
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [_, local, _, state, _, _, _, uid, _, inode, ..] = fields[..] else { return None };
-        let (_, port) = local.rsplit_once(':')?;
+        let [_, local, remote, state, _, _, _, uid, _, inode, ..] = fields[..] else { return None };
         let inode = inode.parse().ok()?;
         let hold = match (state, inode) {
             (LISTEN, _) => Hold::Listening,
             (_, 0) => Hold::Closing,
             (_, _) => Hold::Connected,
         };
-        Some(Self { port: u16::from_str_radix(port, 16).ok()?, hold, uid: uid.parse().ok()?, inode })
+        let (local, remote) = (address(local)?, address(remote)?);
+        Some(Self { local, remote, hold, uid: uid.parse().ok()?, inode })
     }
 
     fn is_one_of(&self, wanted: &BTreeSet<u16>) -> bool {
-        wanted.contains(&self.port)
+        wanted.contains(&self.local.port())
     }
 
     fn holder(&self, owners: &BTreeMap<u64, i32>) -> Holder {
         let pid = owners.get(&self.inode).copied();
         let command = pid.map(command).unwrap_or_default();
-        Holder { port: self.port, hold: self.hold, pid, command, uid: self.uid }
+        Holder { port: self.local.port(), hold: self.hold, pid, command, uid: self.uid }
     }
+}
+
+/// An address as `/proc/net/tcp` has it: words of network order, each written as a number of this machine. One of IPv4
+/// is read as such in IPv6's table, too.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.split_once(':')?;
+    let word = |digits: &str| Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes());
+    let ip = match host.len() {
+        8 => IpAddr::from(word(host)?),
+        32 => {
+            let mut octets = [0; 16];
+            for (index, octets) in octets.chunks_exact_mut(4).enumerate() {
+                octets.copy_from_slice(&word(host.get(8 * index..8 * index + 8)?)?);
+            }
+            IpAddr::from(octets).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// The process that has each socket open. Of several, the one with the least pid: the others inherited it.

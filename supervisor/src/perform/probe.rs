@@ -22,6 +22,7 @@ use supervisor_core::{
 };
 use tokio::time;
 
+use super::port::server::Owner;
 use crate::{
     openclaw::config::Token,
     spec::{self, ProbePlan},
@@ -42,10 +43,19 @@ pub(crate) struct Target {
     /// Until a probe of the running gateway has failed.
     pub(crate) watch_timeout: Duration,
     /// What an OpenClaw without health endpoints wants to see before it answers.
-    pub(crate) token: Option<Token>,
+    pub(crate) secret: Option<Secret>,
     /// What this incarnation has been found to speak. A new incarnation may be a new version, so it begins
     /// anew.
     pub(crate) dialect: Rc<Cell<Dialect>>,
+}
+
+/// A token, and the only one to whom it is shown.
+#[derive(Debug, Clone)]
+pub(crate) struct Secret {
+    /// What is shown.
+    pub(crate) token: Token,
+    /// To whom.
+    pub(crate) owner: Owner,
 }
 
 /// Asks, and answers within the timeout.

@@ -17,8 +17,6 @@ pub(crate) struct Surroundings {
     pub(crate) host: Arc<Host>,
     /// The `gateway-worker` executable.
     pub(crate) worker_program: PathBuf,
-    /// Names the data directory among all others.
-    pub(crate) store_id: String,
     /// The number of this supervisor's life.
     pub(crate) epoch: u64,
     /// What to add to CLOCK_MONOTONIC to get a `Moment`.
@@ -47,7 +45,7 @@ impl Surroundings {
 
     /// What all processes of an instance carry in their environment.
     pub(crate) fn mark(&self, name: &Name) -> String {
-        format!("{}/{name}", self.store_id)
+        self.groups.mark(name)
     }
 
     /// A reading of CLOCK_MONOTONIC as core counts time.

@@ -18,6 +18,7 @@ use super::cgroup::OWN_PROCESSES;
 use crate::{
     openclaw::{
         environment::Control,
+        reach,
         walls::{Trees, around},
     },
     spec::InstanceSpec,
@@ -59,10 +60,7 @@ pub(super) fn open_way(control: &Control, run_dir: &Path) -> io::Result<()> {
     let Control { data_dir, socket } = control;
     DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
     for directory in [Some(data_dir.as_path()), run_dir.parent(), Some(run_dir)].into_iter().flatten() {
-        let mode = fs::symlink_metadata(directory)?.permissions().mode() & 0o777;
-        if mode & 0o011 != 0o011 {
-            fs::set_permissions(directory, Permissions::from_mode(mode | 0o011))?;
-        }
+        reach::let_pass(directory)?;
     }
     match fs::set_permissions(socket, Permissions::from_mode(0o666)) {
         // Somebody has deleted it. The one that is made in its place is for this instance, too.

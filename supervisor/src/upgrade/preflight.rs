@@ -4,17 +4,18 @@
 //! (`config validate`) and the database (`database preflight`, on a copy that SQLite itself makes consistent, so that
 //! the gateway may go on). One that does not know a question is not held to it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
-use rusqlite::{Connection, OpenFlags};
 use serde::Deserialize;
 use supervisor_core::{ids::Name, ports::Block};
 
 use crate::{
     openclaw::{
         contract::tool,
+        database::consolidated_by,
         layout::{Directories, resolve},
         prepare::Host,
+        reach,
     },
     spec::InstanceSpec,
     tool::Tool,
@@ -28,9 +29,6 @@ const DATABASE: &str = "state/openclaw.sqlite";
 
 /// The copy that is shown to the new version, in the instance's temporary files.
 const COPY: &str = "openclawctl-preflight.sqlite";
-
-/// Its writer may hold the database for a moment.
-const BUSY: Duration = Duration::from_secs(30);
 
 /// Lines of a message that are told: what it is, and about what. Advice to people without a supervisor follows.
 const LINES: usize = 2;
@@ -85,7 +83,12 @@ pub(super) fn ask(
         tool(host, (name, block, ""), (spec, &[]), args).map_err(|error| format!("{error}; {}", error.mend()))
     };
     let mut notes = Vec::new();
-    match answer::<Verdict>(&of(&["config", "validate", "--json"])?) {
+    let validate = of(&["config", "validate", "--json"])?;
+    if let Some(user) = validate.user() {
+        reach::look_at(&user, &host.control.data_dir, &validate.program)
+            .map_err(|error| format!("{error}; {}", error.mend()))?;
+    }
+    match answer::<Verdict>(&validate) {
         Some(Verdict { valid: true, .. }) => {}
         Some(Verdict { valid: false, issues, error }) => return Err(declined(&issues, error.as_ref())),
         None => notes.push("it could not be asked beforehand whether it takes the configuration".to_owned()),
@@ -96,13 +99,12 @@ pub(super) fn ask(
         return Ok(notes);
     }
     let copy = directories.tmp.join(COPY);
-    let compared = consolidated(&database, &copy).map(|()| {
-        of(&["database", "preflight", &copy.to_string_lossy(), "--json"]).map(|tool| answer(&tool))
-    });
+    let asked = of(&["database", "preflight", &copy.to_string_lossy(), "--json"])?;
+    let compared = consolidated_by(&asked, &database, &copy).map(|()| answer::<Compared>(&asked));
     // A leftover is replaced by the next one.
     let _ = fs::remove_file(&copy);
     match compared {
-        Ok(compared) => match compared?.filter(|compared: &Compared| compared.schema == SCHEMA) {
+        Ok(compared) => match compared.filter(|compared| compared.schema == SCHEMA) {
             Some(Compared { status, .. }) if status == "incompatible" => {
                 return Err("the database is newer than the version, or of another shape".to_owned());
             }
@@ -139,47 +141,9 @@ fn declined(issues: &[Issue], error: Option<&Said>) -> String {
     }
 }
 
-/// One file that holds all that the database does, whoever writes to it meanwhile.
-fn consolidated(database: &Path, copy: &Path) -> Result<(), rusqlite::Error> {
-    let _ = fs::remove_file(copy);
-    // An agent may have put a link in its place: what is copied is shown to it.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let source = Connection::open_with_flags(database, flags)?;
-    source.busy_timeout(BUSY)?;
-    source.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_database_that_is_written_to_is_shown_as_one_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let (database, copy) = (directory.path().join("a.sqlite"), directory.path().join("b.sqlite"));
-        let writer = Connection::open(&database).unwrap();
-        writer.pragma_update(None, "journal_mode", "wal").unwrap();
-        writer.pragma_update(None, "user_version", 7).unwrap();
-        writer.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)").unwrap();
-        for _ in 0..2 {
-            consolidated(&database, &copy).unwrap();
-            let shown = Connection::open(&copy).unwrap();
-            assert_eq!(shown.query_row("SELECT x FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
-            assert_eq!(shown.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap(), 7);
-        }
-        assert!(!directory.path().join("b.sqlite-wal").exists());
-    }
-
-    #[test]
-    fn a_link_that_an_agent_puts_in_place_of_the_database_is_not_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().canonicalize().unwrap().join(name);
-        Connection::open(at("others.sqlite")).unwrap().execute_batch("CREATE TABLE secret (x)").unwrap();
-        std::os::unix::fs::symlink(at("others.sqlite"), at("openclaw.sqlite")).unwrap();
-        consolidated(&at("openclaw.sqlite"), &at("copy.sqlite")).unwrap_err();
-        assert!(!at("copy.sqlite").exists());
-    }
 
     #[test]
     fn problems_are_told_with_their_place() {

@@ -7,6 +7,8 @@ pub(crate) mod agent;
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -340,7 +342,7 @@ pub(crate) fn kill_9(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
-/// A slot of ports that no other test has, in this process or another.
+/// A slot of ports that no other test has, in this process or another, nor anybody else on the host.
 fn take_slot() -> (Flock<File>, u16) {
     let directory = std::env::temp_dir().join("openclaw-supervisor-test-slots");
     fs::create_dir_all(&directory).unwrap();
@@ -349,11 +351,23 @@ fn take_slot() -> (Flock<File>, u16) {
     loop {
         for slot in (0..SLOTS).map(|n| (begin + n) % SLOTS) {
             let file = File::create(directory.join(slot.to_string())).unwrap();
-            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                return (lock, FIRST + slot * SLOT_PORTS);
+            let first = FIRST + slot * SLOT_PORTS;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) if is_free(first) => return (lock, first),
+                Ok(_) | Err(_) => {}
             }
         }
         assert!(Instant::now() < deadline, "no slot of ports became free");
         std::thread::yield_now();
     }
+}
+
+/// Whether nobody has any port of the slot that begins here, at whichever address: so asks the supervisor, too.
+pub(crate) fn is_free(first: u16) -> bool {
+    let is_taken = |address: IpAddr, port: u16| {
+        TcpListener::bind((address, port)).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+    };
+    // Where there is IPv6, the first is both.
+    let everywhere: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    (first..first + SLOT_PORTS).all(|port| everywhere.iter().all(|address| !is_taken(*address, port)))
 }

@@ -4,10 +4,12 @@
 #![expect(unsafe_code, reason = "calls that no gateway makes have no safe wrappers")]
 
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::exit;
 
@@ -31,7 +33,7 @@ pub(crate) const ARGS: [&str; 5] =
 const MIXED: i32 = 250;
 
 /// Calls that nothing but a filter of them answers with EPERM, given nonsense by root.
-const CALLS: [i64; 35] = [
+const CALLS: [i64; 36] = [
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -52,6 +54,7 @@ const CALLS: [i64; 35] = [
     libc::SYS_umount2,
     libc::SYS_pivot_root,
     libc::SYS_open_tree,
+    467,
     libc::SYS_move_mount,
     libc::SYS_mount_setattr,
     libc::SYS_fsopen,
@@ -107,6 +110,10 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "own-limits" => {
             outcome(call(libc::SYS_prlimit64, [0; 6]) | call(libc::SYS_setpriority, [0, 0, 1, 0, 0, 0]))
         }
+        "type" => type_ahead(),
+        "bits" => bits(),
+        "bits-unseen" => bits_unseen(),
+        "own-bits" => own_bits(),
         "calls" => calls(&CALLS),
         "rings" => calls(&RINGS),
         "x32" => outcome(call(0x4000_0000 + libc::SYS_getpid, [0; 6])),
@@ -197,6 +204,87 @@ fn meddle(process: i64) -> io::Result<()> {
         outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
     };
     all_or_none(about.iter().filter(|call| refused(call)).count(), about.len())
+}
+
+/// Types into a terminal what whoever reads it next takes for its person's.
+fn type_ahead() -> io::Result<()> {
+    let calls = [libc::TIOCSTI, libc::TIOCLINUX];
+    // There is no terminal, which is what the kernel says unless the call is refused before.
+    let refused = |request: &libc::c_ulong| {
+        call(libc::SYS_ioctl, [0, request.cast_signed(), 0, 0, 0, 0]) < 0
+            && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+    };
+    all_or_none(calls.iter().filter(|request| refused(request)).count(), calls.len())
+}
+
+/// Makes a program that runs as this user, in every way there is.
+fn bits() -> io::Result<()> {
+    const HERE: i64 = libc::AT_FDCWD as i64;
+    let (file, fresh) = (CString::new("file")?, CString::new("fresh")?);
+    let descriptor = File::create("file")?;
+    let (file, fresh) = (address(&file), address(&fresh));
+    let mut refused = 0;
+    let mut all = 0;
+    for mode in [0o4755, 0o2755] {
+        let making = i64::from(libc::O_CREAT | libc::O_WRONLY);
+        let nameless = i64::from(libc::O_TMPFILE | libc::O_WRONLY);
+        let directory = CString::new(".")?;
+        let regular = i64::from(libc::S_IFREG);
+        let mut ways = vec![
+            (libc::SYS_fchmod, [descriptor.as_raw_fd().into(), mode, 0, 0, 0, 0]),
+            (libc::SYS_fchmodat, [HERE, file, mode, 0, 0, 0]),
+            (452, [HERE, file, mode, 0, 0, 0]),
+            (libc::SYS_mknodat, [HERE, fresh, regular | mode, 0, 0, 0]),
+            (libc::SYS_openat, [HERE, fresh, making, mode, 0, 0]),
+            (libc::SYS_openat, [HERE, address(&directory), nameless, mode, 0, 0]),
+        ];
+        #[cfg(target_arch = "x86_64")]
+        ways.extend([
+            (libc::SYS_chmod, [file, mode, 0, 0, 0, 0]),
+            (libc::SYS_creat, [fresh, mode, 0, 0, 0, 0]),
+            (libc::SYS_mknod, [fresh, regular | mode, 0, 0, 0, 0]),
+            (libc::SYS_open, [fresh, making, mode, 0, 0, 0]),
+        ]);
+        for (number, arguments) in ways {
+            let _ = fs::remove_file("fresh");
+            let outcome = outcome(call(number, arguments));
+            eprintln!("{number} {mode:o}: {outcome:?}");
+            all += 1;
+            refused += usize::from(outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)));
+        }
+    }
+    all_or_none(refused, all)
+}
+
+/// The same by the call whose mode no filter sees.
+fn bits_unseen() -> io::Result<()> {
+    let fresh = CString::new("fresh")?;
+    let how = [u64::from((libc::O_CREAT | libc::O_WRONLY).unsigned_abs()), 0o6755, 0];
+    let how = how.as_ptr().expose_provenance().cast_signed() as i64;
+    let opened = call(libc::SYS_openat2, [libc::AT_FDCWD.into(), address(&fresh), how, 24, 0, 0]);
+    outcome(opened)?;
+    OpenOptions::new().write(true).open("fresh")?.write_all(b"#!/bin/sh\n")?;
+    // A group's bit means nothing where the group may not run it.
+    let mode = fs::metadata("fresh")?.permissions().mode();
+    match mode & 0o4000 != 0 || mode & 0o2010 == 0o2010 {
+        false => Err(io::Error::from_raw_os_error(libc::EPERM)),
+        true => Ok(()),
+    }
+}
+
+fn address(text: &CString) -> i64 {
+    text.as_ptr().expose_provenance().cast_signed() as i64
+}
+
+/// What every program does with modes. Without a flag that makes a file, there may be anything in the place of one.
+fn own_bits() -> io::Result<()> {
+    let file = CString::new("file")?;
+    File::create("file")?;
+    fs::set_permissions("file", Permissions::from_mode(0o1755))?;
+    outcome(call(libc::SYS_openat, [libc::AT_FDCWD.into(), address(&file), 0, 0o7777, 0, 0]))?;
+    let directory = libc::O_DIRECTORY.into();
+    let here = CString::new(".")?;
+    outcome(call(libc::SYS_openat, [libc::AT_FDCWD.into(), address(&here), directory, 0o7777, 0, 0]))
 }
 
 /// EPERM if every call is refused, nothing if none is.

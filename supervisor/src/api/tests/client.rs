@@ -29,13 +29,13 @@ use tower::service_fn;
 use super::world::{BEGAN, World};
 use crate::{
     api::{
-        Context, FindListeners, FindOrigin, Listener, ServeError,
+        Context, FindHold, FindListeners, FindOrigin, Listener, ServeError,
         gate::Gate,
         limits::Most,
         listen::{serve_through, socket_path},
     },
     lineage::Origin,
-    openclaw::{environment::Control, prepare::Host},
+    openclaw::{environment::Control, prepare::Host, walls::around},
     recycle::Recycler,
     settings::Settings,
 };
@@ -93,6 +93,9 @@ impl Server {
             recycler: Recycler::start(world.handle.clone()),
             walls: Default::default(),
             listeners: FindListeners(Arc::new(listeners)),
+            hold: FindHold(Arc::new(|(name, spec), trees, block, user| {
+                (around(spec, trees, block, user), format!("store/{name}"))
+            })),
             origins: FindOrigin::new(move |_| {
                 let stuck = waits.lock().unwrap().clone();
                 if let Some(stuck) = stuck {

@@ -1,11 +1,13 @@
+use prost::Message;
 use prost_types::FieldMask;
 use supervisor_core::event::LaunchFailure;
 use supervisor_proto::v1::{
-    self, CreateInstanceRequest, DeleteInstanceRequest, FailBackRequest, FailOverRequest,
-    GetInstanceEnvironmentRequest, GetInstanceRequest, InstanceSpec, ListInstancesRequest, Phase, Profile,
-    RestartInstanceRequest, RestartPolicy, Role, Runtime, StartInstanceRequest, StopInstanceRequest,
-    UpdateInstanceRequest, Wish, rescue_policy::Standby,
+    self, CreateInstanceRequest, DeleteInstanceRequest, EnterInstanceRequest, FailBackRequest,
+    FailOverRequest, GetInstanceEnvironmentRequest, GetInstanceRequest, InstanceSpec, ListInstancesRequest,
+    Phase, Profile, RestartInstanceRequest, RestartPolicy, Role, Runtime, StartInstanceRequest,
+    StopInstanceRequest, UpdateInstanceRequest, Wish, rescue_policy::Standby,
 };
+use supervisor_proto::worker::{PortRange, Walls};
 use tonic::Code;
 
 use super::{
@@ -437,6 +439,39 @@ async fn the_environment_is_shown_without_its_secrets() {
     assert!(shown.variables.values().all(|value| value != "hidden"));
     assert_eq!(shown.withheld, ["BOT_TOKEN"]);
     assert!(shown.working_directory.ends_with("instances/main/home"));
+}
+
+#[tokio::test]
+async fn who_enters_an_instance_is_told_its_walls_and_its_mark_and_no_secret() {
+    let server = Server::start().await;
+    let spec =
+        InstanceSpec { env: [("BOT_TOKEN".to_owned(), "hidden".to_owned())].into(), ..Default::default() };
+    server.create("main", spec).await;
+    server.create("other", InstanceSpec::default()).await;
+    let enter = EnterInstanceRequest { name: "main".into() };
+    let entry = within(server.instances().enter_instance(enter)).await.unwrap().into_inner();
+    assert_eq!(
+        (entry.mark.as_str(), entry.withheld.as_slice()),
+        ("store/main", &["BOT_TOKEN".to_owned()][..])
+    );
+    assert!(!entry.variables.contains_key("OPENCLAWCTL_MARK") && !format!("{entry:?}").contains("hidden"));
+    assert_eq!(entry.user.unwrap().uid, nix::unistd::geteuid().as_raw());
+    let walls = Walls::decode(entry.walls.as_slice()).unwrap();
+    assert!(walls.write.contains(&entry.working_directory), "{walls:?}");
+    assert!(walls.write.iter().chain(&walls.read).all(|tree| !tree.contains("/instances/other")));
+    assert!(walls.apart && walls.privileges && walls.user.is_none());
+    assert_eq!(walls.bind, [PortRange { first: 18_789, last: 18_808 }]);
+}
+
+#[tokio::test]
+async fn nobody_enters_an_instance_as_somebody_else_because_its_user_is_not_there() {
+    let server = Server::start().await;
+    let spec = InstanceSpec { user: "nobody-is-called-so".into(), ..Default::default() };
+    server.create("main", spec).await;
+    let enter = EnterInstanceRequest { name: "main".into() };
+    let refusal = within(server.instances().enter_instance(enter)).await;
+    let sentence = refused(refusal, Code::InvalidArgument, "INVALID_SPEC");
+    assert!(sentence.contains("no user `nobody-is-called-so`"), "{sentence}");
 }
 
 #[tokio::test]

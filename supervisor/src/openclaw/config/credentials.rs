@@ -11,17 +11,14 @@
 //! instance's own environment goes. Credentials of webhooks are left out: a service calls one address, however
 //! many listen. So are sessions that live in the state directory (WhatsApp, Signal), which nobody shares.
 
-use std::collections::BTreeMap;
+mod file;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use supervisor_core::ids::Credential;
 
-use super::{check::read_bounded, document::json5};
-use crate::openclaw::layout::Directories;
-
-/// The longest token file; real ones have some fifty bytes.
-const MAX_TOKEN_FILE: u64 = 16 << 10;
+use super::document::json5;
+use crate::{openclaw::layout::Directories, spec::InstanceSpec};
 
 /// Accounts that are looked at; nobody runs hundreds of bots in one gateway, and core compares them all.
 const MAX_NAMED: usize = 256;
@@ -71,8 +68,8 @@ const PREFIXES: [(&str, &str); 2] = [("discord", "Bot "), ("twitch", "oauth:")];
 pub struct Purse<'a> {
     /// Keys the fingerprints: the store's id, so that those of two fleets cannot be compared.
     pub salt: &'a str,
-    /// What the instance's spec adds to its environment.
-    pub environment: &'a BTreeMap<String, String>,
+    /// The instance's: what it adds to its environment, and what it opens to it.
+    pub spec: &'a InstanceSpec,
 }
 
 /// A credential, and where it stands.
@@ -174,7 +171,7 @@ impl Reader<'_> {
         let token = match file.filter(|file| !file.is_empty()) {
             Some(file) => {
                 let path = self.directories.home.join(self.resolved(file)?);
-                String::from_utf8(read_bounded(&path, MAX_TOKEN_FILE).ok()?).ok()?
+                file::read(&path, self.directories, self.purse.spec)?
             }
             None => self.value(&object[kind.key])?,
         };
@@ -218,7 +215,7 @@ impl Reader<'_> {
     /// A variable of the instance's own environment, or one that the configuration sets.
     fn variable(&self, name: &str) -> Option<String> {
         let own = &self.config["env"];
-        let value = self.purse.environment.get(name).map(String::as_str);
+        let value = self.purse.spec.env.get(name).map(String::as_str);
         let value = value.or_else(|| own["vars"][name].as_str()).or_else(|| own[name].as_str())?;
         Some(value.to_owned()).filter(|value| !value.trim().is_empty())
     }

@@ -51,6 +51,38 @@ fn a_managed_directory_that_is_a_link_or_a_file_is_refused() {
 }
 
 #[test]
+fn a_profile_whose_agent_could_replace_the_directory_of_its_configuration_is_refused() {
+    let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let state = home.path().join(".openclaw");
+    fs::create_dir_all(state.join("conf")).unwrap();
+    let with = |config: &str| {
+        let profile = Profile { config: Some(home.path().join(config)), ..profile(state.clone()) };
+        Directories::of(data.path(), &name("main"), Some(&profile)).create(data.path())
+    };
+    let error = with(".openclaw/conf/openclaw.json").unwrap_err();
+    assert!(matches!(error, LayoutError::Replaceable { .. }), "{error}");
+    assert!(error.mend().contains(".openclaw/openclaw.json`"), "{}", error.mend());
+    let error = with(".openclaw/workspace/openclaw.json").map_err(|error| error.to_string());
+    assert!(error.is_err(), "it writes in there, too");
+    with(".openclaw/openclaw.json").unwrap();
+    with("openclaw.json").unwrap();
+}
+
+#[test]
+fn nothing_that_lies_in_the_place_of_a_profiles_workspace_is_given_away_or_opened() {
+    let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (state, others) = (home.path().join(".openclaw"), home.path().join("others"));
+    fs::create_dir(&state).unwrap();
+    fs::write(&others, "").unwrap();
+    fs::set_permissions(&others, Permissions::from_mode(0o644)).unwrap();
+    symlink(&others, state.join("workspace")).unwrap();
+    let directories = Directories::of(data.path(), &name("main"), Some(&profile(state)));
+    let error = directories.create(data.path()).unwrap_err();
+    assert!(matches!(error, LayoutError::Make { .. }), "{error}");
+    assert_eq!(mode(&others), 0o644);
+}
+
+#[test]
 fn a_profile_keeps_its_own_modes_and_must_exist() {
     let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let state = home.path().join(".openclaw");

@@ -190,3 +190,57 @@ fn a_broken_configuration_is_refused_with_its_line() {
     assert!(error.problem().unwrap().place.line >= 2, "{refusal}");
     assert!(!refusal.mend().is_empty());
 }
+
+/// A directory in /tmp that goes with its test.
+struct Squatted(std::path::PathBuf);
+
+impl Drop for Squatted {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn an_openclaw_whose_locks_somebody_else_has_is_refused_with_what_to_type() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can start gateways of another user");
+        return;
+    }
+    // A number that nobody has, so that nobody's gateways are in the way.
+    let uid = (1 << 30) + std::process::id();
+    let place = Squatted(walls::shared::locks(uid));
+    fs::create_dir(&place.0).unwrap();
+    let (world, user) = (World::new(), User { uid, gid: uid, groups: Vec::new() });
+    let prepare = |runtime| {
+        let spec = InstanceSpec { runtime: Some(runtime), ..command(&[]) };
+        let name = name("main");
+        let request = Request {
+            name: &name,
+            spec: &spec,
+            block: Block::at(18_789).unwrap(),
+            previous_base: None,
+            mark: "m",
+            incidents: &[],
+            neighbours: &[],
+            purpose: Purpose::Serve,
+            contract: Contract::None,
+            channels: Channels::On,
+            good: None,
+            user: Some(&user),
+        };
+        prepare(&world.host, &request)
+    };
+    let refusal = prepare(Runtime::Openclaw).unwrap_err();
+    let path = place.0.display();
+    let why = format!("failed to find a place for OpenClaw's locks: `{path}` belongs to user 0");
+    assert_eq!((refusal.to_string(), refusal.blames_config()), (why, false));
+    assert_eq!(refusal.mend(), format!("see what it is, then `rm -r {path}`"));
+    // Others may do without.
+    let warned = prepare(Runtime::Command).unwrap();
+    let warning = format!("OpenClaw's locks cannot be kept in `{path}`: it belongs to user 0");
+    assert!(warned.warnings.contains(&warning), "{:?}", warned.warnings);
+    assert!(!warned.trees.unwrap().write.contains(&place.0));
+    fs::remove_dir(&place.0).unwrap();
+    prepare(Runtime::Openclaw).unwrap();
+    assert_eq!(fs::metadata(&place.0).unwrap().uid(), uid);
+}

@@ -10,7 +10,7 @@
 //! more and the old configuration, and the next attempt does all of it again.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -162,9 +162,16 @@ fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
         }
         Layout::Profile => {
             let config = &directories.config;
-            let file = own(config, Layout::Profile).unwrap_or_else(|| config.clone());
-            let parent = fs::canonicalize(file.parent().unwrap_or(Path::new("/")))?;
-            Ok((Place::open(&parent)?, file))
+            let file = match own(config, Layout::Profile) {
+                Some(file) => file,
+                // It leads out, and is laid aside itself.
+                None => config
+                    .parent()
+                    .unwrap_or(config)
+                    .canonicalize()?
+                    .join(config.file_name().unwrap_or_default()),
+            };
+            Ok((Place::settled(file.parent().unwrap_or(&file))?, file))
         }
     }
 }

@@ -37,9 +37,89 @@ const UNFIT: u32 = 0o320;
 /// With one of these a directory is unfit.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// What the directory of locks has.
+pub(crate) const PRIVATE: u32 = 0o700;
+
+/// All rights, of what stat(2) says.
+const MODE: u32 = 0o7777;
+
 /// Where OpenClaw keeps locks, whoever runs it.
-pub(super) fn locks(uid: u32) -> PathBuf {
+pub(crate) fn locks(uid: u32) -> PathBuf {
     format!("{LOCKS}{uid}").into()
+}
+
+/// What is wrong with what is in the place of the locks. Anybody can have put it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Squat {
+    /// It would lead OpenClaw elsewhere.
+    #[error("is a link")]
+    Link,
+    /// A file, or the like.
+    #[error("is no directory")]
+    NoDirectory,
+    /// Of this one.
+    #[error("belongs to user {0}")]
+    Foreign(u32),
+    /// By this mode.
+    #[error("can be written by other users (mode {0:o})")]
+    Open(u32),
+}
+
+impl Squat {
+    /// Of what was found without following links, in the place of this user's locks.
+    pub(crate) fn of(found: &Metadata, uid: u32) -> Option<Self> {
+        if found.is_symlink() {
+            Some(Self::Link)
+        } else if !found.is_dir() {
+            Some(Self::NoDirectory)
+        } else if found.uid() != uid {
+            Some(Self::Foreign(found.uid()))
+        } else {
+            (found.mode() & OTHERS_WRITE != 0).then_some(Self::Open(found.mode() & MODE))
+        }
+    }
+
+    /// What to type about it.
+    pub(crate) fn mend(self, path: &Path) -> String {
+        match self {
+            Self::Open(_) => format!("chmod {PRIVATE:o} {}", path.display()),
+            // /tmp is sticky: only its owner and root can.
+            Self::Link | Self::NoDirectory | Self::Foreign(_) => {
+                let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
+                format!("{sudo}rm -r {}", path.display())
+            }
+        }
+    }
+}
+
+/// OpenClaw cannot have its locks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("failed to find a place for OpenClaw's locks: `{}` {squat}", path.display())]
+pub struct LocksError {
+    path: PathBuf,
+    squat: Squat,
+}
+
+impl LocksError {
+    /// What to do about it: a sentence without its full stop.
+    pub(crate) fn mend(&self) -> String {
+        format!("see what it is, then `{}`", self.squat.mend(&self.path))
+    }
+}
+
+/// Refuses what keeps this user's OpenClaw from starting, and nobody but root or another user can take away. It would
+/// end with the status of a broken configuration, and good ones would be rolled back for it.
+pub(crate) fn look(uid: u32) -> Result<(), LocksError> {
+    let path = locks(uid);
+    // What cannot be looked at is not there, or nobody's doing.
+    let squat = fs::symlink_metadata(&path).ok().and_then(|found| Squat::of(&found, uid));
+    match squat {
+        Some(squat @ (Squat::Link | Squat::NoDirectory | Squat::Foreign(_))) => {
+            Err(LocksError { path, squat })
+        }
+        // It is closed before the start.
+        Some(Squat::Open(_)) | None => Ok(()),
+    }
 }
 
 /// Makes what OpenClaw needs there, and makes unfit what it must not have. Answers what is wrong, in sentences.
@@ -57,25 +137,26 @@ pub(crate) fn make(trees: &mut Trees, uid: u32) -> Vec<String> {
     wrong
 }
 
-/// Makes the directory of OpenClaw's locks, which it could not make itself. Anybody can have made something there
-/// before: what is not a directory of this user alone is opened to nobody.
+/// Makes the directory of OpenClaw's locks, which it could not make itself, or closes it to others, as OpenClaw does.
+/// What is not a directory of this user is opened to nobody.
 fn make_locks(path: &Path, uid: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) if uid != nix::unistd::geteuid().as_raw() => lchown(path, Some(uid), None),
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            match is_fit(&fs::symlink_metadata(path)?, uid) {
-                true => Ok(()),
-                false => Err(io::Error::other("it is not a directory of this user alone")),
-            }
-        }
-        Err(error) => Err(error),
+    match DirBuilder::new().mode(PRIVATE).create(path) {
+        Ok(()) if uid != nix::unistd::geteuid().as_raw() => return lchown(path, Some(uid), None),
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let found = File::from(open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    match Squat::of(&found.metadata()?, uid) {
+        None => Ok(()),
+        Some(Squat::Open(_)) => set_mode(&found, PRIVATE),
+        Some(squat) => Err(io::Error::other(format!("it {squat}"))),
     }
 }
 
 /// Whether it is a directory of this user alone, which OpenClaw takes for its own.
 pub(crate) fn is_fit(found: &Metadata, uid: u32) -> bool {
-    found.is_dir() && found.uid() == uid && found.mode() & OTHERS_WRITE == 0
+    Squat::of(found, uid).is_none()
 }
 
 /// Makes `path` unfit for this user's OpenClaw, or makes it so. What somebody runs outside all walls goes on with what
@@ -157,15 +238,39 @@ mod tests {
     fn locks_that_are_not_this_users_alone_are_refused() {
         let (world, me) = (tempfile::tempdir().unwrap(), nix::unistd::geteuid().as_raw());
         let at = |name: &str| world.path().join(name);
+        let squat = |name: &str, uid| Squat::of(&fs::symlink_metadata(at(name)).unwrap(), uid);
         for _ in 0..2 {
             make_locks(&at("locks"), me).unwrap();
         }
-        assert_eq!(mode(&at("locks")), 0o700);
-        fs::set_permissions(at("locks"), Permissions::from_mode(0o770)).unwrap();
-        make_locks(&at("locks"), me).unwrap_err();
+        assert_eq!((mode(&at("locks")), squat("locks", me)), (0o700, None));
         fs::create_dir(at("elsewhere")).unwrap();
+        fs::set_permissions(at("elsewhere"), Permissions::from_mode(0o777)).unwrap();
         symlink(at("elsewhere"), at("link")).unwrap();
-        make_locks(&at("link"), me).unwrap_err();
+        fs::write(at("file"), "").unwrap();
+        for (name, uid, what) in [
+            ("link", me, Squat::Link),
+            ("file", me, Squat::NoDirectory),
+            ("locks", me + 1, Squat::Foreign(me)),
+        ] {
+            assert_eq!(squat(name, uid), Some(what));
+            let error = make_locks(&at(name), uid).unwrap_err();
+            assert_eq!(error.to_string(), format!("it {what}"));
+        }
+        assert_eq!(mode(&at("elsewhere")), 0o777, "it was not followed");
         assert_eq!(make(&mut Trees::default(), me), Vec::<String>::new(), "who needs none is made none");
+    }
+
+    #[test]
+    fn locks_of_this_user_that_others_could_write_are_closed() {
+        let (world, me) = (tempfile::tempdir().unwrap(), nix::unistd::geteuid().as_raw());
+        let locks = world.path().join("locks");
+        make_locks(&locks, me).unwrap();
+        fs::write(locks.join("a.lock.sqlite"), "kept").unwrap();
+        fs::set_permissions(&locks, Permissions::from_mode(0o1770)).unwrap();
+        let found = Squat::of(&fs::metadata(&locks).unwrap(), me).unwrap();
+        assert_eq!(found, Squat::Open(0o1770));
+        assert_eq!(found.mend(&locks), format!("chmod 700 {}", locks.display()));
+        make_locks(&locks, me).unwrap();
+        assert_eq!((mode(&locks), locks.join("a.lock.sqlite").exists()), (0o700, true));
     }
 }

@@ -43,6 +43,14 @@ async fn a_report_in_pieces_is_heard_whole_and_two_at_once_are_heard_in_turn() {
 }
 
 #[tokio::test]
+async fn a_worker_that_hangs_up_before_it_has_heard_is_called_again() {
+    let (mut link, worker) = pair();
+    drop(worker);
+    let error = link.send(Body::Kill(Kill::default())).await.unwrap_err();
+    assert!(error.is_passing(), "{error:?}");
+}
+
+#[tokio::test]
 async fn an_order_larger_than_the_socket_holds_goes_out_whole() {
     let (mut link, mut worker) = pair();
     let message = "x".repeat(900 << 10);

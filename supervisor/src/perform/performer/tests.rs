@@ -56,7 +56,6 @@ impl Scene {
             worker_program: data_dir.join("no-such-worker"),
             host: Arc::new(Host { control, environment: BTreeMap::new(), beside_daemon: data_dir }),
             groups: crate::perform::Groups::find(&restored.id, [].iter()),
-            store_id: restored.id,
             epoch: 1,
             boot_began: 0,
             configs: Configs::default(),

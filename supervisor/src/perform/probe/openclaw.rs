@@ -122,7 +122,7 @@ async fn liveness(port: u16, target: &Target) -> Option<Report> {
 }
 
 pub(super) async fn by_websocket(port: u16, target: &Target) -> Report {
-    let heard = match websocket::ask(port, target.token.as_ref()).await {
+    let heard = match websocket::ask(port, target.secret.as_ref()).await {
         Ok(heard) => heard,
         Err(error) => return unasked(&error),
     };
@@ -136,7 +136,7 @@ pub(super) async fn by_websocket(port: u16, target: &Target) -> Report {
             unready(format!("the gateway is not well: {}", quoted(&why)), progress(("unwell", why)))
         }
         // With nothing to show, to be turned away in good form is all the health there is to see.
-        Heard::TurnedAway(_) if target.token.is_none() => well(),
+        Heard::TurnedAway(_) if target.secret.is_none() => well(),
         // With its token in hand, it may be another gateway that sits on the port.
         Heard::TurnedAway(why) => {
             unready(format!("the gateway turned the probe away: {}", quoted(&why)), progress("turned away"))
@@ -156,7 +156,7 @@ pub(super) async fn challenged(port: u16) -> Report {
 fn unasked(error: &AskError) -> Report {
     match error {
         AskError::Connect(_) => unwell(error.to_string(), 0),
-        AskError::Socket { .. } | AskError::Closed(_) => {
+        AskError::Server(_) | AskError::Socket { .. } | AskError::Closed(_) => {
             unwell(quoted(&error.to_string()), progress("accepts connections"))
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     net::Ipv6Addr,
+    path::Path,
     rc::Rc,
     sync::{
         Arc, Mutex,
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use supervisor_core::{
     action::ProbeKind::{Startup, Watch},
     event::{Report, Verdict},
+    ids::Name,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -114,7 +116,7 @@ impl Fake {
         let file = directory.path().join("openclaw.json");
         let text = json!({ "gateway": { "auth": { "mode": "token", "token": token } } });
         std::fs::write(&file, text.to_string()).unwrap();
-        Target { token: config::declared_token(&file, Layout::Profile).unwrap(), ..self.target() }
+        Target { secret: secret(&file), ..self.target() }
     }
 }
 
@@ -125,7 +127,14 @@ fn target(asked: Option<spec::Target>) -> Target {
         liveness: asked.clone(),
         readiness: asked,
     };
-    Target { plan, watch_timeout: PATIENT, token: None, dialect: Rc::new(Cell::new(Dialect::default())) }
+    Target { plan, watch_timeout: PATIENT, secret: None, dialect: Rc::new(Cell::new(Dialect::default())) }
+}
+
+/// The token of this configuration, for a gateway of this user.
+fn secret(config: &Path) -> Option<Secret> {
+    let token = config::declared_token(config, Layout::Profile).unwrap()?;
+    let uid = rustix::process::geteuid().as_raw();
+    Some(Secret { token, owner: Owner { name: Name::new("main").unwrap(), uid } })
 }
 
 /// The head, left in the socket.
@@ -481,3 +490,4 @@ async fn what_is_not_asked_passes() {
 
 mod by_hand;
 mod challenge;
+mod impostor;

@@ -19,10 +19,16 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, protocol::WebSocketConfig},
 };
 
-use super::tcp::{self, ConnectError};
-use crate::openclaw::{
-    config::Token,
-    protocol::{self, Caller, Frame, Refused},
+use super::{
+    Secret,
+    tcp::{self, ConnectError},
+};
+use crate::{
+    openclaw::{
+        config::Token,
+        protocol::{self, Caller, Frame, Refused},
+    },
+    perform::port::server::{self, Owner, ServerError},
 };
 
 /// The longest message taken. The greeting carries a snapshot of the gateway, which grows with its sessions.
@@ -58,6 +64,9 @@ pub(super) enum AskError {
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// It is not the gateway's, and so is not shown the gateway's token.
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// It is not a WebSocket, or broke.
     #[error("port {port} does not answer as OpenClaw does: {source}")]
     Socket {
@@ -72,21 +81,25 @@ pub(super) enum AskError {
 }
 
 /// Connects, asks, and says goodbye.
-pub(super) async fn ask(port: u16, token: Option<&Token>) -> Result<Heard, AskError> {
-    let heard = during(port, LIMIT, async |socket| converse(socket, token).await).await?;
+pub(super) async fn ask(port: u16, secret: Option<&Secret>) -> Result<Heard, AskError> {
+    let (owner, token) = secret.map(|Secret { owner, token }| (owner, token)).unzip();
+    let heard = during(port, LIMIT, owner, async |socket| converse(socket, token).await).await?;
     Ok(without(token, heard))
 }
 
 /// Connects, waits for the challenge, and says goodbye.
 pub(super) async fn challenge(port: u16) -> Result<(), AskError> {
-    during(port, CHALLENGE, async |socket| Ok(protocol::challenge::<IgnoredAny>(socket).await?.map(drop)))
-        .await
+    let conversation =
+        async |socket: &mut Socket| Ok(protocol::challenge::<IgnoredAny>(socket).await?.map(drop));
+    during(port, CHALLENGE, None, conversation).await
 }
 
-/// What comes of `conversation` on a connection of its own, which takes no message larger than `limit`.
+/// What comes of `conversation` on a connection of its own, which takes no message larger than `limit`. With an
+/// `owner`, it only begins if that one serves the port.
 async fn during<T>(
     port: u16,
     limit: usize,
+    owner: Option<&Owner>,
     conversation: impl AsyncFnOnce(&mut Socket) -> Result<Option<T>, tungstenite::Error>,
 ) -> Result<T, AskError> {
     let stream = tcp::connect(port).await?;
@@ -94,6 +107,9 @@ async fn during<T>(
     let config = WebSocketConfig::default().max_message_size(Some(limit)).max_frame_size(Some(limit));
     let url = format!("ws://127.0.0.1:{port}/");
     let (mut socket, _) = client_async_with_config(url, stream, Some(config)).await.map_err(broken)?;
+    if let Some(owner) = owner {
+        server::check(socket.get_ref(), owner).await?;
+    }
     let outcome = conversation(&mut socket).await;
     task::spawn(time::timeout(GOODBYE, goodbye(socket)));
     outcome.map_err(broken)?.ok_or(AskError::Closed(port))

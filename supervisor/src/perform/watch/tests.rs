@@ -102,7 +102,8 @@ fn a_broken_edit_is_known_with_its_line_when_it_is_reported() {
             let (previous_base, neighbours, data_dir) = (None, &[][..], &*data);
             let wanted =
                 Wanted { name: &main, directories: &directories, block, previous_base, data_dir, neighbours };
-            check::look(&wanted, None, &Purse { salt: "store", environment: &BTreeMap::new() }).sighting
+            check::look(&wanted, None, &Purse { salt: "store", spec: &crate::spec::InstanceSpec::default() })
+                .sighting
         };
         assert_eq!(look().problem, None);
         let begin = Instant::now();

@@ -1,6 +1,11 @@
 //! States that are copied, damaged, and put back, also by supervisors that are killed in between.
 
-use std::{collections::BTreeMap, os::unix::net::UnixListener, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fs::Permissions,
+    os::unix::{fs::symlink, net::UnixListener},
+    time::SystemTime,
+};
 
 use supervisor_core::ids::Name;
 
@@ -8,8 +13,9 @@ use super::*;
 use crate::spec::Profile;
 
 struct World {
-    data: tempfile::TempDir,
+    _data: tempfile::TempDir,
     directories: Directories,
+    spec: InstanceSpec,
 }
 
 /// Whatever can be told of a tree: content or target, mode, and time of change.
@@ -47,7 +53,7 @@ impl World {
             fs::create_dir_all(directories.state.join(directory)).unwrap();
         }
         fs::create_dir_all(&directories.root).unwrap();
-        let world = Self { data, directories };
+        let world = Self { _data: data, directories, spec: InstanceSpec::default() };
         world.write("openclaw.json", "{}");
         world.write("state/agents/main/sessions/a.jsonl", "hello");
         world.write("state/openclaw.sqlite", "old schema");
@@ -66,7 +72,7 @@ impl World {
     }
 
     fn plan(&self, number: u64) -> Kept {
-        Kept::plan(&self.directories, "main", number).unwrap()
+        Kept::plan(&self.directories, &self.spec, "main", number).unwrap()
     }
 
     fn tree(&self) -> Tree {
@@ -111,7 +117,7 @@ fn a_state_is_put_back_byte_for_byte_and_nobodys_work_is_lost() {
 }
 
 #[test]
-fn a_profile_has_its_copy_beside_it_and_its_configuration_back_wherever_that_is() {
+fn a_profile_has_its_copy_with_its_other_directories_and_its_configuration_back_wherever_that_is() {
     let home = tempfile::tempdir().unwrap();
     let profile = Profile {
         state_dir: Some(home.path().join(".openclaw")),
@@ -132,8 +138,61 @@ fn a_profile_has_its_copy_beside_it_and_its_configuration_back_wherever_that_is(
     assert_eq!(now[Path::new("mine/new")].0, "work");
     assert_eq!(now[Path::new("state/openclaw.sqlite")], before[Path::new("state/openclaw.sqlite")]);
     assert_eq!(fs::read_to_string(home.path().join("elsewhere.json")).unwrap(), "good");
-    assert!(home.path().join(".openclawctl-upgrades-main/7/failed").is_dir());
-    assert!(world.data.path().exists());
+    assert!(world.directories.root.join("upgrades/7/failed").is_dir());
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2, "nothing is left beside it");
+}
+
+fn profile(home: &Path, config: &str) -> Profile {
+    let (state_dir, config) = (Some(home.join(".openclaw")), Some(home.join(config)));
+    Profile { state_dir, config, ..Profile::default() }
+}
+
+#[test]
+fn a_directory_that_an_agent_swaps_for_a_link_is_neither_copied_from_nor_written_to() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |path: &str| home.path().canonicalize().unwrap().join(path);
+    for directory in ["settings", "others"] {
+        fs::create_dir(at(directory)).unwrap();
+        fs::write(at(directory).join("openclaw.json"), directory).unwrap();
+    }
+    let world = World::new(Some(&profile(home.path(), "settings/openclaw.json")));
+    let kept = world.plan(1);
+    let swap = || {
+        fs::rename(at("settings"), at("away")).unwrap();
+        symlink(at("others"), at("settings")).unwrap();
+    };
+    let swap_back = || {
+        fs::remove_file(at("settings")).unwrap();
+        fs::rename(at("away"), at("settings")).unwrap();
+    };
+    swap();
+    kept.copy().unwrap_err();
+    swap_back();
+    kept.copy().unwrap();
+    fs::write(at("settings/openclaw.json"), "migrated").unwrap();
+    swap();
+    kept.put_back().unwrap_err();
+    assert_eq!(fs::read_to_string(at("others/openclaw.json")).unwrap(), "others");
+    swap_back();
+    kept.put_back().unwrap();
+    assert_eq!(fs::read_to_string(at("settings/openclaw.json")).unwrap(), "settings");
+}
+
+#[test]
+fn a_copy_that_would_lie_in_the_hands_of_the_instance_is_not_made() {
+    let home = tempfile::tempdir_in("/dev/shm").unwrap();
+    let world = World::new(Some(&profile(home.path(), ".openclaw/openclaw.json")));
+    if fs::metadata(home.path()).unwrap().dev() == fs::metadata(&world.directories.root).unwrap().dev() {
+        eprintln!("this host has no two file systems that anybody may write to");
+        return;
+    }
+    world.plan(1).copy().unwrap();
+    assert!(home.path().join(".openclawctl-upgrades-main/1/before").is_dir());
+    let home = tempfile::tempdir_in("/dev/shm").unwrap();
+    let world = World::new(Some(&profile(home.path(), "openclaw.json")));
+    fs::write(home.path().join("openclaw.json"), "{}").unwrap();
+    let refused = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
+    assert!(refused.to_string().contains("in the instance's own hands"), "{refused}");
 }
 
 #[test]
@@ -182,7 +241,7 @@ fn a_state_that_has_no_room_is_not_copied() {
     let world = World::new(None);
     // It takes no room itself.
     File::create(world.directories.state.join("huge")).unwrap().set_len(8 << 40).unwrap();
-    let error = Kept::plan(&world.directories, "main", 1).unwrap_err();
+    let error = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
     assert!(
         error.to_string().starts_with("there is no room for a copy of its state: it has 8388"),
         "{error}"

@@ -1,6 +1,6 @@
 //! Looks that change nothing.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 use supervisor_core::{ids::Name, ports::Block};
 
@@ -33,7 +33,7 @@ impl World {
     }
 
     fn look(&self) -> Look {
-        look(&self.wanted(), None, &Purse { salt: "store", environment: &BTreeMap::new() })
+        look(&self.wanted(), None, &Purse { salt: "store", spec: &crate::spec::InstanceSpec::default() })
     }
 
     fn look_at(&self, content: impl AsRef<[u8]>) -> Look {
@@ -121,7 +121,7 @@ fn what_is_lost_of_a_good_configuration_is_a_problem_as_long_as_the_good_one_can
     fs::create_dir(world.path()).unwrap();
     assert!(lost().is_some_and(|told| told.ends_with("not a regular file")));
     fs::remove_dir(world.path()).unwrap();
-    let purse = Purse { salt: "store", environment: &BTreeMap::new() };
+    let purse = Purse { salt: "store", spec: &crate::spec::InstanceSpec::default() };
     let found = look(&world.wanted(), Some(good), &purse);
     assert_eq!((found.sighting.content, found.content), (Some(content_id(b"")), Some(Vec::new())));
     fs::write(world.path(), "{}").unwrap();

@@ -1,7 +1,11 @@
 //! Credentials found, passed over, told apart.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown, symlink},
+};
 
+use nix::unistd::geteuid;
 use supervisor_core::ids::Name;
 
 use super::*;
@@ -9,7 +13,7 @@ use super::*;
 struct World {
     data: tempfile::TempDir,
     directories: Directories,
-    environment: BTreeMap<String, String>,
+    spec: InstanceSpec,
 }
 
 impl World {
@@ -17,12 +21,12 @@ impl World {
         let data = tempfile::tempdir().unwrap();
         let directories = Directories::of(data.path(), &Name::new("main").unwrap(), None);
         directories.create(data.path()).unwrap();
-        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self { data, directories, environment }
+        let env = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Self { data, directories, spec: InstanceSpec { env, ..InstanceSpec::default() } }
     }
 
     fn of(&self, text: &str) -> Vec<Named> {
-        super::of(text, &self.directories, &Purse { salt: "store", environment: &self.environment })
+        super::of(text, &self.directories, &Purse { salt: "store", spec: &self.spec })
     }
 
     fn labels(&self, text: &str) -> Vec<String> {
@@ -159,7 +163,7 @@ fn references_are_followed_as_far_as_the_instances_own_environment_goes() {
         assert!(found(token, "").is_empty(), "{token}");
     }
     let resolved = |text: &str| {
-        let (config, purse) = (Value::Null, Purse { salt: "", environment: &world.environment });
+        let (config, purse) = (Value::Null, Purse { salt: "", spec: &world.spec });
         Reader { config: &config, directories: &world.directories, purse: &purse }.resolved(text)
     };
     assert_eq!(resolved("a${BOT}b$${BOT}c${bot}d${").as_deref(), Some("a1:ab${BOT}c${bot}d${"));
@@ -167,8 +171,9 @@ fn references_are_followed_as_far_as_the_instances_own_environment_goes() {
 
 #[test]
 fn a_token_file_comes_before_a_token() {
-    let world = World::new(&[]);
+    let mut world = World::new(&[]);
     let file = world.data.path().join("token");
+    world.spec.walls.read = vec![file.clone()];
     fs::write(&file, "1:file\n").unwrap();
     let text = |path: &str| format!("{{channels: {{telegram: {{tokenFile: '{path}', botToken: '1:a'}}}}}}");
     assert_eq!(world.one(&text(file.to_str().unwrap())), telegram("1:file"));
@@ -177,6 +182,26 @@ fn a_token_file_comes_before_a_token() {
     assert!(world.of(&text("/nowhere")).is_empty(), "OpenClaw takes no other then");
     fs::write(&file, "1".repeat(1 << 20)).unwrap();
     assert!(world.of(&text(file.to_str().unwrap())).is_empty(), "no token is that long");
+}
+
+#[test]
+fn a_token_file_that_the_gateway_could_not_read_is_not_read_for_it() {
+    let mut world = World::new(&[]);
+    let file = world.data.path().join("token");
+    fs::write(&file, "1:file\n").unwrap();
+    symlink(&file, world.directories.home.join("link")).unwrap();
+    let text = |path: &str| format!("{{channels: {{telegram: {{tokenFile: '{path}'}}}}}}");
+    for path in [file.to_str().unwrap(), "link", "../../../token"] {
+        assert!(world.of(&text(path)).is_empty(), "{path}");
+    }
+    world.spec.walls.files = Some(false);
+    assert_eq!(world.one(&text("link")), telegram("1:file"), "it can");
+    if geteuid().is_root() {
+        // Whose home it is, cannot.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&world.directories.home, Some(54_321), Some(54_321)).unwrap();
+        assert!(world.of(&text("link")).is_empty());
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ async fn the_real_openclaw_is_followed_from_its_start_to_its_end() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let mut gateway = start(&program, directory.path(), port);
     let target = Target {
-        token: config::declared_token(&directory.path().join("openclaw.json"), Layout::Profile).unwrap(),
+        secret: secret(&directory.path().join("openclaw.json")),
         ..target(Some(spec::Target::Openclaw { port }))
     };
     let begin = std::time::Instant::now();
@@ -78,8 +78,8 @@ async fn the_real_openclaw_is_followed_from_its_start_to_its_end() {
         say(&format!("watch in {:?}", before.elapsed()), &report);
         assert_well(&report);
     }
-    let fresh = |token| Target { token, dialect: Rc::default(), ..target.clone() };
-    say("websocket", &super::super::openclaw::by_websocket(port, &fresh(target.token.clone())).await);
+    let fresh = |secret| Target { secret, dialect: Rc::default(), ..target.clone() };
+    say("websocket", &super::super::openclaw::by_websocket(port, &fresh(target.secret.clone())).await);
     say("websocket without token", &super::super::openclaw::by_websocket(port, &fresh(None)).await);
     let pid = Pid::from_child(&gateway);
     kill_process(pid, Signal::STOP).unwrap();

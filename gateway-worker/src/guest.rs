@@ -1,0 +1,266 @@
+//! A person's command behind the walls of an instance: `gateway-worker behind --launch-fd N PROGRAM ARGUMENTS`.
+//!
+//! An agent can plant a plugin or a shell's settings in its state, so what a person runs there may be the agent's. It is
+//! run behind the walls of the gateway, and below this process, which carries the instance's mark in an environment of
+//! its own: what it asks of the supervisor is known to come from inside.
+//!
+//! Standard input, output and error stay the person's, the terminal and its foreground group among them. So this process
+//! stands between a shell and its job, and passes on what either is told:
+//!
+//! | | |
+//! |---|---|
+//! | the terminal signals (Ctrl-C, Ctrl-\, Ctrl-Z, hang-up) | the kernel tells all of the job, so the command has heard |
+//! | somebody signals this process | the command is sent the same |
+//! | the command is stopped | this stops, too, so that the shell has its prompt; once it goes on, the command does |
+//! | the command ends | all that it has started is killed, and this ends as it did |
+//!
+//! The environment and the walls come as a `Launch` by a descriptor of their own. Its program and arguments are those of
+//! the command line, as they need not be UTF-8.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::RawFd;
+use std::process::{Command, ExitCode};
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use prost::{DecodeError, Message};
+use rustix::fs::Mode;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal as Sent, WaitOptions, WaitStatus, getpid, kill_process,
+    set_child_subreaper, setrlimit, umask, wait,
+};
+use supervisor_proto::worker::wall::{Kind, State};
+use supervisor_proto::worker::{Launch, Wall};
+use thiserror::Error;
+
+use crate::complain::complain;
+use crate::kernel;
+use crate::tool::{BEHIND, KILLED, MOST_BYTES};
+use crate::tree;
+use crate::walls::{self, Surveyed, UnfitWalls};
+
+/// The option by which a descriptor is named.
+pub(crate) const LAUNCH: &str = "--launch-fd";
+
+/// What env(1) and others end with if a program is not there.
+const NOT_FOUND: u8 = 127;
+
+/// The same if it is there and cannot be run.
+const NOT_RUN: u8 = 126;
+
+/// The same if they fail themselves.
+const FAILED: u8 = 125;
+
+/// What is held back here, to be passed on or followed.
+const HEARD: [Signal; 10] = [
+    Signal::SIGCHLD,
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
+/// Why nothing was run, or why it is not known how it ended.
+#[derive(Debug, Error)]
+pub(crate) enum GuestError {
+    /// Nothing follows.
+    #[error("`{BEHIND} {LAUNCH}` takes a descriptor, a program and its arguments")]
+    NoProgram,
+    /// It is not open, or cannot be read.
+    #[error("failed to read the launch: {0}")]
+    Read(#[source] io::Error),
+    /// It is none.
+    #[error("failed to decode the launch: {0}")]
+    Decode(#[from] DecodeError),
+    /// Nobody could build the walls.
+    #[error(transparent)]
+    Unfit(#[from] UnfitWalls),
+    /// There are too few descriptors.
+    #[error("failed to plan the walls: {0}")]
+    Plan(#[source] io::Error),
+    /// The kernel is older than 3.4.
+    #[error("failed to become the subreaper of the command's descendants: {0}")]
+    Subreaper(#[source] io::Error),
+    /// Signals cannot be heard.
+    #[error("failed to receive signals: {0}")]
+    Signals(#[source] io::Error),
+    /// Nothing is run as anybody else.
+    #[error("cannot become user {uid}: {source}")]
+    Become {
+        /// Whom.
+        uid: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program cannot be run.
+    #[error("cannot run `{program}` behind these walls: {source}")]
+    Run {
+        /// Which.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel does not say how it ended.
+    #[error("failed to wait for the command: {0}")]
+    Wait(#[source] io::Error),
+}
+
+impl GuestError {
+    /// Tells it on standard error. Answers the status to end with.
+    pub(crate) fn explain(&self) -> ExitCode {
+        complain(format_args!("{self}"));
+        ExitCode::from(match self {
+            Self::Run { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+            Self::Run { .. } => NOT_RUN,
+            Self::NoProgram
+            | Self::Read(_)
+            | Self::Decode(_)
+            | Self::Unfit(_)
+            | Self::Plan(_)
+            | Self::Subreaper(_)
+            | Self::Signals(_)
+            | Self::Become { .. }
+            | Self::Wait(_) => FAILED,
+        })
+    }
+}
+
+/// Runs a command, and ends as it does, once nothing is left of it.
+pub(crate) fn run(descriptor: &OsStr, command: &[OsString]) -> Result<ExitCode, GuestError> {
+    let launch = read(descriptor)?;
+    let (program, args) = command.split_first().ok_or(GuestError::NoProgram)?;
+    // What it writes is a gateway's, which has the same.
+    umask(Mode::RWXG | Mode::RWXO);
+    set_child_subreaper(Some(getpid())).map_err(|error| GuestError::Subreaper(error.into()))?;
+    let signals = hear().map_err(|errno| GuestError::Signals(errno.into()))?;
+    let walls = launch.walls.unwrap_or_default();
+    walls::check(&walls)?;
+    let (builder, survey) = walls::plan(&walls).map_err(GuestError::Plan)?;
+    let mut command = Command::new(program);
+    command.args(args).env_clear();
+    command.envs(launch.environment.iter().map(|variable| (&variable.name, &variable.value)));
+    if !launch.working_directory.is_empty() {
+        command.current_dir(&launch.working_directory);
+    }
+    let child = kernel::spawn_bound(&mut command, Some(builder));
+    let Surveyed { walls, not_become } = survey.take();
+    let child = child.map_err(|source| match not_become {
+        Some(uid) => GuestError::Become { uid, source },
+        None => GuestError::Run { program: program.to_string_lossy().into_owned(), source },
+    })?;
+    tell(&walls);
+    let status = accompany(Pid::from_child(&child), &signals).map_err(GuestError::Wait)?;
+    Ok(end_as(status))
+}
+
+/// What comes by the descriptor; all others are closed.
+fn read(descriptor: &OsStr) -> Result<Launch, GuestError> {
+    let none = || GuestError::Read(io::Error::from_raw_os_error(libc::EBADF));
+    let number: RawFd = descriptor.to_str().and_then(|number| number.parse().ok()).ok_or_else(none)?;
+    let launch = kernel::take_inherited(number).map_err(GuestError::Read)?;
+    let mut bytes = Vec::new();
+    File::from(launch).take(MOST_BYTES).read_to_end(&mut bytes).map_err(GuestError::Read)?;
+    Ok(Launch::decode(bytes.as_slice())?)
+}
+
+/// Holds signals back, to be read. One that whoever started this ignores stays ignored in the command, as with nohup(1).
+fn hear() -> nix::Result<SignalFd> {
+    kernel::restore_signal(Signal::SIGCHLD);
+    let heard: SigSet = HEARD.into_iter().collect();
+    heard.thread_set_mask()?;
+    SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC)
+}
+
+/// Says in a line which walls do not stand. The control group is joined by whoever may, and bounds only how much is
+/// taken.
+fn tell(walls: &[Wall]) {
+    let gaps: Vec<String> = walls.iter().filter_map(gap).collect();
+    if !gaps.is_empty() {
+        complain(format_args!("this command is not behind all walls: {}", gaps.join("; ")));
+    }
+}
+
+fn gap(wall: &Wall) -> Option<String> {
+    let what = match wall.kind() {
+        Kind::Files => "files",
+        Kind::Ports => "ports",
+        Kind::Apart => "apart",
+        Kind::Privileges => "privileges",
+        Kind::Syscalls => "system calls",
+        Kind::Limits => "limits",
+        Kind::User => "user",
+        Kind::Cgroup | Kind::Unspecified => return None,
+    };
+    let how = match wall.state() {
+        State::Enforced => return None,
+        State::Partial => "partial",
+        State::Unavailable | State::Unspecified => "unavailable",
+    };
+    Some(format!("{what} {how} ({})", wall.reason))
+}
+
+/// Passes on what is told to the command or to this process, until the command has ended and all that it has started.
+fn accompany(command: Pid, signals: &SignalFd) -> io::Result<WaitStatus> {
+    loop {
+        let heard = match signals.read_signal() {
+            Ok(Some(heard)) => heard,
+            Ok(None) | Err(nix::errno::Errno::EINTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
+        let number = libc::c_int::try_from(heard.ssi_signo).unwrap_or_default();
+        if number == libc::SIGCHLD {
+            if let Some(status) = look(command)? {
+                tree::end_all()?;
+                return Ok(status);
+            }
+        } else if heard.ssi_code <= 0
+            && let Some(signal) = Sent::from_named_raw(number)
+        {
+            // A process has sent it, and to this one: what the kernel sends it sends to the whole job. The command has
+            // not been reaped, so its number is still its own.
+            let _ = kill_process(command, signal);
+        }
+    }
+}
+
+/// How the command has ended, if it has. Reaps what else has, and stops with it.
+fn look(command: Pid) -> io::Result<Option<WaitStatus>> {
+    loop {
+        match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+            Ok(Some((pid, status))) if pid == command && status.stopped() => {
+                kill_process(getpid(), Sent::STOP)?;
+                // Somebody wants it to go on: the shell tells all of the job, others perhaps only this process.
+                let _ = kill_process(command, Sent::CONT);
+            }
+            Ok(Some((pid, status))) if pid == command => return Ok(Some(status)),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Ends as the command has: by the same signal, or with the status to be answered.
+fn end_as(status: WaitStatus) -> ExitCode {
+    let code = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (None, Some(number)) => {
+            // The command has dumped its core, if it was to.
+            let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+            if let Ok(signal) = Signal::try_from(number) {
+                kernel::die_of(signal);
+            }
+            KILLED + number
+        }
+        (None, None) => KILLED,
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}

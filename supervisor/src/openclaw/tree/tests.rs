@@ -1,0 +1,152 @@
+//! Trees as agents might leave them.
+
+use std::{
+    fs as std_fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::PathBuf,
+};
+
+use super::*;
+
+/// Deeper than a thread's stack is, if each level is a call.
+const ABYSS: u32 = 30_000;
+
+fn all(_: &CStr) -> bool {
+    true
+}
+
+fn world() -> (tempfile::TempDir, PathBuf) {
+    let world = tempfile::tempdir().unwrap();
+    let path = world.path().canonicalize().unwrap();
+    std_fs::create_dir(path.join("tree")).unwrap();
+    (world, path)
+}
+
+/// Directories in one another.
+fn dig(tree: &Path, levels: u32) {
+    let mut directory = fs::open(tree, DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..levels {
+        fs::mkdirat(&directory, c"1", PRIVATE).unwrap();
+        directory = below(&directory, c"1").unwrap();
+    }
+}
+
+#[test]
+fn a_tree_that_is_too_deep_for_any_stack_is_removed() {
+    let (_world, at) = world();
+    dig(&at.join("tree"), ABYSS);
+    std_fs::write(at.join("tree/2"), "in the way of what is moved up").unwrap();
+    remove(&at.join("tree")).unwrap();
+    assert_eq!(std_fs::read_dir(&at).unwrap().count(), 0);
+}
+
+#[test]
+fn a_tree_that_is_too_deep_is_neither_measured_nor_copied() {
+    let (_world, at) = world();
+    dig(&at.join("tree"), DEPTH + 1);
+    let told = |outcome: io::Result<()>| outcome.unwrap_err().to_string();
+    let why = "directories lie in one another more than 128 deep";
+    assert_eq!(told(measure(&at.join("tree"), &all).map(drop)), why);
+    assert_eq!(told(copy(&at.join("tree"), &at.join("copy"), &all)), why);
+}
+
+#[test]
+fn what_is_linked_in_a_tree_is_neither_copied_nor_removed() {
+    let (_world, at) = world();
+    std_fs::create_dir(at.join("outside")).unwrap();
+    std_fs::write(at.join("outside/file"), "mine").unwrap();
+    symlink(at.join("outside"), at.join("tree/directory")).unwrap();
+    symlink(at.join("outside/file"), at.join("tree/file")).unwrap();
+    copy(&at.join("tree"), &at.join("copy"), &all).unwrap();
+    assert_eq!(std_fs::read_link(at.join("copy/directory")).unwrap(), at.join("outside"));
+    assert_eq!(std_fs::read_link(at.join("copy/file")).unwrap(), at.join("outside/file"));
+    remove(&at.join("copy")).unwrap();
+    assert_eq!(std_fs::read_to_string(at.join("outside/file")).unwrap(), "mine");
+    // Nor is a link taken for the tree itself.
+    symlink(at.join("outside"), at.join("link")).unwrap();
+    assert!(copy(&at.join("link"), &at.join("copy"), &all).is_err());
+    remove(&at.join("link")).unwrap();
+    assert_eq!(std_fs::read_to_string(at.join("outside/file")).unwrap(), "mine");
+}
+
+#[test]
+fn a_copy_has_the_owners_and_times_of_the_original_and_runs_as_nobody_else() {
+    let (_world, at) = world();
+    let file = at.join("tree/file");
+    std_fs::write(&file, "text").unwrap();
+    if Owner::me().is_root() {
+        std::os::unix::fs::chown(&file, Some(54_321), Some(54_321)).unwrap();
+    }
+    std_fs::set_permissions(&file, std_fs::Permissions::from_mode(0o6755)).unwrap();
+    copy(&at.join("tree"), &at.join("copy"), &all).unwrap();
+    let (before, after) = (file.metadata().unwrap(), at.join("copy/file").metadata().unwrap());
+    assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+    assert_eq!(after.modified().unwrap(), before.modified().unwrap());
+    assert_eq!(after.mode() & 0o7777, 0o755);
+    copy_file(&file, &at.join("another")).unwrap();
+    assert_eq!(at.join("another").metadata().unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn what_is_no_file_is_left_out() {
+    let (_world, at) = world();
+    let _socket = std::os::unix::net::UnixListener::bind(at.join("tree/socket")).unwrap();
+    nix::unistd::mkfifo(&at.join("tree/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    copy(&at.join("tree"), &at.join("copy"), &all).unwrap();
+    assert_eq!(std_fs::read_dir(at.join("copy")).unwrap().count(), 0);
+    assert!(copy_file(&at.join("tree/pipe"), &at.join("file")).is_err());
+    remove(&at.join("tree/pipe")).unwrap();
+}
+
+#[test]
+fn what_is_shared_is_read_and_run_by_all_and_changed_by_nobody_else() {
+    let (_world, at) = world();
+    let tree = at.join("tree");
+    let put = |path: &str, mode: u32| {
+        std_fs::create_dir_all(tree.join(path).parent().unwrap()).unwrap();
+        std_fs::write(tree.join(path), "").unwrap();
+        std_fs::set_permissions(tree.join(path), std_fs::Permissions::from_mode(mode)).unwrap();
+    };
+    put("bin/openclaw", 0o700);
+    put("bin/runs-as-root", 0o6755);
+    put("deep/down/file", 0o600);
+    put("for-all", 0o666);
+    for directory in ["deep/down", "deep", "bin", ""] {
+        std_fs::set_permissions(tree.join(directory), std_fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    assert!(!is_shared(&tree).unwrap());
+    share(&tree).unwrap();
+    assert!(is_shared(&tree).unwrap());
+    let mode = |path: &str| tree.join(path).metadata().unwrap().mode() & 0o7777;
+    assert_eq!(["", "bin", "deep", "deep/down"].map(mode), [0o755; 4]);
+    assert_eq!(["bin/openclaw", "bin/runs-as-root"].map(mode), [0o755; 2]);
+    assert_eq!(["deep/down/file", "for-all"].map(mode), [0o644; 2]);
+}
+
+#[test]
+fn what_is_linked_in_a_tree_or_anothers_is_not_shared() {
+    let (_world, at) = world();
+    let close = |path: &Path, mode| {
+        std_fs::set_permissions(path, std_fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std_fs::create_dir(at.join("outside")).unwrap();
+    for file in ["outside/file", "outside/name", "tree/theirs"] {
+        std_fs::write(at.join(file), "secret").unwrap();
+        close(&at.join(file), 0o600);
+    }
+    close(&at.join("outside"), 0o700);
+    symlink(at.join("outside"), at.join("tree/directory")).unwrap();
+    symlink(at.join("outside/file"), at.join("tree/file")).unwrap();
+    std_fs::hard_link(at.join("outside/name"), at.join("tree/name")).unwrap();
+    if Owner::me().is_root() {
+        std::os::unix::fs::chown(at.join("tree/theirs"), Some(54_321), None).unwrap();
+    }
+    share(&at.join("tree")).unwrap();
+    let mode = |path: &str| at.join(path).metadata().unwrap().mode() & 0o7777;
+    assert_eq!([mode("outside"), mode("outside/file"), mode("outside/name")], [0o700, 0o600, 0o600]);
+    assert_eq!(mode("tree/theirs"), if Owner::me().is_root() { 0o600 } else { 0o644 });
+    symlink(at.join("outside"), at.join("link")).unwrap();
+    assert!(share(&at.join("link")).is_err());
+    assert!(!is_shared(&at.join("link")).unwrap());
+    assert_eq!(mode("outside"), 0o700);
+}

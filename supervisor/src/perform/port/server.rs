@@ -1,0 +1,164 @@
+//! Who serves a connection to a port of this host.
+//!
+//! A port that is free when a gateway is started is anybody's until the gateway has bound it, some twenty seconds
+//! later, and anybody's again once the gateway is gone. Whoever has it then may answer as a gateway does, and is not
+//! to be shown what is the gateway's.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, ErrorKind},
+    net::SocketAddr,
+};
+
+use supervisor_core::ids::Name;
+use tokio::{net::TcpStream, task};
+
+use super::Socket;
+
+/// Connections over IPv4.
+const TABLE: &str = "/proc/self/net/tcp";
+
+/// Connections over IPv6, and those over IPv4 of servers that serve both.
+const TABLE_6: &str = "/proc/self/net/tcp6";
+
+/// The kernel hands a table out page by page, and may leave a line out where others come and go in between.
+const LOOKS: u32 = 3;
+
+/// Whose gateway is to be at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The instance.
+    pub(crate) name: Name,
+    /// Whose its processes are.
+    pub(crate) uid: u32,
+}
+
+/// Why what is a gateway's is not shown at the other end. The sentence is shown to people as it stands.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    /// It is another user's.
+    #[error("`{address}` is served by user {uid}, not by `{name}`")]
+    Foreign {
+        /// The server's address.
+        address: SocketAddr,
+        /// Whose it is.
+        uid: u32,
+        /// Whose it should be.
+        name: Name,
+    },
+    /// No process of this host has it.
+    #[error("nobody can be seen to serve `{address}`, so it is not taken for `{name}`")]
+    Nobody {
+        /// The server's address.
+        address: SocketAddr,
+        /// Whose it should be.
+        name: Name,
+    },
+    /// The kernel does not say.
+    #[error("failed to learn who serves the port of `{name}`: {source}")]
+    Look {
+        /// Whose it should be.
+        name: Name,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Whether the server's end of this connection belongs to the user that `owner` runs as. To be asked once the server
+/// has said something: what it has not accepted yet is nobody's.
+///
+/// The kernel knows the user who made each socket, and lets none but root give it to another. Neighbours of one user
+/// are not told apart by that; what keeps them from each other's ports are the walls. Where this process is in a user
+/// namespace, all users without a number in it have the same (`/proc/sys/kernel/overflowuid`), which is for no
+/// instance to run as.
+///
+/// Where the kernel does not say, nobody is taken for the owner: most gateways tell their health without being shown
+/// anything, and a token in wrong hands is worse than a gateway that is not seen to be ready.
+pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), ServerError> {
+    let name = || owner.name.clone();
+    let failed = |source| ServerError::Look { name: name(), source };
+    let address = connection.peer_addr().map_err(failed)?;
+    let own = connection.local_addr().map_err(failed)?;
+    // Its tables are as long as the host has connections.
+    let found = task::spawn_blocking(move || user_of(address, own)).await;
+    match found.map_err(io::Error::other).and_then(|found| found).map_err(failed)? {
+        Some(uid) if uid == owner.uid => Ok(()),
+        Some(uid) => Err(ServerError::Foreign { address, uid, name: name() }),
+        None => Err(ServerError::Nobody { address, name: name() }),
+    }
+}
+
+/// Whose socket the end `local` of the connection with `remote` is; `None` if no process has it.
+fn user_of(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+    for _ in 0..LOOKS {
+        for table in if local.is_ipv4() { &[TABLE, TABLE_6][..] } else { &[TABLE_6] } {
+            let file = match File::open(table) {
+                Ok(file) => file,
+                // A host without IPv6.
+                Err(error) if error.kind() == ErrorKind::NotFound && local.is_ipv4() && *table == TABLE_6 => {
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for line in BufReader::new(file).lines() {
+                if let Some(socket) = Socket::parse(&line?)
+                    && (socket.local, socket.remote) == (local, remote)
+                    && socket.inode != 0
+                {
+                    return Ok(Some(socket.uid));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, TcpListener};
+
+    use super::*;
+
+    fn owner(uid: u32) -> Owner {
+        Owner { name: Name::new("main").unwrap(), uid }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_its_servers_user_s_once_it_is_accepted() {
+        let me = rustix::process::geteuid().as_raw();
+        for address in ["127.0.0.1:0", "[::]:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let mut address = listener.local_addr().unwrap();
+            if address.ip().is_unspecified() {
+                address.set_ip([127, 0, 0, 1].into());
+            }
+            let client = TcpStream::connect(address).await.unwrap();
+            let error = check(&client, &owner(me)).await.unwrap_err();
+            assert!(matches!(error, ServerError::Nobody { .. }), "{error}");
+            let (accepted, _) = listener.accept().unwrap();
+            check(&client, &owner(me)).await.unwrap();
+            let error = check(&client, &owner(me + 1)).await.unwrap_err().to_string();
+            assert_eq!(error, format!("`{address}` is served by user {me}, not by `main`"));
+            drop(accepted);
+            let error = check(&client, &owner(me)).await.unwrap_err();
+            assert!(matches!(error, ServerError::Nobody { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_read_as_the_kernel_writes_them() {
+        let rest = "01 00000000:00000000 00:00000000 00000000  1000        0 77 1 0 20 4 30 10 -1";
+        let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        let zeros = "00000000".repeat(2);
+        let v4 = word([127, 0, 0, 1]);
+        let mapped = format!("{zeros}{}{v4}", word([0, 0, 0xff, 0xff]));
+        let v6 = format!("{zeros}00000000{}", word([0, 0, 0, 1]));
+        let both = std::net::IpAddr::from([127, 0, 0, 1]);
+        for (host, ip) in [(&v4, both), (&mapped, both), (&v6, Ipv6Addr::LOCALHOST.into())] {
+            let socket = Socket::parse(&format!("  2: {host}:4965 {host}:C001 {rest}")).unwrap();
+            assert_eq!((socket.local, socket.remote), ((ip, 18_789).into(), (ip, 0xC001).into()));
+            assert_eq!((socket.uid, socket.inode), (1_000, 77));
+        }
+        assert!(Socket::parse(&format!("  2: 123:4965 {v4}:C001 {rest}")).is_none());
+    }
+}
