@@ -11,7 +11,7 @@
 //! |---|---|
 //! | the terminal signals (Ctrl-C, Ctrl-\, Ctrl-Z, hang-up) | the kernel tells all of the job, so the command has heard |
 //! | somebody signals this process | the command is sent the same |
-//! | the command is stopped | this stops, too, so that the shell has its prompt; once it goes on, the command does |
+//! | the command is stopped | this stops, too, so that the shell has its prompt; once this goes on, the command does |
 //! | the command ends | all that it has started is killed, and this ends as it did |
 //!
 //! The environment and the walls come as a `Launch` by a descriptor of their own. Its program and arguments are those of
@@ -29,8 +29,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use prost::{DecodeError, Message};
 use rustix::fs::Mode;
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal as Sent, WaitOptions, WaitStatus, getpid, kill_process,
-    set_child_subreaper, setrlimit, umask, wait,
+    Pid, Resource, Rlimit, Signal as Sent, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid,
+    kill_process, setrlimit, umask, wait, waitid,
 };
 use supervisor_proto::worker::wall::{Kind, State};
 use supervisor_proto::worker::{Launch, Wall};
@@ -38,9 +38,9 @@ use thiserror::Error;
 
 use crate::complain::complain;
 use crate::kernel;
-use crate::tool::{BEHIND, KILLED, MOST_BYTES};
+use crate::tool::{self, BEHIND, KILLED, MOST_BYTES, Unready};
 use crate::tree;
-use crate::walls::{self, Surveyed, UnfitWalls};
+use crate::walls::Surveyed;
 
 /// The option by which a descriptor is named.
 pub(crate) const LAUNCH: &str = "--launch-fd";
@@ -80,15 +80,9 @@ pub(crate) enum GuestError {
     /// It is none.
     #[error("failed to decode the launch: {0}")]
     Decode(#[from] DecodeError),
-    /// Nobody could build the walls.
+    /// Nothing can be run behind the walls.
     #[error(transparent)]
-    Unfit(#[from] UnfitWalls),
-    /// There are too few descriptors.
-    #[error("failed to plan the walls: {0}")]
-    Plan(#[source] io::Error),
-    /// The kernel is older than 3.4.
-    #[error("failed to become the subreaper of the command's descendants: {0}")]
-    Subreaper(#[source] io::Error),
+    Unready(#[from] Unready),
     /// Signals cannot be heard.
     #[error("failed to receive signals: {0}")]
     Signals(#[source] io::Error),
@@ -123,9 +117,7 @@ impl GuestError {
             Self::NoProgram
             | Self::Read(_)
             | Self::Decode(_)
-            | Self::Unfit(_)
-            | Self::Plan(_)
-            | Self::Subreaper(_)
+            | Self::Unready(_)
             | Self::Signals(_)
             | Self::Become { .. }
             | Self::Wait(_) => FAILED,
@@ -139,11 +131,9 @@ pub(crate) fn run(descriptor: &OsStr, command: &[OsString]) -> Result<ExitCode, 
     let (program, args) = command.split_first().ok_or(GuestError::NoProgram)?;
     // What it writes is a gateway's, which has the same.
     umask(Mode::RWXG | Mode::RWXO);
-    set_child_subreaper(Some(getpid())).map_err(|error| GuestError::Subreaper(error.into()))?;
     let signals = hear().map_err(|errno| GuestError::Signals(errno.into()))?;
     let walls = launch.walls.unwrap_or_default();
-    walls::check(&walls)?;
-    let (builder, survey) = walls::plan(&walls).map_err(GuestError::Plan)?;
+    let (builder, survey) = tool::ready(&walls)?;
     let mut command = Command::new(program);
     command.args(args).env_clear();
     command.envs(launch.environment.iter().map(|variable| (&variable.name, &variable.value)));
@@ -237,8 +227,11 @@ fn look(command: Pid) -> io::Result<Option<WaitStatus>> {
         match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             Ok(Some((pid, status))) if pid == command && status.stopped() => {
                 kill_process(getpid(), Sent::STOP)?;
-                // Somebody wants it to go on: the shell tells all of the job, others perhaps only this process.
-                let _ = kill_process(command, Sent::CONT);
+                // Somebody wants it to go on: the shell has told all of the job, and it may have stopped again, or
+                // others have told this process alone.
+                if !has_gone_on(command)? {
+                    let _ = kill_process(command, Sent::CONT);
+                }
             }
             Ok(Some((pid, status))) if pid == command => return Ok(Some(status)),
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
@@ -246,6 +239,13 @@ fn look(command: Pid) -> io::Result<Option<WaitStatus>> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether anything has become of the command since its last stop was told. Takes none of it from [`look`].
+fn has_gone_on(command: Pid) -> io::Result<bool> {
+    let anything = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED;
+    let unheard = WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Ok(waitid(WaitId::Pid(command), anything | unheard)?.is_some())
 }
 
 /// Ends as the command has: by the same signal, or with the status to be answered.

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::kernel;
 use crate::tree;
-use crate::walls::{self, UnfitWalls};
+use crate::walls::{self, Builder, Survey, UnfitWalls};
 
 /// The first argument that asks for this.
 pub(crate) const BEHIND: &str = "behind";
@@ -33,39 +33,52 @@ pub(crate) enum ToolError {
     /// Nothing follows.
     #[error("`{BEHIND}` takes a program and its arguments")]
     NoProgram,
-    /// The kernel is older than 3.4.
-    #[error("failed to become the subreaper of the program's descendants")]
-    Subreaper(#[source] io::Error),
     /// Standard input failed.
-    #[error("failed to read the walls")]
+    #[error("failed to read the walls: {0}")]
     Read(#[source] io::Error),
     /// They are none.
-    #[error("failed to decode the walls")]
+    #[error("failed to decode the walls: {0}")]
     Decode(#[from] DecodeError),
+    /// Nothing can be run behind them.
+    #[error(transparent)]
+    Unready(#[from] Unready),
+    /// It cannot be run, or not behind them.
+    #[error("failed to run the program: {0}")]
+    Spawn(#[source] io::Error),
+    /// The kernel does not say how it ended.
+    #[error("failed to wait for the program: {0}")]
+    Wait(#[source] io::Error),
+}
+
+/// Why nothing can be run behind walls.
+#[derive(Debug, Error)]
+pub(crate) enum Unready {
     /// Nobody could build them.
     #[error(transparent)]
     Unfit(#[from] UnfitWalls),
     /// There are too few descriptors.
-    #[error("failed to plan the walls")]
+    #[error("failed to plan the walls: {0}")]
     Plan(#[source] io::Error),
-    /// It cannot be run, or not behind them.
-    #[error("failed to run the program")]
-    Spawn(#[source] io::Error),
-    /// The kernel does not say how it ended.
-    #[error("failed to wait for the program")]
-    Wait(#[source] io::Error),
+    /// The kernel is older than 3.4.
+    #[error("failed to become the subreaper of the program's descendants: {0}")]
+    Subreaper(#[source] io::Error),
+}
+
+/// Makes ready to run something behind `walls`, and to end all that it has started.
+pub(crate) fn ready(walls: &Walls) -> Result<(Builder, Survey), Unready> {
+    walls::check(walls)?;
+    set_child_subreaper(Some(getpid())).map_err(|error| Unready::Subreaper(error.into()))?;
+    walls::plan(walls).map_err(Unready::Plan)
 }
 
 /// Runs the program that `args` name, and ends as it does, once nothing is left of it.
 pub(crate) fn run(command: &[OsString]) -> Result<ExitCode, ToolError> {
     let (program, args) = command.split_first().ok_or(ToolError::NoProgram)?;
-    set_child_subreaper(Some(getpid())).map_err(|error| ToolError::Subreaper(error.into()))?;
     kernel::restore_signals();
     let mut bytes = Vec::new();
     io::stdin().take(MOST_BYTES).read_to_end(&mut bytes).map_err(ToolError::Read)?;
     let walls = Walls::decode(bytes.as_slice())?;
-    walls::check(&walls)?;
-    let (builder, survey) = walls::plan(&walls).map_err(ToolError::Plan)?;
+    let (builder, survey) = ready(&walls)?;
     walls::lend(stdout(), &walls);
     let mut command = Command::new(program);
     let child = kernel::spawn_bound(command.args(args).stdin(Stdio::null()), Some(builder));

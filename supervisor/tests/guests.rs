@@ -298,6 +298,25 @@ async fn a_command_is_suspended_and_goes_on_as_a_job_of_the_shell() {
 }
 
 #[tokio::test]
+async fn a_command_that_stops_again_at_once_is_not_sent_on_its_way_but_by_the_shell() {
+    let (host, _) = neighbours().await;
+    let stops = 200;
+    let script = format!("i=0; while [ $i -lt {stops} ]; do i=$((i + 1)); kill -STOP $$; done; exit 4");
+    let inner = format!(
+        "set -m; {} --data-dir {} run lab -- sh -c '{script}'; status=$?; stopped=0; \
+         while [ $status -gt 128 ]; do stopped=$((stopped + 1)); fg >/dev/null; status=$?; done; \
+         echo stopped $stopped, ended $status",
+        program("openclawctl").display(),
+        host.data_dir().display()
+    );
+    let mut shell = Command::new("bash");
+    shell.args(["--norc", "-c", &inner]);
+    let (mut terminal, mut leader) = Terminal::run(&shell);
+    terminal.shows(&format!("stopped {stops}, ended 4"));
+    assert!(end_of(&mut leader).await.success());
+}
+
+#[tokio::test]
 async fn a_command_runs_as_the_user_of_its_instance_or_not_at_all() {
     if !geteuid().is_root() {
         eprintln!("nothing is tried here: it takes root to run something as another user");
