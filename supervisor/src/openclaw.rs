@@ -11,6 +11,7 @@ pub mod environment;
 pub(crate) mod file;
 pub mod incident;
 pub mod layout;
+pub mod own;
 mod owner;
 pub(crate) mod place;
 pub mod prepare;

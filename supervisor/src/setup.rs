@@ -9,14 +9,7 @@
 //! Credentials go into `.env` of the state directory, which OpenClaw reads at each start, and into the onboarding's
 //! environment: never onto a command line.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use supervisor_core::{fence::Channels, ids::Name, ladder::Purpose, ports::Block};
 use tokio::sync::oneshot;
@@ -200,7 +193,7 @@ impl Wish {
 
 impl Subject {
     fn directories(&self) -> Directories {
-        Directories::of(&self.host.control.data_dir, &self.name, self.spec.profile.as_ref())
+        Directories::of(&self.host.control.data_dir, &self.name, &self.spec)
     }
 
     /// What would be done.
@@ -227,10 +220,11 @@ impl Subject {
 
     /// Whether nothing is left to do. Blocks on the disk.
     pub(crate) fn is_set_up(&self, wish: &Wish) -> bool {
-        let Directories { config, state, layout, .. } = self.directories();
-        let env = env_file(&state).unwrap_or_default();
+        let directories = self.directories();
+        let env = env_file(&directories).unwrap_or_default();
         let kept = |(name, value): (&String, &String)| env.lines().any(|known| known == line(name, value));
-        read_plainly(&config, layout).is_ok_and(|found| found.is_some()) && wish.credentials.iter().all(kept)
+        read_plainly(directories.own_config()).is_ok_and(|found| found.is_some())
+            && wish.credentials.iter().all(kept)
     }
 
     /// Does it, on a thread of its own: onboarding may take minutes.
@@ -256,7 +250,7 @@ impl Subject {
             report.steps.push(format!("chose its runtime: {note}"));
         }
         if !wish.credentials.is_empty() {
-            keep(&directories.state, wish)?;
+            keep(directories, wish)?;
             let env = directories.state.join(ENV);
             report.steps.push(format!("kept {} in `{}`", counted(wish.credentials.len()), env.display()));
         }
@@ -364,19 +358,22 @@ fn line(name: &str, value: &str) -> String {
     }
 }
 
-fn env_file(state: &Path) -> io::Result<String> {
+fn env_file(directories: &Directories) -> io::Result<String> {
     // Before the first set-up there is no such directory.
-    if !state.exists() {
+    if !directories.state.exists() {
         return Ok(String::new());
     }
-    let found = Place::settled(&fs::canonicalize(state)?)?.read(ENV, ENV_BYTES)?;
+    let path = directories.state.join(ENV);
+    let (place, name, _) = directories.own(&path).directory_of_link()?;
+    let found = place.read(&name, ENV_BYTES)?;
     Ok(found.map(|found| String::from_utf8_lossy(&found.content).into_owned()).unwrap_or_default())
 }
 
 /// Puts the credentials into `.env`, in place of older ones of the same names.
-fn keep(state: &Path, wish: &Wish) -> Result<(), SetupError> {
+fn keep(directories: &Directories, wish: &Wish) -> Result<(), SetupError> {
+    let path = directories.state.join(ENV);
     let write = || {
-        let before = env_file(state)?;
+        let before = env_file(directories)?;
         let is_other = |known: &&str| {
             let name = known.split_once('=').map_or("", |(name, _)| name.trim());
             !wish.credentials.contains_key(name.trim_start_matches("export ").trim())
@@ -384,9 +381,10 @@ fn keep(state: &Path, wish: &Wish) -> Result<(), SetupError> {
         let kept = before.lines().filter(is_other).map(str::to_owned);
         let added = wish.credentials.iter().map(|(name, value)| line(name, value));
         let text: String = kept.chain(added).map(|line| line + "\n").collect();
-        Place::settled(&fs::canonicalize(state)?)?.put(ENV, text.as_bytes(), PRIVATE, Durability::Durable)
+        let (place, name, _) = directories.own(&path).directory_of_link()?;
+        place.put(&name, text.as_bytes(), PRIVATE, Durability::Durable)
     };
-    write().map_err(|source| SetupError::Write { path: state.join(ENV), source })
+    write().map_err(|source| SetupError::Write { path: path.clone(), source })
 }
 
 #[cfg(test)]

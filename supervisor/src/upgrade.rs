@@ -215,7 +215,7 @@ impl Upgrader {
         let (host, of) = (Arc::clone(&self.host), name.clone());
         let looked = aside(move || {
             let notes = preflight::ask(&host, &of, block, &after)?;
-            let directories = Directories::of(&host.control.data_dir, &of, after.profile.as_ref());
+            let directories = Directories::of(&host.control.data_dir, &of, &after);
             let kept = Kept::plan(&directories, &after, &of, journal::now())
                 .map_err(|error: Unfit| error.to_string())?;
             Ok::<_, String>((notes, kept))

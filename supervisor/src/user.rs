@@ -106,6 +106,17 @@ pub(crate) fn acting<T: Send>(
     acting_as(&User { uid, gid, groups: Vec::new() }, work)
 }
 
+/// The same with those of all his groups, or with this process's own if there is no other user.
+pub(crate) fn acting_if<T: Send>(
+    user: Option<&User>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    match user {
+        Some(user) => acting_as(user, work),
+        None => work(),
+    }
+}
+
 /// The same with those of all his groups.
 pub(crate) fn acting_as<T: Send>(user: &User, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));

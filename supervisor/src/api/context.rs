@@ -254,9 +254,10 @@ impl Api {
         let mut definition = self.definition(name, spec, Dangling::Refused)?;
         if spec.profile.is_some() && spec.port.is_none() {
             let data_dir = &self.host().control.data_dir;
-            let config = Directories::of(data_dir, &definition.name, spec.profile.as_ref()).config;
+            let directories = Directories::of(data_dir, &definition.name, spec);
             // One that cannot be read is refused with its reason when the instance is started.
-            let declared = task::spawn_blocking(move || declared_port(&config).ok().flatten()).await;
+            let declared =
+                task::spawn_blocking(move || declared_port(directories.own_config()).ok().flatten()).await;
             definition.policy.port = declared.map_err(|_| Refusal::ShuttingDown)?;
         }
         Ok(definition)
@@ -282,8 +283,7 @@ impl Api {
             .map(|other| (other.name().clone(), registry::spec(other)))
             .collect();
         let check = move || {
-            let place =
-                |name: &Name, spec: &InstanceSpec| Directories::of(&data_dir, name, spec.profile.as_ref());
+            let place = |name: &Name, spec: &InstanceSpec| Directories::of(&data_dir, name, spec);
             let mine = place(&name, &spec);
             let theirs: Vec<(&Name, Directories)> =
                 others.iter().map(|(name, spec)| (name, place(name, spec))).collect();

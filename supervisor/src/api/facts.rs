@@ -130,13 +130,13 @@ impl Facts {
 
     /// Where the files of `instance` are, of which `fact` is known.
     pub(super) fn directories(&self, instance: &Instance, fact: &Fact) -> Directories {
-        Directories::of(&self.host.control.data_dir, instance.name(), fact.profile.as_deref())
+        Directories::at(&self.host.control.data_dir, instance.name(), fact.profile.as_deref())
     }
 
     /// Where they are, for who knows nothing else of it.
     pub(super) fn directories_of(&self, instance: &Instance) -> Directories {
         let spec = registry::spec(instance);
-        Directories::of(&self.host.control.data_dir, instance.name(), spec.profile.as_ref())
+        Directories::of(&self.host.control.data_dir, instance.name(), &spec)
     }
 
     fn runtime(&self, spec: &InstanceSpec) -> (v1::Runtime, String) {

@@ -25,7 +25,7 @@ use crate::{
 /// Where the directories of `patient` are, links of the host followed.
 pub(super) fn directories(scene: &Scene, patient: &Patient) -> Directories {
     let own = &patient.directories;
-    let made = Directories::of(&resolve(scene.data_dir()), &patient.name, None);
+    let made = Directories::at(&resolve(scene.data_dir()), &patient.name, None);
     match own.layout {
         Layout::Managed => made,
         // What the spec names is the operator's word, also if it is a link.
@@ -36,7 +36,7 @@ pub(super) fn directories(scene: &Scene, patient: &Patient) -> Directories {
                 Err(_) => above(&own.config),
             };
             let workspace = resolve(&own.workspace);
-            Directories { state, config, workspace, layout: own.layout, ..made }
+            Directories { state, config, workspace, layout: own.layout, user: own.user.clone(), ..made }
         }
     }
 }

@@ -22,7 +22,7 @@ use supervisor_proto::worker::Wall;
 use super::declared::{self, Declared};
 use crate::{
     openclaw::{
-        file::{open_own, open_regular},
+        file::open_regular,
         layout::{Directories, Neighbour, resolve},
         prepare::Host,
     },
@@ -60,7 +60,7 @@ pub(crate) struct Patient {
 impl Patient {
     /// The text of its configuration; no link is followed that its agent could have made.
     pub(super) fn config(&self) -> Option<String> {
-        bounded(open_own(&self.directories.config, self.directories.layout).ok()?)
+        bounded(self.directories.own_config().open().ok()?)
     }
 
     /// Whose its processes are; the supervisor's user's, if theirs cannot be told.

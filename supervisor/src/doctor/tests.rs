@@ -65,7 +65,7 @@ impl World {
     pub(super) fn add(&mut self, name: &str, base: u16, spec: InstanceSpec) -> &mut Self {
         let name = Name::new(name).unwrap();
         let data_dir = self.at("data");
-        let directories = Directories::of(&data_dir, &name, spec.profile.as_ref());
+        let directories = Directories::of(&data_dir, &name, &spec);
         fs::create_dir_all(&directories.state).unwrap();
         directories.create(&data_dir).unwrap();
         self.patients.push(Patient {

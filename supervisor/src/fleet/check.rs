@@ -173,7 +173,7 @@ impl Reader<'_> {
             .collect();
         let directories: Vec<(&Name, Directories)> = profiles
             .iter()
-            .map(|(name, profile)| (name, Directories::of(surroundings.data_dir, name, Some(profile))))
+            .map(|(name, profile)| (name, Directories::at(surroundings.data_dir, name, Some(profile))))
             .collect();
         for clash in clashes(surroundings.data_dir, directories.iter().map(|(name, paths)| (*name, paths))) {
             let profile = profiles.iter().find(|(name, _)| *name == clash.name).map(|(_, profile)| profile);
@@ -190,9 +190,7 @@ impl Reader<'_> {
     /// No grant opens what is another instance's, or the supervisor's.
     fn check_grants(&mut self, surroundings: &Surroundings<'_>) {
         let merged = self.merged();
-        let place = |name: &Name, spec: &InstanceSpec| {
-            Directories::of(surroundings.data_dir, name, spec.profile.as_ref())
-        };
+        let place = |name: &Name, spec: &InstanceSpec| Directories::of(surroundings.data_dir, name, spec);
         let all: Vec<(&Name, Directories)> =
             merged.iter().map(|(name, spec)| (name, place(name, spec))).collect();
         for (name, spec) in &merged {

@@ -19,12 +19,7 @@ use super::{
     journal::{Journal, Step},
     take::{GONE, state_dir},
 };
-use crate::openclaw::{
-    config::check::read_plainly,
-    file::{Durability, replace},
-    layout::Layout,
-    snapshots::content_id,
-};
+use crate::openclaw::{config::check::read_plainly, file::Durability, snapshots::content_id};
 
 /// A unit that has been started is active at once, or says why not.
 const UP: Duration = Duration::from_secs(30);
@@ -103,7 +98,8 @@ enum Restored {
 
 fn restore(journal: &Journal) -> Result<Restored, Trouble> {
     let before = &journal.config;
-    let now = read_plainly(&before.path, Layout::Profile).ok().flatten().unwrap_or_default();
+    let config = journal.own_config();
+    let now = read_plainly(config).ok().flatten().unwrap_or_default();
     if now == before.content.as_bytes() {
         return Ok(Restored::Same);
     }
@@ -112,7 +108,11 @@ fn restore(journal: &Journal) -> Result<Restored, Trouble> {
         return Ok(Restored::Edited);
     }
     // It was no link when it was found: one that is there now is an agent's, and is replaced itself.
-    replace(&before.path, before.content.as_bytes(), before.mode, Durability::Durable)
+    config
+        .directory_of_link()
+        .and_then(|(place, name, _)| {
+            place.put(&name, before.content.as_bytes(), before.mode, Durability::Durable)
+        })
         .map_err(|source| Trouble::Write { path: before.path.clone(), source })?;
     Ok(Restored::Put)
 }

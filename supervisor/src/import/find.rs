@@ -25,10 +25,7 @@ use super::{
 };
 use crate::{
     doctor::{declared, services::state_of_service, services::variable},
-    openclaw::{
-        config::check::read_plainly,
-        layout::{Layout, resolve},
-    },
+    openclaw::{config::check::read_plainly, layout::resolve, own::Own},
     spec::{Profile, is_supervisors},
 };
 
@@ -194,7 +191,7 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let config = named.unwrap_or_else(|| state.join("openclaw.json"));
     // Its owner may keep it elsewhere, and then the instance has it there: it follows no link out of its directories.
     let config = if config.is_symlink() { resolve(&config) } else { config };
-    let content = read_plainly(&config, Layout::Profile).ok()??;
+    let content = read_plainly(Own::nobodys(&config)).ok()??;
     let about = fs::metadata(&config).ok()?;
     let values = declared::read(&String::from_utf8_lossy(&content));
     let value = |keys: &[&str]| values.iter().find(|value| value.is(keys)).map(|value| value.value.clone());

@@ -10,6 +10,7 @@ use supervisor_core::{event::Asker, ids::Name};
 use super::{process::Running, unit::Unit};
 use crate::{
     ledger::{Ledger, VERSION},
+    openclaw::{layout::Layout, own::Own},
     spec::InstanceSpec,
 };
 
@@ -67,6 +68,11 @@ pub(super) enum Step {
 }
 
 impl Journal {
+    /// The configuration, to be read or written.
+    pub(super) fn own_config(&self) -> Own<'_> {
+        Own { path: &self.config.path, layout: Layout::Profile, user: self.spec.user.as_ref() }
+    }
+
     /// Of an import that begins. The configuration has no secrets but those that are its own.
     pub(super) fn begin(name: Name, spec: InstanceSpec, config: Config) -> Self {
         Self {

@@ -100,7 +100,7 @@ impl Importer {
             return obstacles;
         }
         obstacles.extend(found.port.and_then(in_ephemeral_range));
-        let mine = Directories::of(self.data_dir(), &name, spec.profile.as_ref());
+        let mine = Directories::of(self.data_dir(), &name, spec);
         let others: Vec<(Name, Directories)> = neighbours
             .iter()
             .filter(|other| other.profile.is_some())

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     openclaw::{
         config::{check::read_plainly, declared_token},
-        layout::{Layout, resolve},
+        layout::resolve,
         snapshots::content_id,
     },
     perform::port::server::{Owner, ServerError},
@@ -152,11 +152,10 @@ impl Importer {
     async fn verify(&self, journal: &Journal, port: u16) -> Result<Vec<String>, Trouble> {
         let mut notes = Vec::new();
         let state = state_dir(&journal.spec);
-        let (of, within) = (journal.config.path.clone(), state.clone());
-        let user = journal.spec.user.clone();
+        let (of, within) = (journal.clone(), state.clone());
         let looked = task::spawn_blocking(move || {
-            let token = declared_token(&of, Layout::Profile).ok().flatten();
-            (token, user::uid(user.as_ref()), find::sessions(&within))
+            let token = declared_token(of.own_config()).ok().flatten();
+            (token, user::uid(of.spec.user.as_ref()), find::sessions(&within))
         });
         let (token, uid, sessions) = looked.await.map_err(|_| Trouble::Interrupted)?;
         if sessions < journal.sessions {
@@ -193,10 +192,9 @@ impl Importer {
 
     /// The name of what the configuration holds now.
     async fn content(&self, journal: &Journal) -> Option<String> {
-        let path = journal.config.path.clone();
-        let content = task::spawn_blocking(move || read_plainly(&path, Layout::Profile).ok().flatten())
-            .await
-            .ok()??;
+        let of = journal.clone();
+        let content =
+            task::spawn_blocking(move || read_plainly(of.own_config()).ok().flatten()).await.ok()??;
         Some(content_id(&content).into())
     }
 }

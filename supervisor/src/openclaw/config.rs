@@ -27,8 +27,9 @@ use std::{
 use supervisor_core::{ids::Name, ports::Block};
 
 use super::{
-    file::{Durability, open_own, replace_own},
+    file::Durability,
     layout::{Directories, Layout, Neighbour},
+    own::Own,
 };
 use crate::problem::Problem;
 
@@ -240,7 +241,7 @@ impl ConfigError {
 /// Reads the instance's configuration, makes or completes it, and refuses what leaves the block.
 pub fn pin(wanted: &Wanted<'_>) -> Result<Config, ConfigError> {
     let path = &wanted.directories.config;
-    let found = read(path, wanted.directories.layout)?;
+    let found = read(wanted.directories.own_config())?;
     let text = found.as_deref().unwrap_or(EMPTY);
     let (config, edits) = pin::examine(wanted, text)?;
     if edits.is_empty() {
@@ -252,32 +253,33 @@ pub fn pin(wanted: &Wanted<'_>) -> Result<Config, ConfigError> {
         // After a power cut a new file may be empty, and then it is made anew, like this one.
         None => (PRIVATE, Durability::Quick),
     };
-    replace_own((path, wanted.directories.layout), text.as_bytes(), mode, durability)
+    let config = wanted.directories.own_config();
+    config
+        .replace(text.as_bytes(), mode, durability)
         .map_err(|source| ConfigError::Write { path: path.clone(), source })?;
     pin::examine(wanted, &text).map(|(config, _)| config)
 }
 
 /// The port that a configuration names, for choosing the block of a profile that has one already.
-pub fn declared_port(path: &Path) -> Result<Option<u16>, ConfigError> {
-    match read(path, Layout::Profile)? {
-        Some(text) => pin::port(path, &text),
+pub fn declared_port(config: Own<'_>) -> Result<Option<u16>, ConfigError> {
+    match read(config)? {
+        Some(text) => pin::port(config.path, &text),
         None => Ok(None),
     }
 }
 
 /// Whether a configuration asks for announcements on the local network, for showing an environment.
 pub fn declared_discovery(directories: &Directories) -> Result<Discovery, ConfigError> {
-    let Directories { config, layout, .. } = directories;
-    match read(config, *layout)? {
-        Some(text) => pin::declared_discovery(config, &text),
+    match read(directories.own_config())? {
+        Some(text) => pin::declared_discovery(&directories.config, &text),
         None => Ok(Discovery::Quiet),
     }
 }
 
 /// The token that a configuration holds in the clear, for probes of a gateway that is adopted.
-pub fn declared_token(path: &Path, layout: Layout) -> Result<Option<Token>, ConfigError> {
-    match read(path, layout)? {
-        Some(text) => pin::token(path, &text),
+pub fn declared_token(config: Own<'_>) -> Result<Option<Token>, ConfigError> {
+    match read(config)? {
+        Some(text) => pin::token(config.path, &text),
         None => Ok(None),
     }
 }
@@ -295,16 +297,17 @@ pub fn revision(content: &[u8]) -> String {
 #[must_use]
 pub fn current_revision(directories: &Directories) -> Option<String> {
     let mut content = Vec::new();
-    open_own(&directories.config, directories.layout).ok()?.take(MAX_BYTES).read_to_end(&mut content).ok()?;
+    directories.own_config().open().ok()?.take(MAX_BYTES).read_to_end(&mut content).ok()?;
     Some(revision(&content))
 }
 
 /// The file's text; `None` if there is nothing in it.
-fn read(path: &Path, layout: Layout) -> Result<Option<String>, ConfigError> {
+fn read(config: Own<'_>) -> Result<Option<String>, ConfigError> {
+    let Own { path, layout, .. } = config;
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    let mut file = match open_own(path, layout) {
+    let mut file = match config.open() {
         Ok(file) => file,
-        Err(error) => return check::unread(path, layout, error),
+        Err(error) => return check::unread(config, error),
     };
     let found = file.metadata().map_err(failed)?;
     if found.len() > MAX_BYTES {

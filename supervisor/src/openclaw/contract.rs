@@ -125,7 +125,7 @@ pub(crate) fn tool(
     (spec, neighbours): (&InstanceSpec, &[Neighbour]),
     args: Vec<String>,
 ) -> Result<Tool, RuntimeError> {
-    let directories = Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
+    let directories = Directories::of(&host.control.data_dir, name, spec);
     let runtime: Resolved = runtime::resolve(spec, host)?;
     let environment = environment(&Ingredients {
         host: &host.environment,

@@ -254,7 +254,7 @@ mod tests {
         environment(&Ingredients {
             host: &variables(host),
             name: &name,
-            directories: &Directories::of(Path::new("/data"), &name, profile),
+            directories: &Directories::at(Path::new("/data"), &name, profile),
             block: Block::at(19_789).unwrap(),
             added: &variables(added),
             runtime: &resolved(kind),

@@ -1,17 +1,17 @@
 //! A directory held open: whoever plants links in it leads nobody out of it.
 //!
 //! Agents inside an instance may write wherever the instance's files are. So what the supervisor keeps there is
-//! reached from the directory's descriptor, by names without a slash, and never through a link.
+//! reached from the directory's descriptor, by names without a slash, and never through a link. Where even the directory
+//! could be another than it seems, all of it is done with the rights of the user who has it.
 
 use std::{
-    ffi::OsStr,
     fs::{File, Permissions},
     io::{self, Read, Write},
     os::{
         fd::OwnedFd,
         unix::fs::{MetadataExt, PermissionsExt},
     },
-    path::{Path, PathBuf},
+    path::Path,
     process,
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
@@ -22,10 +22,9 @@ use rustix::{
     io::Errno,
 };
 
-use crate::openclaw::{
-    file::{Durability, own},
-    layout::Layout,
-    owner,
+use crate::{
+    openclaw::{file::Durability, owner},
+    user::{User, acting_if},
 };
 
 /// Of directories that are made.
@@ -41,7 +40,11 @@ const UNFINISHED: &str = ".unfinished-";
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// The directory.
-pub(crate) struct Place(OwnedFd);
+pub(crate) struct Place {
+    directory: OwnedFd,
+    /// With whose rights everything in it is done, if not with those of this process.
+    user: Option<User>,
+}
 
 /// A regular file in it.
 pub(crate) struct Found {
@@ -58,61 +61,57 @@ pub(crate) struct Look {
 impl Place {
     /// Opens a directory that is not a link itself.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(fs::open(path, directory(), Mode::empty())?))
+        Ok(Self::own(fs::open(path, directory(), Mode::empty())?))
     }
 
     /// Opens a directory that no link leads to.
     pub(crate) fn settled(path: &Path) -> io::Result<Self> {
-        Ok(Self(fs::openat2(fs::CWD, path, directory(), Mode::empty(), ResolveFlags::NO_SYMLINKS)?))
+        Self::settled_for(path, None)
     }
 
-    /// Opens the directory of an instance's own file, and says what the file is called there and where that is. Links are
-    /// followed as far as [`own`] does; one that is put there meanwhile leads nowhere.
-    pub(crate) fn of_own(path: &Path, layout: Layout) -> io::Result<(Self, String, PathBuf)> {
-        let leads_out =
-            || io::Error::new(io::ErrorKind::InvalidInput, "it is a link that leads out of its directory");
-        let file = own(path, layout).ok_or_else(leads_out)?;
-        let (directory, name) = (file.parent(), file.file_name().and_then(OsStr::to_str));
-        let (Some(directory), Some(name)) = (directory, name) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
-        };
-        let place = match layout {
-            Layout::Managed => Self::open(directory),
-            Layout::Profile => Self::settled(directory),
-        };
-        let is_link = |error: &io::Error| {
-            [Errno::LOOP, Errno::NOTDIR]
-                .iter()
-                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-        };
-        let place = place.map_err(|error| if is_link(&error) { leads_out() } else { error })?;
-        Ok((place, name.to_owned(), file))
+    /// The same with the rights of a user, as all that is done in it then is.
+    pub(crate) fn settled_for(path: &Path, user: Option<User>) -> io::Result<Self> {
+        let open = || Ok(fs::openat2(fs::CWD, path, directory(), Mode::empty(), ResolveFlags::NO_SYMLINKS)?);
+        let directory = acting_if(user.as_ref(), open)?;
+        Ok(Self { directory, user })
+    }
+
+    /// Of the supervisor's own.
+    fn own(directory: OwnedFd) -> Self {
+        Self { directory, user: None }
     }
 
     /// Opens a directory in it.
     pub(crate) fn below(&self, name: &str) -> io::Result<Self> {
-        Ok(Self(fs::openat(&self.0, name, directory(), Mode::empty())?))
+        let directory = self.acting(|| Ok(fs::openat(&self.directory, name, directory(), Mode::empty())?))?;
+        Ok(Self { directory, user: self.user.clone() })
     }
 
     /// The same, made if it is missing, and closed to others.
     pub(crate) fn made_below(&self, name: &str) -> io::Result<Self> {
-        match fs::mkdirat(&self.0, name, Mode::from_raw_mode(PRIVATE)) {
-            Ok(()) => fs::fsync(&self.0)?,
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.acting(|| match fs::mkdirat(&self.directory, name, Mode::from_raw_mode(PRIVATE)) {
+            Ok(()) => Ok(fs::fsync(&self.directory)?),
+            Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        })?;
         let below = self.below(name)?;
-        if fs::fstat(&below.0)?.st_mode & 0o777 != PRIVATE {
-            fs::fchmod(&below.0, Mode::from_raw_mode(PRIVATE))?;
-        }
+        below.acting(|| match fs::fstat(&below.directory)?.st_mode & 0o777 {
+            PRIVATE => Ok(()),
+            _ => Ok(fs::fchmod(&below.directory, Mode::from_raw_mode(PRIVATE))?),
+        })?;
         Ok(below)
+    }
+
+    fn acting<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        acting_if(self.user.as_ref(), work)
     }
 
     /// Opens a regular file in it for reading.
     pub(crate) fn file(&self, name: &str) -> io::Result<File> {
         // A pipe that somebody put there is not waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(fs::openat(&self.0, name, flags, Mode::empty())?);
+        let open = || Ok(File::from(fs::openat(&self.directory, name, flags, Mode::empty())?));
+        let file = self.acting(open)?;
         match file.metadata()?.is_file() {
             true => Ok(file),
             false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
@@ -137,14 +136,14 @@ impl Place {
 
     /// A look at a regular file; `None` if there is no such file.
     pub(crate) fn look(&self, name: &str) -> io::Result<Option<Look>> {
-        let found = match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        if !fs::FileType::from_raw_mode(found.st_mode).is_file() {
+        let found = self.acting(|| match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        })?;
+        let Some(found) = found.filter(|found| fs::FileType::from_raw_mode(found.st_mode).is_file()) else {
             return Ok(None);
-        }
+        };
         let since_1970 = std::time::Duration::from_secs(u64::try_from(found.st_mtime).unwrap_or(0));
         let bytes = u64::try_from(found.st_size).unwrap_or(0);
         Ok(Some(Look { bytes, modified: SystemTime::UNIX_EPOCH + since_1970 }))
@@ -161,26 +160,31 @@ impl Place {
     ) -> io::Result<()> {
         let number = WRITES.fetch_add(1, Ordering::Relaxed);
         let fresh = format!("{UNFINISHED}{}-{number}", process::id());
-        let written = self
-            .write(&fresh, content, mode, durability)
-            .and_then(|()| Ok(fs::renameat(&self.0, &fresh, &self.0, name)?));
-        if written.is_err() {
-            // The first error is the one to tell.
-            let _ = self.remove(&fresh);
-            return written;
-        }
-        match durability {
-            Durability::Durable => Ok(fs::fsync(&self.0)?),
-            Durability::Quick => Ok(()),
-        }
+        self.acting(|| {
+            let written = self
+                .write(&fresh, content, mode, durability)
+                .and_then(|()| Ok(fs::renameat(&self.directory, &fresh, &self.directory, name)?));
+            if written.is_err() {
+                // The first error is the one to tell.
+                let _ = self.unlink(&fresh);
+                return written;
+            }
+            match durability {
+                Durability::Durable => Ok(fs::fsync(&self.directory)?),
+                Durability::Quick => Ok(()),
+            }
+        })
     }
 
     fn write(&self, name: &str, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
         // A leftover of an earlier process that had the same pid.
-        self.remove(name)?;
+        self.unlink(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(mode))?);
-        owner::as_around(&file, &File::from(self.0.try_clone()?).metadata()?)?;
+        let mut file = File::from(fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode))?);
+        // What is made with a user's rights is his.
+        if self.user.is_none() {
+            owner::as_around(&file, &File::from(self.directory.try_clone()?).metadata()?)?;
+        }
         // The umask may have taken bits away.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(content)?;
@@ -192,12 +196,17 @@ impl Place {
 
     /// Gives a file another name, which must be free.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(fs::renameat_with(&self.0, from, &self.0, to, fs::RenameFlags::NOREPLACE)?)
+        let (at, free) = (&self.directory, fs::RenameFlags::NOREPLACE);
+        self.acting(|| Ok(fs::renameat_with(at, from, at, to, free)?))
     }
 
     /// Removes a file if it is there.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::unlinkat(&self.0, name, AtFlags::empty()) {
+        self.acting(|| self.unlink(name))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        match fs::unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -206,7 +215,8 @@ impl Place {
     /// What is in it, in no order. Names that are not text are none of ours.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.0)?.take(MAX_NAMES) {
+        // What has been opened for reading may be read.
+        for entry in Dir::read_from(&self.directory)?.take(MAX_NAMES) {
             if let Ok(name) = entry?.file_name().to_str() {
                 names.push(name.to_owned());
             }

@@ -151,7 +151,7 @@ impl Refusal {
 pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> {
     let Request { name, spec, block, .. } = *request;
     let data_dir = &host.control.data_dir;
-    let directories = Directories::of(data_dir, name, spec.profile.as_ref());
+    let directories = Directories::of(data_dir, name, spec);
     keep_apart(data_dir, request, &directories)?;
     directories.create_for(data_dir, request.user)?;
     let runtime = runtime::resolve(spec, host)?;

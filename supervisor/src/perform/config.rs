@@ -140,7 +140,7 @@ impl Place {
     }
 
     pub(super) fn directories(&self) -> Directories {
-        Directories::of(&self.host.control.data_dir, &self.name, self.spec.profile.as_ref())
+        Directories::of(&self.host.control.data_dir, &self.name, &self.spec)
     }
 
     /// Looks at the configuration. One that is still what it was costs no more than reading it.
@@ -148,7 +148,7 @@ impl Place {
         let directories = self.directories();
         if let Some(known) = &self.known
             && known.problem.is_none()
-            && let Ok(Some(content)) = read_plainly(&directories.config, directories.layout)
+            && let Ok(Some(content)) = read_plainly(directories.own_config())
             && known.content == Some(content_id(&content))
         {
             // A credential may stand in a file of its own.

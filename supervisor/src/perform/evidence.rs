@@ -214,7 +214,7 @@ mod tests {
     fn of_all_that_hung_the_newest_are_kept_and_nothing_is_written_through_a_link() {
         let directory = tempfile::tempdir().unwrap();
         let name = Name::new("main").unwrap();
-        let directories = Directories::of(directory.path(), &name, None);
+        let directories = Directories::at(directory.path(), &name, None);
         directories.create(directory.path()).unwrap();
         let hung = |life| Hung { name: &name, incarnation: Incarnation(life), worker: 0, why: "it hung" };
         let kept: Vec<PathBuf> = (1..=7)

@@ -266,8 +266,7 @@ fn incidents(surroundings: &Surroundings, incidents: &[Incident]) -> Vec<(Incide
 
 /// An incident as the rescue reads it.
 fn describe(host: &Host, incident: &Incident, primary: &Known) -> incident::Incident {
-    let directories =
-        Directories::of(&host.control.data_dir, &incident.primary, primary.spec.profile.as_ref());
+    let directories = Directories::of(&host.control.data_dir, &incident.primary, &primary.spec);
     incident::Incident {
         number: incident.number,
         primary: incident.primary.clone(),
@@ -306,7 +305,7 @@ pub(crate) async fn inform(
         return Ok(());
     };
     let write = move || {
-        let root = Directories::of(&host.control.data_dir, &name, spec.profile.as_ref()).root;
+        let root = Directories::of(&host.control.data_dir, &name, &spec).root;
         let described: Vec<_> =
             incidents.iter().map(|(incident, primary)| describe(&host, incident, primary)).collect();
         incident::write(&incident::file(&root), &name, &described)
@@ -323,7 +322,7 @@ pub(crate) async fn delete(
     run_dir: PathBuf,
     files: Files,
 ) -> io::Result<()> {
-    let root = Directories::of(&surroundings.host.control.data_dir, name, None).root;
+    let root = Directories::at(&surroundings.host.control.data_dir, name, None).root;
     let remove = |directory: PathBuf| match tree::remove(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
@@ -381,11 +380,11 @@ impl Target {
 
 /// The gateway's token, from its configuration, if there is one. `None`: it cannot be told whose gateway it is.
 async fn secret(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<Option<Secret>> {
-    let Directories { config, layout, .. } =
-        Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
+    let directories = Directories::of(&host.control.data_dir, name, spec);
     let (name, user) = (name.clone(), spec.user.clone());
     let find = move || {
-        let Some(token) = config::declared_token(&config, layout).ok().flatten() else { return Some(None) };
+        let declared = config::declared_token(directories.own_config());
+        let Some(token) = declared.ok().flatten() else { return Some(None) };
         let uid = user::uid(user.as_ref()).ok()?;
         Some(Some(Secret { token, owner: Owner { name, uid } }))
     };

@@ -1,4 +1,4 @@
-use std::os::unix::fs::PermissionsExt;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 use crate::{openclaw::environment::Control, spec::Runtime};
@@ -99,10 +99,13 @@ async fn without_credentials_nothing_of_openclaw_is_run() {
 
 #[test]
 fn a_credential_replaces_the_one_before_it_and_leaves_the_others() {
-    let state = tempfile::tempdir().unwrap();
-    fs::write(state.path().join(ENV), "# mine\nexport A=old\nB=2\n").unwrap();
-    keep(state.path(), &wish(&[("A", "it's")])).unwrap();
-    assert_eq!(fs::read_to_string(state.path().join(ENV)).unwrap(), "# mine\nB=2\nA=\"it's\"\n");
+    let data = tempfile::tempdir().unwrap();
+    let directories = Directories::at(data.path(), &Name::new("lab").unwrap(), None);
+    fs::create_dir_all(&directories.state).unwrap();
+    let state = &directories.state;
+    fs::write(state.join(ENV), "# mine\nexport A=old\nB=2\n").unwrap();
+    keep(&directories, &wish(&[("A", "it's")])).unwrap();
+    assert_eq!(fs::read_to_string(state.join(ENV)).unwrap(), "# mine\nB=2\nA=\"it's\"\n");
 }
 
 #[test]

@@ -93,7 +93,7 @@ pub(super) fn ask(
         Some(Verdict { valid: false, issues, error }) => return Err(declined(&issues, error.as_ref())),
         None => notes.push("it could not be asked beforehand whether it takes the configuration".to_owned()),
     }
-    let directories = Directories::of(&host.control.data_dir, name, spec.profile.as_ref());
+    let directories = Directories::of(&host.control.data_dir, name, spec);
     let database = resolve(&directories.state).join(DATABASE);
     if !database.is_file() {
         return Ok(notes);

@@ -8,8 +8,8 @@
 //!
 //! Copy and state lie in one file system, so that putting back is two renames, whatever the size; each step looks
 //! what is there already, so all may be done again. They lie with the instance's other directories, where its agent
-//! gets at nothing, and beside the state of a profile only if that is on another file system. Logs and workspaces are people's work and are never taken
-//! back; temporary files and caches are made anew by whoever needs them.
+//! gets at nothing, and beside the state of a profile only if that is on another file system. Logs and workspaces are
+//! people's work and are never taken back; temporary files and caches are made anew by whoever needs them.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     openclaw::{
-        file::{Durability, own},
+        file::Durability,
         layout::{Directories, resolve},
         place::Place,
         tree,
@@ -92,6 +92,14 @@ pub(super) enum Unfit {
         .0.display()
     )]
     Open(PathBuf),
+    /// It could be anybody's: a link leads to it that its own user has made.
+    #[error("its state `{}` belongs to user {owner} and not to the instance's", path.display())]
+    Foreign {
+        /// What.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// The disk is too full.
     #[error("there is no room for a copy of its state: it has {}, and `{}` has {} free", mib(*needed), path.display(), mib(*free))]
     Room {
@@ -122,6 +130,12 @@ impl Kept {
         };
         let settled = |path: &Path| fs::canonicalize(path).map_err(looked(path));
         let (state, root) = (settled(&directories.state)?, settled(&directories.root)?);
+        // Whoever else has it was not asked.
+        let owner = user::uid(spec.user.as_ref()).map_err(|error| looked(&state)(io::Error::other(error)))?;
+        let found = fs::metadata(&state).map_err(looked(&state))?;
+        if spec.user.is_some() && found.uid() != owner {
+            return Err(Unfit::Foreign { path: state, owner: found.uid() });
+        }
         let beside = state.parent().unwrap_or(Path::new("/")).to_owned();
         let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).map_err(looked(path));
         if device(&state)? != device(&beside)? {
@@ -139,7 +153,7 @@ impl Kept {
             let Component::Normal(first) = first else { return None };
             Some(first.to_string_lossy().into_owned())
         };
-        let config = own(&directories.config, directories.layout);
+        let config = directories.own_config().found();
         let config = config.filter(|config| inside(config).is_none() && config.exists());
         let workspace = inside(&directories.workspace);
         let kept = Self { aside: base.join(number.to_string()), config, workspace, state };

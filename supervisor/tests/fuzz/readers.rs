@@ -168,7 +168,7 @@ fn settings_of_any_content_are_taken_or_refused_with_their_place() {
 fn an_openclaw_configuration_of_any_content_is_pinned_or_refused_and_then_stays_as_it_is() {
     let data = tempfile::tempdir().unwrap();
     let name = Name::new("main").unwrap();
-    let directories = Directories::of(data.path(), &name, None);
+    let directories = Directories::at(data.path(), &name, None);
     directories.create(data.path()).unwrap();
     let block = Block::at(18_789).unwrap();
     let wanted = Wanted {
@@ -182,9 +182,9 @@ fn an_openclaw_configuration_of_any_content_is_pinned_or_refused_and_then_stays_
     let path = &directories.config;
     fuzz("config", JSON5, Bound { fixed: 1 << 20, per_byte: 1_000 }, |bytes| {
         fs::write(path, bytes).unwrap();
-        let _ = config::declared_port(path);
+        let _ = config::declared_port(directories.own_config());
         let _ = config::declared_discovery(&directories);
-        let _ = config::declared_token(path, directories.layout);
+        let _ = config::declared_token(directories.own_config());
         match config::pin(&wanted) {
             Err(error) => assert!(!error.to_string().is_empty() && fs::read(path).unwrap() == bytes),
             Ok(pinned) => {

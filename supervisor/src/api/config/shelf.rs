@@ -84,7 +84,7 @@ impl Shelf {
 
     /// What the file holds; `None` if there is no file, or something that cannot be a configuration.
     pub(super) fn held(&self) -> Result<Option<Held>, Refusal> {
-        match read_plainly(&self.directories.config, self.directories.layout) {
+        match read_plainly(self.directories.own_config()) {
             Ok(content) => Ok(content.map(|content| Held { id: content_id(&content), content })),
             Err(error) if error.blames_file() => Ok(None),
             Err(error) => Err(Refusal::storage(&error)),

@@ -18,8 +18,9 @@ use super::{
     document, edit, is_blank, pin,
 };
 use crate::openclaw::{
-    file::{open_own, open_regular, own},
-    layout::{Directories, Layout},
+    file::open_regular,
+    layout::Directories,
+    own::Own,
     snapshots::{Snapshots, content_id},
 };
 
@@ -37,7 +38,6 @@ pub struct Look {
 /// Looks at an instance's configuration; `good` is what could be put back. Blocks on the disk.
 #[must_use]
 pub fn look(wanted: &Wanted<'_>, good: Option<ConfigId>, purse: &Purse<'_>) -> Look {
-    let path = &wanted.directories.config;
     if let Some(error) = lost(wanted.directories, good) {
         // For the ladder, which goes back from one content to another: nothing is a content, too.
         let nothing = Vec::new();
@@ -45,7 +45,7 @@ pub fn look(wanted: &Wanted<'_>, good: Option<ConfigId>, purse: &Purse<'_>) -> L
         let sighting = Sighting { content, problem, ..Sighting::default() };
         return Look { sighting, content: Some(nothing), ..Look::default() };
     }
-    let content = match read_plainly(path, wanted.directories.layout) {
+    let content = match read_plainly(wanted.directories.own_config()) {
         Ok(Some(content)) => content,
         // The next start makes one.
         Ok(None) => return Look::default(),
@@ -73,7 +73,7 @@ pub fn look(wanted: &Wanted<'_>, good: Option<ConfigId>, purse: &Purse<'_>) -> L
 #[must_use]
 pub fn lost(directories: &Directories, good: Option<ConfigId>) -> Option<ConfigError> {
     let path = &directories.config;
-    let error = match read_plainly(path, directories.layout) {
+    let error = match read_plainly(directories.own_config()) {
         Ok(Some(content)) if !is_blank(&content) => return None,
         Ok(_) => ConfigError::Gone { path: path.clone() },
         Err(error) if error.blames_file() => error,
@@ -112,21 +112,21 @@ pub fn told(error: &ConfigError) -> String {
 }
 
 /// The file as it is; `None` if there is none.
-pub fn read_plainly(path: &Path, layout: Layout) -> Result<Option<Vec<u8>>, ConfigError> {
-    match open_own(path, layout).and_then(|file| bounded(file, MAX_BYTES)) {
+pub fn read_plainly(config: Own<'_>) -> Result<Option<Vec<u8>>, ConfigError> {
+    match config.open().and_then(|file| bounded(file, MAX_BYTES)) {
         Ok(content) => Ok(Some(content)),
-        Err(error) => unread(path, layout, error),
+        Err(error) => unread(config, error),
     }
 }
 
 /// Why a file was not read; `None` if there is none.
-pub(super) fn unread<T>(path: &Path, layout: Layout, source: io::Error) -> Result<Option<T>, ConfigError> {
-    let path = path.to_owned();
+pub(super) fn unread<T>(config: Own<'_>, source: io::Error) -> Result<Option<T>, ConfigError> {
+    let path = config.path.to_owned();
     let kind = source.kind();
     if kind == io::ErrorKind::NotFound {
         return Ok(None);
     }
-    Err(if own(&path, layout).is_none() {
+    Err(if config.found().is_none() {
         ConfigError::LeadsOut { path }
     } else if kind == io::ErrorKind::FileTooLarge {
         ConfigError::TooLarge { path }

@@ -40,7 +40,7 @@ impl World {
     }
 
     fn directories(&self) -> Directories {
-        Directories::of(self.data.path(), &self.name, self.profile.as_ref())
+        Directories::at(self.data.path(), &self.name, self.profile.as_ref())
     }
 
     fn pin_at(&self, base: u16) -> Result<Config, ConfigError> {
@@ -144,8 +144,10 @@ fn a_link_in_an_instances_own_directories_is_neither_read_nor_written_through() 
     std::os::unix::fs::symlink(&elsewhere, world.directories().config).unwrap();
     let error = world.pin().unwrap_err();
     assert!(matches!(error, ConfigError::NotAFile { .. }), "{error}");
-    let Directories { config, layout, .. } = world.directories();
-    assert!(declared_token(&config, layout).is_err(), "it would be sent to whoever has planted the link");
+    assert!(
+        declared_token(world.directories().own_config()).is_err(),
+        "it would be sent to whoever has planted the link"
+    );
     assert_eq!(current_revision(&world.directories()), None);
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "{gateway: {auth: {token: 'theirs'}}}");
 }
@@ -335,10 +337,10 @@ fn a_profile_keeps_its_mode_and_its_log_file_and_its_port_can_be_asked_for() {
     world.profile = Some(Profile { state_dir: Some(home.path().join(".openclaw")), ..Profile::default() });
     fs::create_dir(home.path().join(".openclaw")).unwrap();
     let config = world.directories().config;
-    assert_eq!(declared_port(&config).unwrap(), None);
+    assert_eq!(declared_port(Own::nobodys(&config)).unwrap(), None);
     fs::write(&config, "{gateway: {port: 0x4965, auth: {token: 'abc'}}}").unwrap();
     fs::set_permissions(&config, Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(declared_port(&config).unwrap(), Some(18_789));
+    assert_eq!(declared_port(Own::nobodys(&config)).unwrap(), Some(18_789));
     world.pin().unwrap();
     assert_eq!(fs::metadata(&config).unwrap().mode() & 0o777, 0o640);
     assert!(world.json().get("logging").is_none() && world.json().get("agents").is_none());

@@ -19,7 +19,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn managed_directories_are_made_for_the_owner_alone_and_kept_so() {
     let data = tempfile::tempdir().unwrap();
-    let directories = Directories::of(data.path(), &name("main"), None);
+    let directories = Directories::at(data.path(), &name("main"), None);
     directories.create(data.path()).unwrap();
     fs::set_permissions(&directories.state, Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&directories.root, Permissions::from_mode(0o777)).unwrap();
@@ -34,7 +34,7 @@ fn managed_directories_are_made_for_the_owner_alone_and_kept_so() {
 #[test]
 fn a_managed_directory_that_is_a_link_or_a_file_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    let directories = Directories::of(data.path(), &name("main"), None);
+    let directories = Directories::at(data.path(), &name("main"), None);
     directories.create(data.path()).unwrap();
     fs::remove_dir(&directories.tmp).unwrap();
     symlink("/tmp", &directories.tmp).unwrap();
@@ -57,7 +57,7 @@ fn a_profile_whose_agent_could_replace_the_directory_of_its_configuration_is_ref
     fs::create_dir_all(state.join("conf")).unwrap();
     let with = |config: &str| {
         let profile = Profile { config: Some(home.path().join(config)), ..profile(state.clone()) };
-        Directories::of(data.path(), &name("main"), Some(&profile)).create(data.path())
+        Directories::at(data.path(), &name("main"), Some(&profile)).create(data.path())
     };
     let error = with(".openclaw/conf/openclaw.json").unwrap_err();
     assert!(matches!(error, LayoutError::Replaceable { .. }), "{error}");
@@ -76,7 +76,7 @@ fn nothing_that_lies_in_the_place_of_a_profiles_workspace_is_given_away_or_opene
     fs::write(&others, "").unwrap();
     fs::set_permissions(&others, Permissions::from_mode(0o644)).unwrap();
     symlink(&others, state.join("workspace")).unwrap();
-    let directories = Directories::of(data.path(), &name("main"), Some(&profile(state)));
+    let directories = Directories::at(data.path(), &name("main"), Some(&profile(state)));
     let error = directories.create(data.path()).unwrap_err();
     assert!(matches!(error, LayoutError::Make { .. }), "{error}");
     assert_eq!(mode(&others), 0o644);
@@ -86,7 +86,7 @@ fn nothing_that_lies_in_the_place_of_a_profiles_workspace_is_given_away_or_opene
 fn a_profile_keeps_its_own_modes_and_must_exist() {
     let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let state = home.path().join(".openclaw");
-    let directories = Directories::of(data.path(), &name("main"), Some(&profile(state.clone())));
+    let directories = Directories::at(data.path(), &name("main"), Some(&profile(state.clone())));
     assert!(matches!(directories.create(data.path()), Err(LayoutError::NoProfile { .. })));
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
@@ -102,7 +102,7 @@ fn profiles_that_meet_are_refused_by_name_and_path() {
     let at = |path: &str| home.path().join(path);
     fs::create_dir_all(at("main/sub")).unwrap();
     symlink(at("main"), at("link")).unwrap();
-    let of = |who: &str, state: PathBuf| Directories::of(data.path(), &name(who), Some(&profile(state)));
+    let of = |who: &str, state: PathBuf| Directories::at(data.path(), &name(who), Some(&profile(state)));
     let main = of("main", at("main"));
     for (state, relation) in [
         (at("main"), Relation::Same),
@@ -130,10 +130,10 @@ fn profiles_that_meet_are_refused_by_name_and_path() {
 #[test]
 fn a_workspace_inside_another_instances_state_is_a_clash_and_inside_its_own_is_none() {
     let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let main = Directories::of(data.path(), &name("main"), Some(&profile(home.path().join("main"))));
+    let main = Directories::at(data.path(), &name("main"), Some(&profile(home.path().join("main"))));
     let workspace = Some(home.path().join("main/workspace-rescue"));
     let rescue = Profile { workspace, ..profile(home.path().join("rescue")) };
-    let rescue = Directories::of(data.path(), &name("rescue"), Some(&rescue));
+    let rescue = Directories::at(data.path(), &name("rescue"), Some(&rescue));
     let clashes = clashes(data.path(), [(&name("main"), &main), (&name("rescue"), &rescue)]);
     assert_eq!(clashes.len(), 1, "{clashes:?}");
     assert!(clashes[0].to_string().contains("lies inside"), "{}", clashes[0]);
@@ -145,7 +145,7 @@ fn no_profile_lies_in_the_data_directory_or_around_it() {
     let data = tempfile::tempdir().unwrap();
     let within = data.path().join("instances/main/state");
     for state in [within, data.path().to_owned(), data.path().parent().unwrap().to_owned()] {
-        let mine = Directories::of(data.path(), &name("x"), Some(&profile(state)));
+        let mine = Directories::at(data.path(), &name("x"), Some(&profile(state)));
         let clash = check_apart(data.path(), (&name("x"), &mine), []).unwrap_err();
         assert_eq!(clash.other, None);
         assert!(clash.to_string().ends_with("of the supervisor"), "{clash}");

@@ -21,7 +21,7 @@ use supervisor_core::ids::ConfigId;
 use super::{PRIVATE, SnapshotError, Snapshots, Why, content_id};
 use crate::openclaw::{
     config::MAX_BYTES,
-    file::{Durability, own},
+    file::Durability,
     incident::{MAX_TEXT, shortened},
     layout::{Directories, Layout},
     place::Place,
@@ -155,25 +155,13 @@ pub fn kept_beside(directories: &Directories, content: ConfigId) -> Option<PathB
 /// The configuration's directory and file. In an instance's own directories no link is followed, and in a profile none
 /// that leads out of its directory: that is what takes the configuration's place.
 fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
-    match directories.layout {
-        Layout::Managed => {
-            let state = directories.state.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            Ok((Place::open(&directories.root)?.below(state)?, directories.config.clone()))
-        }
-        Layout::Profile => {
-            let config = &directories.config;
-            let file = match own(config, Layout::Profile) {
-                Some(file) => file,
-                // It leads out, and is laid aside itself.
-                None => config
-                    .parent()
-                    .unwrap_or(config)
-                    .canonicalize()?
-                    .join(config.file_name().unwrap_or_default()),
-            };
-            Ok((Place::settled(file.parent().unwrap_or(&file))?, file))
-        }
-    }
+    let config = directories.own_config();
+    let (place, _, file) = match config.found() {
+        Some(_) => config.directory()?,
+        // It is laid aside itself.
+        None => config.directory_of_link()?,
+    };
+    Ok((place, file))
 }
 
 /// A name for what is rolled back at this time.

@@ -27,7 +27,7 @@ impl World {
 
     fn of(profile: Option<&Profile>) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let directories = Directories::of(data.path(), &Name::new("main").unwrap(), profile);
+        let directories = Directories::at(data.path(), &Name::new("main").unwrap(), profile);
         directories.create(data.path()).unwrap();
         Self { data, directories }
     }

@@ -66,7 +66,7 @@ impl World {
     fn trees_of(&self, who: &str, spec: &InstanceSpec, program: &Path, path: &str) -> Trees {
         let name = name(who);
         let data_dir = &self.host.control.data_dir;
-        let directories = Directories::of(data_dir, &name, spec.profile.as_ref());
+        let directories = Directories::of(data_dir, &name, spec);
         directories.create(data_dir).unwrap();
         trees(&Ground {
             host: &self.host,
@@ -90,7 +90,7 @@ impl World {
         let data_dir = &self.host.control.data_dir;
         let all: Vec<(Name, Directories)> =
             self.neighbours.iter().map(|other| (other.name.clone(), other.directories(data_dir))).collect();
-        let me = (name(who), Directories::of(data_dir, &name(who), spec.profile.as_ref()));
+        let me = (name(who), Directories::of(data_dir, &name(who), spec));
         let others = all.iter().map(|(name, directories)| (name, directories));
         let clash = overreach(data_dir, (&me.0, &me.1), spec, others)?;
         Some(format!("{clash}; {}", clash.mend()))
@@ -147,7 +147,7 @@ fn an_instance_writes_its_own_directories_and_reads_neither_its_neighbours_nor_t
 fn root_itself_writes_nothing_of_the_kernels() {
     let world = World::new();
     let name = name("main");
-    let directories = Directories::of(&world.host.control.data_dir, &name, None);
+    let directories = Directories::at(&world.host.control.data_dir, &name, None);
     directories.create(&world.host.control.data_dir).unwrap();
     let trees = trees(&Ground {
         host: &world.host,

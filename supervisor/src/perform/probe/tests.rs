@@ -34,7 +34,7 @@ use tokio_tungstenite::{
 };
 
 use super::*;
-use crate::openclaw::{config, layout::Layout};
+use crate::openclaw::{config, own::Own};
 
 const PATIENT: Duration = Duration::from_secs(60);
 const PAGE: &str = "<!doctype html><title>Control</title>";
@@ -132,7 +132,7 @@ fn target(asked: Option<spec::Target>) -> Target {
 
 /// The token of this configuration, for a gateway of this user.
 fn secret(config: &Path) -> Option<Secret> {
-    let token = config::declared_token(config, Layout::Profile).unwrap()?;
+    let token = config::declared_token(Own::nobodys(config)).unwrap()?;
     let uid = rustix::process::geteuid().as_raw();
     Some(Secret { token, owner: Owner { name: Name::new("main").unwrap(), uid } })
 }

@@ -93,7 +93,7 @@ fn a_broken_edit_is_known_with_its_line_when_it_is_reported() {
     run(async || {
         let mut scene = Scene::new();
         let (data, main) = (scene.directory.path().to_owned(), name("main"));
-        let directories = Directories::of(&data, &main, None);
+        let directories = Directories::at(&data, &main, None);
         directories.create(&data).unwrap();
         fs::write(&directories.config, "{}").unwrap();
         scene.add("main", &directories.config).await;

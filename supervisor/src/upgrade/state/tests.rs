@@ -48,7 +48,7 @@ impl World {
     fn new(profile: Option<&Profile>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let name = Name::new("main").unwrap();
-        let directories = Directories::of(data.path(), &name, profile);
+        let directories = Directories::at(data.path(), &name, profile);
         for directory in ["state/agents/main/sessions", "logs", "workspace", "cache", "tmp"] {
             fs::create_dir_all(directories.state.join(directory)).unwrap();
         }

@@ -16,7 +16,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (data, name) = (tempfile::tempdir().unwrap(), Name::new("main").unwrap());
-        let directories = Directories::of(data.path(), &name, None);
+        let directories = Directories::at(data.path(), &name, None);
         directories.create(data.path()).unwrap();
         Self { data, name, directories }
     }

@@ -19,7 +19,7 @@ struct World {
 impl World {
     fn new(environment: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let directories = Directories::of(data.path(), &Name::new("main").unwrap(), None);
+        let directories = Directories::at(data.path(), &Name::new("main").unwrap(), None);
         directories.create(data.path()).unwrap();
         let env = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Self { data, directories, spec: InstanceSpec { env, ..InstanceSpec::default() } }

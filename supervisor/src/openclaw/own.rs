@@ -1,0 +1,134 @@
+//! An instance's own file, where an agent may have planted links on the way to it.
+//!
+//! In its own directories no link is followed. In a profile those of its owner are, as far as the file's directory, for
+//! people keep their configurations in other places; what leads out of it is refused, as an agent may have made it. The
+//! links are followed once, and whoever opens what they led to follows none.
+//!
+//! A profile lies where its user's other processes may move it, and where root follows them they could lead it anywhere.
+//! So what root does there, it does with that user's rights.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::io::Errno;
+
+use super::{file::Durability, layout::Layout, place::Place};
+use crate::{
+    spec::UserName,
+    user::{self, User},
+};
+
+/// A file.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    /// Where its instance has it.
+    pub path: &'a Path,
+    /// What it may be reached by.
+    pub layout: Layout,
+    /// Whose processes the instance's are, if not the supervisor's user's.
+    pub user: Option<&'a UserName>,
+}
+
+impl<'a> Own<'a> {
+    /// A configuration that is no instance's yet.
+    #[must_use]
+    pub fn nobodys(path: &'a Path) -> Self {
+        Self { path, layout: Layout::Profile, user: None }
+    }
+}
+
+impl Own<'_> {
+    /// Opens it for reading. A pipe that somebody put in its place is refused, not waited for.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        let refused = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        let (place, name, _) = self.directory()?;
+        place.file(&name).map_err(|error| match error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+            true => refused(),
+            false => error,
+        })
+    }
+
+    /// Replaces it, so that every reader sees the old content or the new.
+    pub(crate) fn replace(&self, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+        let (place, name, _) = self.directory()?;
+        place.put(&name, content, mode, durability)
+    }
+
+    /// Where it is: at its path, or where links lead. `None` if they lead out of its directory. What leads nowhere is at
+    /// its path.
+    pub(crate) fn found(&self) -> Option<PathBuf> {
+        // Who cannot become the user opens nothing as him either.
+        let user = self.user().ok()?;
+        user::acting_if(user.as_ref(), || Ok(self.followed())).ok()?
+    }
+
+    /// Opens its directory, and says what it is called there and where that is.
+    pub(crate) fn directory(&self) -> io::Result<(Place, String, PathBuf)> {
+        let file = self.found().ok_or_else(leads_out)?;
+        self.around(file)
+    }
+
+    /// The same of what is at its path, even if that is a link.
+    pub(crate) fn directory_of_link(&self) -> io::Result<(Place, String, PathBuf)> {
+        let user = self.user()?;
+        let settled = || self.path.parent().unwrap_or(self.path).canonicalize();
+        let directory = match self.layout {
+            Layout::Managed => self.path.parent().unwrap_or(self.path).to_owned(),
+            Layout::Profile => user::acting_if(user.as_ref(), settled)?,
+        };
+        self.around(directory.join(self.path.file_name().unwrap_or_default()))
+    }
+
+    /// With whose rights a profile's files are worked on, if not with those of this process.
+    fn user(&self) -> io::Result<Option<User>> {
+        match (self.layout, self.user) {
+            (Layout::Profile, Some(user)) => user::resolve(user).map_err(io::Error::other),
+            (Layout::Managed, _) | (Layout::Profile, None) => Ok(None),
+        }
+    }
+
+    fn followed(&self) -> Option<PathBuf> {
+        let path = self.path;
+        match self.layout {
+            Layout::Managed => Some(path.to_owned()),
+            Layout::Profile => {
+                let directory = path.parent().and_then(|directory| directory.canonicalize().ok());
+                let (Some(directory), Some(name)) = (directory, path.file_name()) else {
+                    return Some(path.to_owned());
+                };
+                match path.canonicalize() {
+                    Ok(found) => found.starts_with(directory).then_some(found),
+                    Err(_) => Some(directory.join(name)),
+                }
+            }
+        }
+    }
+
+    fn around(&self, file: PathBuf) -> io::Result<(Place, String, PathBuf)> {
+        let (Some(directory), Some(name)) = (file.parent(), file.file_name().and_then(OsStr::to_str)) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
+        };
+        let place = match self.layout {
+            Layout::Managed => Place::open(directory),
+            Layout::Profile => Place::settled_for(directory, self.user()?),
+        };
+        let is_link = |error: &io::Error| {
+            [Errno::LOOP, Errno::NOTDIR]
+                .iter()
+                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        };
+        let place = place.map_err(|error| if is_link(&error) { leads_out() } else { error })?;
+        Ok((place, name.to_owned(), file))
+    }
+}
+
+fn leads_out() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is a link that leads out of its directory")
+}
+
+#[cfg(test)]
+mod tests;
