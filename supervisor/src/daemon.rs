@@ -255,7 +255,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             journal,
             host,
             listeners: FindListeners(Arc::new(listeners)),
-            hold: FindHold(Arc::new(move |of, trees, block, user| hold(&groups, of, trees, block, user))),
+            hold: FindHold(Arc::new(move |host, guest| hold(&groups, host, guest))),
             origins: FindOrigin::new(move |process| lineage.trace(process)),
             bindings: bindings(&settings).await,
             settings,

@@ -9,6 +9,7 @@ pub mod contract;
 pub mod database;
 pub mod environment;
 pub(crate) mod file;
+pub(crate) mod guest;
 pub mod incident;
 pub mod layout;
 pub mod own;

@@ -7,10 +7,11 @@ use supervisor_core::{
     policy::Policy,
     ports::Block,
     record::Record,
+    view::View,
 };
 
 use crate::{
-    openclaw::{prepare::Host, runtime},
+    openclaw::{layout::Neighbour, prepare::Host, runtime},
     spec::{InstanceSpec, Kind, Runtime},
 };
 
@@ -93,4 +94,13 @@ pub fn definition(
 ) -> Result<Definition, serde_json::Error> {
     let policy = Box::new(policy(spec, host));
     Ok(Definition { name, spec: serde_json::to_string(spec)?.into(), policy, dangling })
+}
+/// All instances as they see each other.
+pub(crate) fn neighbours(view: &View) -> Vec<Neighbour> {
+    let neighbour = |instance: &Instance| Neighbour {
+        name: instance.name().clone(),
+        block: instance.record().block,
+        profile: spec(instance).profile,
+    };
+    view.instances.values().map(|instance| neighbour(instance)).collect()
 }

@@ -17,12 +17,13 @@ use tokio::sync::oneshot;
 use crate::{
     openclaw::{
         config::check::read_plainly,
-        contract::Contract,
+        contract::{Contract, inside},
         file::Durability,
         layout::{Directories, Neighbour},
         place::Place,
         prepare::{Host, Prepared, Refusal, Request, prepare},
         runtime,
+        walls::around,
     },
     spec::{InstanceSpec, Kind, is_supervisors},
     tool::{Ran, Tool},
@@ -270,8 +271,7 @@ impl Subject {
     }
 
     fn prepare(&self, block: Block) -> Result<Prepared, Refusal> {
-        // Who cannot be found is told about when the instance is started.
-        let user = self.spec.user.as_ref().and_then(|user| user::resolve(user).ok().flatten());
+        let user = user::of(self.spec.user.as_ref())?;
         prepare(
             &self.host,
             &Request {
@@ -301,13 +301,15 @@ impl Subject {
         let mut environment = prepared.environment.clone();
         environment.extend(wish.credentials.clone());
         let workspace = prepared.directories.workspace.to_string_lossy().into_owned();
+        let user = user::of(self.spec.user.as_ref()).map_err(Refusal::from)?;
+        let walls = around(&self.spec, prepared.trees.clone(), block, user);
         let tool = Tool {
             program: prepared.program.clone(),
             args: onboarding(choice, block, &workspace),
             environment: Some(environment),
             directory: Some(prepared.working_directory.clone()),
-            // An operator asked for it, and nobody has written there yet.
-            inside: None,
+            // A profile has had an agent, whose plugins would be loaded.
+            inside: Some(inside(&self.host, walls)),
         };
         let Ran { status, output } = tool.run(ONBOARDING).ok_or(SetupError::Endless)?;
         let output = last_of(&wish.without(&output)).to_owned();

@@ -212,9 +212,9 @@ impl Upgrader {
         }
         let block = instance.record().block;
         let runs = instance.record().wish == record::Wish::Up && !instance.is_cold_standby();
-        let (host, of) = (Arc::clone(&self.host), name.clone());
+        let (host, of, neighbours) = (Arc::clone(&self.host), name.clone(), registry::neighbours(&view));
         let looked = aside(move || {
-            let notes = preflight::ask(&host, &of, block, &after)?;
+            let notes = preflight::ask(&host, &of, block, (&after, &neighbours))?;
             let directories = Directories::of(&host.control.data_dir, &of, &after);
             let kept = Kept::plan(&directories, &after, &of, journal::now())
                 .map_err(|error: Unfit| error.to_string())?;

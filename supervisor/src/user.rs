@@ -89,9 +89,14 @@ pub fn resolve(name: &UserName) -> Result<Option<User>, UserError> {
     Ok(Some(User { uid: uid.as_raw(), gid: gid.as_raw(), groups }))
 }
 
+/// The numbers of the user that an instance has; `None` if that is the one that this process runs as, and nobody else.
+pub fn of(name: Option<&UserName>) -> Result<Option<User>, UserError> {
+    name.map_or(Ok(None), resolve)
+}
+
 /// Whose the processes of an instance with this `user` are.
 pub(crate) fn uid(name: Option<&UserName>) -> Result<u32, UserError> {
-    let user = name.map(resolve).transpose()?.flatten();
+    let user = of(name)?;
     Ok(user.map_or_else(|| geteuid().as_raw(), |user| user.uid))
 }
 

@@ -431,30 +431,33 @@ async fn an_instance_is_set_up_without_being_started_and_then_is_started() {
 #[tokio::test]
 async fn credentials_reach_openclaws_onboarding_and_no_command_line() {
     let world = World::new().await;
-    let seen = world.at("seen");
+    // Behind its walls it writes nowhere else.
+    let seen = "\"$OPENCLAW_STATE_DIR/seen\"";
+    let status = world.at("bin/status");
     let openclaw = format!(
-        "#!/bin/sh\necho \"$@\" >>{0}\nenv | grep ANTHROPIC >>{0}\necho broken >&2\nexit $(cat {0}.status)\n",
-        seen.display()
+        "#!/bin/sh\necho \"$@\" >>{seen}\nenv | grep ANTHROPIC >>{seen}\ntouch {0}.touched\necho broken >&2\nexit $(cat {0})\n",
+        status.display()
     );
     write_program(&world.at("bin/openclaw"), &openclaw);
-    fs::write(world.at("seen.status"), "1").unwrap();
+    fs::write(&status, "1").unwrap();
     let keys = world.at("keys.env");
     fs::write(&keys, "ANTHROPIC_API_KEY=sk-ant-secret\n").unwrap();
     let setup = ["setup", "new", "--credentials", keys.to_str().unwrap()];
     let (code, _, told) = world.ctl(&setup);
     assert_eq!(code, Some(3), "{told}");
     assert!(told.contains("OpenClaw's onboarding ended with status 1: broken"), "{told}");
-    fs::write(world.at("seen.status"), "0").unwrap();
+    fs::write(&status, "0").unwrap();
     let (code, done, told) = world.ctl(&setup);
     assert_eq!(code, Some(0), "what was broken off is gone on with: {told}");
     assert!(done.contains("new: ran OpenClaw's onboarding (`--auth-choice apiKey`)"), "{done}");
-    let seen = world.file("seen");
+    assert!(!world.at("bin/status.touched").exists(), "no wall was around it");
+    let state = world.host.data_dir().join("instances/new/state");
+    let seen = fs::read_to_string(state.join("seen")).unwrap();
     let (words, variables): (Vec<&str>, Vec<&str>) =
         seen.lines().partition(|line| line.starts_with("onboard"));
     assert!(words.len() == 2 && !words.concat().contains("secret"), "{words:?}");
     assert_eq!(variables, ["ANTHROPIC_API_KEY=sk-ant-secret"; 2]);
-    let env = world.host.data_dir().join("instances/new/state/.env");
-    assert_eq!(fs::read_to_string(&env).unwrap(), "ANTHROPIC_API_KEY=sk-ant-secret\n");
+    assert_eq!(fs::read_to_string(state.join(".env")).unwrap(), "ANTHROPIC_API_KEY=sk-ant-secret\n");
     for word in [done, told, world.host.supervisor_log()] {
         assert!(!word.contains("sk-ant-secret"), "{word}");
     }

@@ -13,11 +13,10 @@ use supervisor_core::{
     event::{Asker, Command, Dangling, Definition},
     ids::Name,
     instance::Instance,
-    ports::Block,
     time::Moment,
     view::View,
 };
-use supervisor_proto::{v1, worker};
+use supervisor_proto::v1;
 use tokio::{task, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
@@ -39,15 +38,16 @@ use crate::{
     logs::Notices,
     openclaw::{
         config::declared_port,
+        guest::{Guest, Held},
         layout::{Clash, Directories, Layout, check_apart},
         prepare::Host,
-        walls::{Trees, overreach},
+        walls::overreach,
     },
     recycle::Recycler,
     registry,
     settings::Settings,
     spec::InstanceSpec,
-    user::User,
+    user::UserError,
     walls::Standings,
 };
 
@@ -94,14 +94,12 @@ pub(crate) struct Context {
 #[derive(Clone)]
 pub(crate) struct FindListeners(pub(crate) Arc<ListenersOf>);
 
-/// Says what holds and marks what is run in an instance with these trees, as this user. May block.
+/// Says what is around a person's command in an instance. May block.
 #[derive(Clone)]
 pub(crate) struct FindHold(pub(crate) Arc<HoldOf>);
 
-/// From an instance to the walls around it and its mark.
-pub(crate) type HoldOf = dyn Fn((&Name, &InstanceSpec), Option<Trees>, Block, Option<User>) -> (worker::Walls, String)
-    + Send
-    + Sync;
+/// From a guest to what is around it.
+pub(crate) type HoldOf = dyn Fn(&Host, &Guest) -> Result<Held, UserError> + Send + Sync;
 
 impl fmt::Debug for FindHold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

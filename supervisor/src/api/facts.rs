@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
@@ -18,7 +18,7 @@ use supervisor_core::{
     time::Moment,
     view::View,
 };
-use supervisor_proto::{v1, worker};
+use supervisor_proto::v1;
 
 use super::{context::FindHold, convert_spec};
 use crate::{
@@ -26,15 +26,15 @@ use crate::{
         config::{Discovery, declared_discovery},
         contract::Contract,
         environment::{Ingredients, MARK, environment, withheld},
+        guest::{Guest, Held},
         incident,
-        layout::{Directories, Neighbour},
-        prepare::{Host, filled_in},
+        layout::Directories,
+        prepare::Host,
         runtime::{self, Resolved},
-        walls::{self, Ground},
     },
     registry,
     spec::{InstanceSpec, Profile},
-    user::{self, User, UserError},
+    user::UserError,
 };
 
 /// Facts are kept for this many instances more than there are, before those of the deleted ones are dropped.
@@ -73,12 +73,8 @@ pub(super) struct Facts {
 pub(super) struct Entry {
     /// Its environment, without its mark, and where it is started.
     pub(super) surroundings: Surroundings,
-    /// Whom it runs as.
-    pub(super) user: User,
-    /// What holds it.
-    pub(super) walls: worker::Walls,
-    /// By which it is known.
-    pub(super) mark: String,
+    /// What is around it.
+    pub(super) held: Held,
 }
 
 /// The environment of an instance's gateway.
@@ -182,45 +178,26 @@ impl Facts {
         Surroundings { variables, withheld, working_directory: directories.home }
     }
 
-    /// What it takes to run a program as the gateway of `instance` would be run now. Looks at files, and makes what
-    /// OpenClaw has in /tmp.
+    /// What it takes to run a program as the gateway of `instance` would be run now. Reads its configuration, and looks at
+    /// files.
     pub(super) fn entry(
         &self,
         view: &View,
         instance: &Instance,
         hold: &FindHold,
     ) -> Result<Entry, UserError> {
-        let (name, block, spec) = (instance.name(), instance.record().block, registry::spec(instance));
-        // Nothing is run as anybody else because one is not there.
-        let user = spec.user.as_ref().map(user::resolve).transpose()?.flatten();
         let surroundings = self.surroundings(view, instance);
-        let directories = self.directories_of(instance);
-        let whom = user.clone().unwrap_or_else(User::own);
-        let trees = spec.walls.files().then(|| {
-            let runtime = self.resolved(&spec);
-            let filled = |argument: &String| filled_in(argument, name, block, &directories);
-            let args: Vec<String> = runtime.args.iter().map(filled).collect();
-            // What is nowhere is installed nowhere.
-            let none = runtime.program.as_os_str().is_empty();
-            let program = if none { Path::new("/") } else { &runtime.program };
-            let mut trees = walls::trees(&Ground {
-                host: &self.host,
-                name,
-                spec: &spec,
-                directories: &directories,
-                neighbours: &neighbours(view),
-                kind: runtime.kind,
-                program,
-                args: &args,
-                environment: &surroundings.variables,
-                uid: whom.uid,
-            });
-            // Without its locks OpenClaw says so itself.
-            let _ = walls::shared::make(&mut trees, whom.uid);
-            trees
-        });
-        let (walls, mark) = (hold.0)((name, &spec), trees, block, user);
-        Ok(Entry { surroundings, user: whom, walls, mark })
+        let held = (hold.0)(
+            &self.host,
+            &Guest {
+                name: instance.name().clone(),
+                spec: registry::spec(instance),
+                block: instance.record().block,
+                neighbours: registry::neighbours(view),
+                environment: surroundings.variables.clone(),
+            },
+        )?;
+        Ok(Entry { surroundings, held })
     }
 
     /// What runs in an instance with this spec, as far as it is there.
@@ -250,14 +227,4 @@ impl Facts {
             port: primary.record().block.base,
         }
     }
-}
-
-/// All instances, as far as one must keep away from another.
-fn neighbours(view: &View) -> Vec<Neighbour> {
-    let neighbour = |instance: &Instance| Neighbour {
-        name: instance.name().clone(),
-        block: instance.record().block,
-        profile: registry::spec(instance).profile,
-    };
-    view.instances.values().map(|instance| neighbour(instance)).collect()
 }

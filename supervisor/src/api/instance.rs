@@ -264,14 +264,14 @@ impl InstanceService for Instances {
             let refused = |error: UserError| Refusal::field("spec.user", error.to_string(), error.mend());
             api.facts.entry(&view, instance, &api.hold).map_err(refused)
         });
-        let Entry { surroundings, user, walls, mark } = found.await.map_err(|_| Refusal::ShuttingDown)??;
+        let Entry { surroundings, held } = found.await.map_err(|_| Refusal::ShuttingDown)??;
         Ok(Response::new(v1::EnterInstanceResponse {
             variables: surroundings.variables.into_iter().collect(),
             withheld: surroundings.withheld,
             working_directory: surroundings.working_directory.to_string_lossy().into_owned(),
-            user: Some(host_user(user)),
-            walls: walls.encode_to_vec(),
-            mark,
+            user: Some(host_user(held.user)),
+            walls: held.walls.encode_to_vec(),
+            mark: held.mark,
         }))
     }
 }

@@ -25,7 +25,6 @@ use super::{
 use crate::{
     doctor::Listening,
     import::{self, Candidate, ImportError, Importer},
-    openclaw::layout::Neighbour,
     registry,
     setup::{self, SetupError, Subject},
     spec::InstanceSpec,
@@ -76,7 +75,7 @@ impl Setups {
         let _turn = self.turns.lock().await;
         let view = self.api.handle.view();
         let host = Arc::clone(self.api.host());
-        let subject = Subject { host, name: name.clone(), spec, neighbours: neighbours(&view) };
+        let subject = Subject { host, name: name.clone(), spec, neighbours: registry::neighbours(&view) };
         let known = known(&view, &subject)?;
         if known == Known::Started {
             return self.unchanged(subject, wish, view.revision.0).await;
@@ -165,15 +164,6 @@ fn known(view: &View, subject: &Subject) -> Result<Known, Refusal> {
         (true, _) => Ok(Known::Started),
         (false, _) => Err(Denied::InstanceExists(subject.name.clone()).into()),
     }
-}
-
-fn neighbours(view: &View) -> Vec<Neighbour> {
-    let neighbour = |instance: &supervisor_core::instance::Instance| Neighbour {
-        name: instance.name().clone(),
-        block: instance.record().block,
-        profile: registry::spec(instance).profile,
-    };
-    view.instances.values().map(|instance| neighbour(instance)).collect()
 }
 
 fn listeners(find: FindListeners) -> Arc<import::ListenersOf> {

@@ -3,7 +3,6 @@
 use supervisor_core::{
     event::{ApplyMode, Change, Command, Dangling},
     ids::Name,
-    instance::Instance,
     ports::Block,
     view::View,
 };
@@ -39,7 +38,7 @@ impl Importer {
             ..InstanceSpec::default()
         };
         let view = self.handle.view();
-        let neighbours = neighbours(&view);
+        let neighbours = registry::neighbours(&view);
         let instance = owner(&neighbours, found);
         let (steps, obstacles) = match &instance {
             Some(_) => (Vec::new(), Vec::new()),
@@ -167,16 +166,6 @@ impl Importer {
             stranger.command
         ))
     }
-}
-
-/// The instances as they see each other.
-pub(super) fn neighbours(view: &View) -> Vec<Neighbour> {
-    let neighbour = |instance: &Instance| {
-        let record = instance.record();
-        let spec: InstanceSpec = serde_json::from_str(&record.spec).unwrap_or_default();
-        Neighbour { name: record.name.clone(), block: record.block, profile: spec.profile }
-    };
-    view.instances.values().map(|instance| neighbour(instance)).collect()
 }
 
 /// The instance that has the state directory.

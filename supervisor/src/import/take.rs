@@ -167,7 +167,6 @@ impl Importer {
         }
         let said = match &token {
             Some(token) => {
-                let uid = uid.map_err(|error| Trouble::told(error.to_string()))?;
                 let owner = Owner { name: journal.name.clone(), uid };
                 hello::state_dir(port, token, &owner).await
             }

@@ -103,7 +103,8 @@ fn a_process_that_has_ended_cannot_be_traced_even_if_another_has_its_number() {
 
 #[test]
 fn who_has_more_parents_than_anybody_needs_cannot_be_traced() {
-    let nested = "n() { if [ $1 -gt 0 ]; then (n $(($1 - 1)); :); else sh -c 'echo $PPID'; sleep 600; fi; }";
+    let nested =
+        "n() { if [ $1 -gt 0 ]; then (n $(($1 - 1)); :); else sh -c 'echo $PPID'; exec sleep 600; fi; }";
     let worker = Worker::start(Some("store/main"), &format!("{nested}; n 300"));
     assert_eq!(worker.origin(), None);
 }

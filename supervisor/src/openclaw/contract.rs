@@ -7,21 +7,21 @@
 
 use serde::Deserialize;
 use supervisor_core::{event::Handoff, fence::Channels, ids::Name, ports::Block};
+use supervisor_proto::worker::Walls;
 
 use super::{
     config::Discovery,
     environment::{Ingredients, environment},
     incident,
     layout::{Directories, Neighbour},
-    prepare::Host,
-    reach,
-    runtime::{self, Resolved, RuntimeError},
+    prepare::{Host, Refusal},
+    runtime::{self, Resolved},
     walls::{self, Ground},
 };
 use crate::{
     spec::InstanceSpec,
     tool::{Inside, Tool},
-    user,
+    user::{self, User},
 };
 
 /// What builds walls, beside this program.
@@ -118,13 +118,13 @@ pub(crate) fn left(answer: &str) -> Handoff {
 }
 
 /// The runtime's own command line within an instance's surroundings, and within its walls: an agent has written what it
-/// reads, plugins included. Makes nothing but what OpenClaw has in /tmp.
+/// reads, plugins included. Makes nothing but what OpenClaw has in /tmp. Blocks on the disk.
 pub(crate) fn tool(
     host: &Host,
     (name, block, mark): (&Name, Block, &str),
     (spec, neighbours): (&InstanceSpec, &[Neighbour]),
     args: Vec<String>,
-) -> Result<Tool, RuntimeError> {
+) -> Result<Tool, Refusal> {
     let directories = Directories::of(&host.control.data_dir, name, spec);
     let runtime: Resolved = runtime::resolve(spec, host)?;
     let environment = environment(&Ingredients {
@@ -142,40 +142,32 @@ pub(crate) fn tool(
         contract: Contract::None,
         channels: Channels::On,
     });
-    // One that is not there is told of when the instance is started, and nothing is run as anybody else.
-    let user = spec.user.as_ref().and_then(|user| user::resolve(user).ok().flatten());
-    if user.is_some() {
-        // Told of when the instance is started, likewise.
-        let _ = reach::open_version(&host.control.data_dir, &runtime);
-    }
-    let uid = user.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid);
-    let trees = spec.walls.files().then(|| {
-        let (kind, program) = (runtime.kind, runtime.program.as_path());
-        let (directories, args, environment) = (&directories, &args, &environment);
-        let mut trees = walls::trees(&Ground {
-            host,
-            name,
-            spec,
-            directories,
-            neighbours,
-            kind,
-            program,
-            args,
-            environment,
-            uid,
-        });
-        // Without its locks it says that it cannot answer.
-        let _ = walls::shared::make(&mut trees, uid);
-        trees
+    let user = user::of(spec.user.as_ref())?;
+    // Without its locks it says that it cannot answer.
+    let (trees, _) = walls::stand(&Ground {
+        host,
+        name,
+        spec,
+        directories: &directories,
+        neighbours,
+        kind: runtime.kind,
+        program: &runtime.program,
+        args: &args,
+        environment: &environment,
+        uid: user.as_ref().map_or_else(|| User::own().uid, |user| user.uid),
     });
-    let walls = walls::around(spec, trees, block, user);
     Ok(Tool {
         program: runtime.program,
         args,
         environment: Some(environment),
         directory: Some(directories.home),
-        inside: Some(Inside { worker: host.beside_daemon.join(WORKER), walls }),
+        inside: Some(inside(host, walls::around(spec, trees, block, user))),
     })
+}
+
+/// Behind these walls, which the worker beside this program builds.
+pub(crate) fn inside(host: &Host, walls: Walls) -> Inside {
+    Inside { worker: host.beside_daemon.join(WORKER), walls }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::{file::Durability, layout::Layout, place::Place};
 use crate::{
     spec::UserName,
-    user::{self, User},
+    user::{self, User, acting_if},
 };
 
 /// A file.
@@ -60,34 +60,32 @@ impl Own<'_> {
 
     /// Where it is: at its path, or where links lead. `None` if they lead out of its directory. What leads nowhere is at
     /// its path.
-    pub(crate) fn found(&self) -> Option<PathBuf> {
-        // Who cannot become the user opens nothing as him either.
-        let user = self.user().ok()?;
-        user::acting_if(user.as_ref(), || Ok(self.followed())).ok()?
+    pub(crate) fn found(&self) -> io::Result<Option<PathBuf>> {
+        acting_if(self.acting()?.as_ref(), || Ok(self.followed()))
     }
 
     /// Opens its directory, and says what it is called there and where that is.
     pub(crate) fn directory(&self) -> io::Result<(Place, String, PathBuf)> {
-        let file = self.found().ok_or_else(leads_out)?;
-        self.around(file)
+        let user = self.acting()?;
+        let found = acting_if(user.as_ref(), || Ok(self.followed()))?;
+        self.around(found.ok_or_else(leads_out)?, user)
     }
 
     /// The same of what is at its path, even if that is a link.
     pub(crate) fn directory_of_link(&self) -> io::Result<(Place, String, PathBuf)> {
-        let user = self.user()?;
-        let settled = || self.path.parent().unwrap_or(self.path).canonicalize();
+        let (user, directory) = (self.acting()?, self.path.parent().unwrap_or(self.path));
         let directory = match self.layout {
-            Layout::Managed => self.path.parent().unwrap_or(self.path).to_owned(),
-            Layout::Profile => user::acting_if(user.as_ref(), settled)?,
+            Layout::Managed => directory.to_owned(),
+            Layout::Profile => acting_if(user.as_ref(), || directory.canonicalize())?,
         };
-        self.around(directory.join(self.path.file_name().unwrap_or_default()))
+        self.around(directory.join(self.path.file_name().unwrap_or_default()), user)
     }
 
-    /// With whose rights a profile's files are worked on, if not with those of this process.
-    fn user(&self) -> io::Result<Option<User>> {
-        match (self.layout, self.user) {
-            (Layout::Profile, Some(user)) => user::resolve(user).map_err(io::Error::other),
-            (Layout::Managed, _) | (Layout::Profile, None) => Ok(None),
+    /// With whose rights it is worked on, if not with those of this process.
+    fn acting(&self) -> io::Result<Option<User>> {
+        match self.layout {
+            Layout::Managed => Ok(None),
+            Layout::Profile => user::of(self.user).map_err(io::Error::other),
         }
     }
 
@@ -108,13 +106,13 @@ impl Own<'_> {
         }
     }
 
-    fn around(&self, file: PathBuf) -> io::Result<(Place, String, PathBuf)> {
+    fn around(&self, file: PathBuf, user: Option<User>) -> io::Result<(Place, String, PathBuf)> {
         let (Some(directory), Some(name)) = (file.parent(), file.file_name().and_then(OsStr::to_str)) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
         };
         let place = match self.layout {
             Layout::Managed => Place::open(directory),
-            Layout::Profile => Place::settled_for(directory, self.user()?),
+            Layout::Profile => Place::settled_for(directory, user),
         };
         let is_link = |error: &io::Error| {
             [Errno::LOOP, Errno::NOTDIR]

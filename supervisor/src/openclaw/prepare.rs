@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     spec::{Check, InstanceSpec, Kind},
-    user::User,
+    user::{User, UserError},
 };
 
 /// The runtime's own repair: what its documentation says to do about an exit that says that the configuration is
@@ -122,6 +122,9 @@ pub enum Refusal {
     /// Its program, which its user does not get at.
     #[error(transparent)]
     Reach(#[from] ReachError),
+    /// Its user.
+    #[error(transparent)]
+    User(#[from] UserError),
 }
 
 impl Refusal {
@@ -134,6 +137,7 @@ impl Refusal {
             Self::Config(error) => error.mend(),
             Self::Locks(error) => error.mend(),
             Self::Reach(error) => error.mend(),
+            Self::User(error) => error.mend(),
         }
     }
 
@@ -141,7 +145,7 @@ impl Refusal {
     #[must_use]
     pub fn blames_config(&self) -> bool {
         match self {
-            Self::Layout(_) | Self::Runtime(_) | Self::Locks(_) | Self::Reach(_) => false,
+            Self::Layout(_) | Self::Runtime(_) | Self::Locks(_) | Self::Reach(_) | Self::User(_) => false,
             Self::Config(error) => error.blames_file(),
         }
     }
@@ -199,7 +203,19 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
         channels: request.channels,
     });
     let args = args(request, &runtime, &directories);
-    let trees = trees(host, request, (&directories, &runtime), (&args, &environment), &mut warnings);
+    let (trees, wrong) = walls::stand(&Ground {
+        host,
+        name,
+        spec,
+        directories: &directories,
+        neighbours: request.neighbours,
+        kind: runtime.kind,
+        program: &runtime.program,
+        args: &args,
+        environment: &environment,
+        uid: uid(request.user),
+    });
+    warnings.extend(wrong);
     Ok(Prepared {
         program: runtime.program.clone(),
         args,
@@ -230,26 +246,6 @@ fn args(request: &Request<'_>, runtime: &Resolved, directories: &Directories) ->
 /// Whose its processes are.
 fn uid(user: Option<&User>) -> u32 {
     user.map_or_else(|| nix::unistd::geteuid().as_raw(), |user| user.uid)
-}
-
-/// What the program may open; `None` without a wall around its files.
-fn trees(
-    host: &Host,
-    request: &Request<'_>,
-    (directories, runtime): (&Directories, &Resolved),
-    (args, environment): (&[String], &BTreeMap<String, String>),
-    warnings: &mut Vec<String>,
-) -> Option<Trees> {
-    let Request { name, spec, neighbours, user, .. } = *request;
-    if !spec.walls.files() {
-        return None;
-    }
-    let uid = uid(user);
-    let (kind, program) = (runtime.kind, runtime.program.as_path());
-    let ground = Ground { host, name, spec, directories, neighbours, kind, program, args, environment, uid };
-    let mut trees = walls::trees(&ground);
-    warnings.extend(walls::shared::make(&mut trees, uid));
-    Some(trees)
 }
 
 /// Only profiles can meet, and only grants reach out, and most fleets have none: then nothing is looked at.

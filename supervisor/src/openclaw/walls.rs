@@ -137,6 +137,17 @@ pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     Trees { read: outermost(read), write: outermost(write) }
 }
 
+/// The same with what OpenClaw has in /tmp made, and what is wrong with that, in sentences. No trees where the spec leaves
+/// the wall around its files out.
+pub(crate) fn stand(ground: &Ground<'_>) -> (Option<Trees>, Vec<String>) {
+    if !ground.spec.walls.files() {
+        return (None, Vec::new());
+    }
+    let mut trees = trees(ground);
+    let wrong = shared::make(&mut trees, ground.uid);
+    (Some(trees), wrong)
+}
+
 /// Where a tree is, unless it is open with those that the instance writes, or would be found by a link that it could
 /// have made.
 fn settled(path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
@@ -179,6 +190,17 @@ fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
         Kind::Builtin => {}
     }
     write
+}
+
+/// What an instance has and has been granted. Of what would be found by a link that it could have made, nothing.
+pub(crate) fn granted(directories: &Directories, spec: &InstanceSpec) -> Vec<PathBuf> {
+    let Directories { state, config, workspace, home, tmp, .. } = directories;
+    let mut open = [state, home, tmp].map(|own| resolve(own)).to_vec();
+    let more = [Some(workspace.as_path()), config.parent()].into_iter().flatten();
+    for path in more.chain(spec.walls.grants().map(|(_, _, path)| path)) {
+        open.extend(settled(path, &open));
+    }
+    open
 }
 
 /// What it takes to run the program: where it is installed, and what is on its PATH.

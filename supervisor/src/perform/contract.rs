@@ -5,7 +5,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     time::{Duration, SystemTime},
 };
@@ -20,7 +20,8 @@ use super::{Surroundings, config::Place};
 use crate::{
     openclaw::{
         contract::{CAPABILITIES, Contract, capable, consume, left, tool},
-        reach,
+        prepare::Refusal,
+        reach, runtime,
     },
     spec::Kind,
     tool::Tool,
@@ -61,19 +62,21 @@ impl Contracts {
             Kind::Command => return Contract::None,
             Kind::Openclaw => {}
         }
-        let args = CAPABILITIES.map(str::to_owned).to_vec();
-        let Ok(tool) =
-            tool(&place.host, (&place.name, place.block, mark), (&place.spec, &place.neighbours), args)
-        else {
+        let of = place.clone();
+        let Ok(Some(program)) = task::spawn_blocking(move || program(&of)).await else {
             return Contract::None;
         };
-        let mut answer = Self::asked(surroundings, place.clone(), tool);
+        let mut answer = Self::asked(surroundings, place.clone(), mark.to_owned(), program);
         let known = time::timeout(patience, answer.wait_for(Option::is_some)).await;
         known.ok().and_then(Result::ok).and_then(|known| *known).unwrap_or_default()
     }
 
-    fn asked(surroundings: &Rc<Surroundings>, place: Place, tool: Tool) -> watch::Receiver<Option<Contract>> {
-        let program = (tool.program.clone(), modified(&tool.program));
+    fn asked(
+        surroundings: &Rc<Surroundings>,
+        place: Place,
+        mark: String,
+        program: Program,
+    ) -> watch::Receiver<Option<Contract>> {
         let mut known = surroundings.contracts.known.borrow_mut();
         if let Some(answer) = known.get(&program) {
             return answer.clone();
@@ -84,8 +87,14 @@ impl Contracts {
         known.insert(program.clone(), answer.clone());
         let surroundings = Rc::clone(surroundings);
         task::spawn_local(async move {
-            let _ = task::spawn_blocking(move || make_directories(&place)).await;
-            match tool.ask_aside(CAPABLE).await {
+            let args = CAPABILITIES.map(str::to_owned).to_vec();
+            let ready = move || make_ready(&place).and_then(|()| asking(&place, &mark, args));
+            let said = match task::spawn_blocking(ready).await {
+                Ok(Ok(tool)) => tool.ask_aside(CAPABLE).await,
+                // What is wrong, the start will say.
+                Ok(Err(_)) | Err(_) => None,
+            };
+            match said {
                 Some(said) => drop(tell.send_replace(Some(capable(&said)))),
                 // The next start asks again.
                 None => drop(surroundings.contracts.known.borrow_mut().remove(&program)),
@@ -95,20 +104,27 @@ impl Contracts {
     }
 }
 
-/// It may be the first of all starts; what is wrong with the user or the directories, that start will say. Others of its
-/// user's may run by then, so whose they are stays as it is.
-fn make_directories(place: &Place) {
-    let data_dir = &place.host.control.data_dir;
-    let Ok(user) = place.spec.user.as_ref().map(user::resolve).transpose() else { return };
-    let user = user.flatten();
-    if user.is_some() {
-        let _ = reach::let_pass(data_dir);
-    }
-    let _ = place.directories().create_for(data_dir, user.as_ref());
+/// What it would run, as it is now.
+fn program(place: &Place) -> Option<Program> {
+    let program = runtime::resolve(&place.spec, &place.host).ok()?.program;
+    let modified = fs::metadata(&program).and_then(|found| found.modified()).ok();
+    Some((program, modified))
 }
 
-fn modified(program: &Path) -> Option<SystemTime> {
-    fs::metadata(program).and_then(|found| found.modified()).ok()
+/// Its runtime's own command line with these arguments.
+fn asking(place: &Place, mark: &str, args: Vec<String>) -> Result<Tool, Refusal> {
+    tool(&place.host, (&place.name, place.block, mark), (&place.spec, &place.neighbours), args)
+}
+
+/// It may be the first of all starts. Others of its user's may run by then, so whose its directories are stays as it is.
+fn make_ready(place: &Place) -> Result<(), Refusal> {
+    let data_dir = &place.host.control.data_dir;
+    let user = user::of(place.spec.user.as_ref())?;
+    if user.is_some() {
+        let _ = reach::let_pass(data_dir);
+        reach::open_version(data_dir, &runtime::resolve(&place.spec, &place.host)?)?;
+    }
+    Ok(place.directories().create_for(data_dir, user.as_ref())?)
 }
 
 /// Finds out whether a gateway that ended well wants to be run again, and tells core.
@@ -131,8 +147,8 @@ pub(super) fn ask_handoff(
 async fn handoff(surroundings: &Surroundings, name: &Name, pid: i32) -> Handoff {
     let Some(place) = Place::of(surroundings, name) else { return Handoff::Nothing };
     let mark = surroundings.mark(name);
-    let asked = tool(&place.host, (name, place.block, &mark), (&place.spec, &place.neighbours), consume(pid));
-    let Ok(tool) = asked else { return Handoff::Unknown("the runtime is not there any more".into()) };
+    let asked = task::spawn_blocking(move || asking(&place, &mark, consume(pid))).await;
+    let Ok(Ok(tool)) = asked else { return Handoff::Unknown("its runtime cannot be asked any more".into()) };
     match tool.ask_aside(ASK).await {
         Some(answer) => left(&answer),
         None => Handoff::Unknown(format!("no answer within {} s", ASK.as_secs())),

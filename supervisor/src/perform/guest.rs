@@ -1,18 +1,21 @@
 //! What holds and marks what a person runs in an instance: the same as its gateway.
 
-use supervisor_core::{ids::Name, ports::Block};
-use supervisor_proto::worker;
-
 use super::{Groups, walls::walls};
-use crate::{openclaw::walls::Trees, spec::InstanceSpec, user::User};
+use crate::{
+    openclaw::{
+        guest::{self, Guest, Held},
+        prepare::Host,
+    },
+    user::{User, UserError},
+};
 
-/// The walls around a guest of this instance, and its mark. Its control group is joined if its gateway has had one.
-pub(crate) fn hold(
-    groups: &Groups,
-    (name, spec): (&Name, &InstanceSpec),
-    trees: Option<Trees>,
-    block: Block,
-    user: Option<User>,
-) -> (worker::Walls, String) {
-    (walls(spec, trees, block, user, groups.existing(name)), groups.mark(name))
+/// What is around a guest. Its control group is joined if its gateway has had one.
+pub(crate) fn hold(groups: &Groups, host: &Host, guest: &Guest) -> Result<Held, UserError> {
+    let (user, trees) = guest::place(host, guest)?;
+    let Guest { name, spec, block, .. } = guest;
+    Ok(Held {
+        walls: walls(spec, trees, *block, user.clone(), groups.existing(name)),
+        mark: groups.mark(name),
+        user: user.unwrap_or_else(User::own),
+    })
 }

@@ -205,7 +205,7 @@ impl Job {
     fn user(&self) -> Result<Option<User>, LaunchFailure> {
         let refused = |why: String| LaunchFailure::Refused(why);
         let Some(name) = &self.place.spec.user else { return Ok(None) };
-        let user = user::resolve(name).map_err(|error| refused(format!("{error}; {}", error.mend())))?;
+        let user = user::of(Some(name)).map_err(|error| refused(format!("{error}; {}", error.mend())))?;
         if user.is_some() {
             walls::open_way(&self.place.host.control, &self.run_dir).map_err(|error| {
                 refused(format!("failed to let `{name}` pass to its own directories: {error}"))
@@ -358,35 +358,33 @@ impl Target {
         spec: &str,
     ) -> Option<probe::Target> {
         let target = self.resolved.get_or_try_init(|| async {
-            let spec: InstanceSpec = serde_json::from_str(spec).map_err(drop)?;
+            let spec: InstanceSpec = serde_json::from_str(spec).map_err(|_| None)?;
             let host = &surroundings.host;
             let kind = registry::kind(&spec, host);
             let secret = match kind {
-                Kind::Openclaw => secret(host, name, &spec).await.ok_or(())?,
+                Kind::Openclaw => secret(host, name, &spec).await,
                 Kind::Builtin | Kind::Command => None,
             };
             let watch_timeout = spec.watched(kind).map_or(Duration::from_secs(5), |watched| watched.timeout);
             let plan = spec.probe_plan(kind, block);
-            Ok::<_, ()>(probe::Target {
-                plan,
-                watch_timeout,
-                secret,
-                dialect: Rc::new(Cell::new(Dialect::default())),
-            })
+            // Who cannot be told now, may be next time.
+            let is_known = secret.as_ref().is_none_or(|secret| secret.owner.uid.is_ok());
+            let dialect = Rc::new(Cell::new(Dialect::default()));
+            let target = probe::Target { plan, watch_timeout, secret, dialect };
+            if is_known { Ok(target) } else { Err(Some(target)) }
         });
-        target.await.ok().cloned()
+        target.await.cloned().map_or_else(|once| once, Some)
     }
 }
 
-/// The gateway's token, from its configuration, if there is one. `None`: it cannot be told whose gateway it is.
-async fn secret(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<Option<Secret>> {
+/// The gateway's token, from its configuration, if there is one.
+async fn secret(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<Secret> {
     let directories = Directories::of(&host.control.data_dir, name, spec);
     let (name, user) = (name.clone(), spec.user.clone());
     let find = move || {
         let declared = config::declared_token(directories.own_config());
-        let Some(token) = declared.ok().flatten() else { return Some(None) };
-        let uid = user::uid(user.as_ref()).ok()?;
-        Some(Some(Secret { token, owner: Owner { name, uid } }))
+        let token = declared.ok().flatten()?;
+        Some(Secret { token, owner: Owner { name, uid: user::uid(user.as_ref()) } })
     };
     task::spawn_blocking(find).await.ok()?
 }

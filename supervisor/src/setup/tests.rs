@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{env, fs, os::unix::fs::PermissionsExt};
 
 use super::*;
 use crate::{openclaw::environment::Control, spec::Runtime};
@@ -24,7 +24,7 @@ impl World {
         let host = Host {
             control: Control { socket: data_dir.join("control.sock"), data_dir },
             environment: BTreeMap::from([("PATH".to_owned(), path)]),
-            beside_daemon: self.directory.path().to_owned(),
+            beside_daemon: programs(),
         };
         Subject {
             host: Arc::new(host),
@@ -37,6 +37,15 @@ impl World {
     fn read(&self, path: &str) -> String {
         fs::read_to_string(self.directory.path().join("data/instances/lab").join(path)).unwrap()
     }
+}
+
+/// Where the workspace's programs are: tests are one directory below.
+fn programs() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let programs = test.ancestors().nth(2).unwrap();
+    let worker = programs.join("gateway-worker");
+    assert!(worker.exists(), "{worker:?} is missing: run `cargo build --workspace` first");
+    programs.to_owned()
 }
 
 fn wish(credentials: &[(&str, &str)]) -> Wish {

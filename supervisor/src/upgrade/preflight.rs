@@ -13,12 +13,13 @@ use crate::{
     openclaw::{
         contract::tool,
         database::consolidated_by,
-        layout::{Directories, resolve},
-        prepare::Host,
-        reach,
+        layout::{Directories, Neighbour, resolve},
+        prepare::{Host, Refusal},
+        reach, runtime,
     },
     spec::InstanceSpec,
     tool::Tool,
+    user,
 };
 
 /// OpenClaw takes up to 40 s to answer on a loaded host.
@@ -70,17 +71,26 @@ struct Compared {
 /// What `schema` says.
 const SCHEMA: &str = "openclaw.state-schema-preflight.v1";
 
+/// Opens the version to the user who is to run it.
+fn open_up(host: &Host, spec: &InstanceSpec) -> Result<(), Refusal> {
+    match user::of(spec.user.as_ref())? {
+        Some(_) => Ok(reach::open_version(&host.control.data_dir, &runtime::resolve(spec, host)?)?),
+        None => Ok(()),
+    }
+}
+
 /// Asks the version that `spec` is pinned to. What it could not be asked is told; an error is why it declines.
 pub(super) fn ask(
     host: &Host,
     name: &Name,
     block: Block,
-    spec: &InstanceSpec,
+    (spec, neighbours): (&InstanceSpec, &[Neighbour]),
 ) -> Result<Vec<String>, String> {
+    let refused = |refusal: Refusal| format!("{refusal}; {}", refusal.mend());
+    open_up(host, spec).map_err(refused)?;
     let of = |words: &[&str]| {
         let args = words.iter().map(|word| (*word).to_owned()).collect();
-        // What it opens lies in its own directories, whoever else there is.
-        tool(host, (name, block, ""), (spec, &[]), args).map_err(|error| format!("{error}; {}", error.mend()))
+        tool(host, (name, block, ""), (spec, neighbours), args).map_err(refused)
     };
     let mut notes = Vec::new();
     let validate = of(&["config", "validate", "--json"])?;

@@ -153,7 +153,7 @@ impl Kept {
             let Component::Normal(first) = first else { return None };
             Some(first.to_string_lossy().into_owned())
         };
-        let config = directories.own_config().found();
+        let config = directories.own_config().found().map_err(looked(&directories.config))?;
         let config = config.filter(|config| inside(config).is_none() && config.exists());
         let workspace = inside(&directories.workspace);
         let kept = Self { aside: base.join(number.to_string()), config, workspace, state };

@@ -5,10 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use prost_types::Timestamp;
 use supervisor_core::{
     ids::{ConfigId, Name},
-    instance::Instance,
     ports::Block,
     trial::Trial,
-    view::View,
 };
 use supervisor_proto::v1::{self, snapshot::Standing};
 
@@ -74,7 +72,7 @@ impl Shelf {
             spec: registry::spec(instance),
             block: record.block,
             previous_base: record.previous_base,
-            neighbours: neighbours(&view, instance),
+            neighbours: registry::neighbours(&view),
             snapshots: Snapshots::of(&directories),
             directories,
             trial: record.trial.clone(),
@@ -297,14 +295,4 @@ impl Shelf {
     pub(super) fn kept_beside(&self, replaced: ConfigId) -> Option<PathBuf> {
         crate::openclaw::snapshots::kept_beside(&self.directories, replaced)
     }
-}
-
-fn neighbours(view: &View, instance: &Instance) -> Vec<Neighbour> {
-    let others = view.instances.values().filter(|other| other.name() != instance.name());
-    let neighbour = |other: &Arc<Instance>| Neighbour {
-        name: other.name().clone(),
-        block: other.record().block,
-        profile: registry::spec(other).profile,
-    };
-    others.map(neighbour).collect()
 }

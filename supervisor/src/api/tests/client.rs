@@ -35,9 +35,15 @@ use crate::{
         listen::{serve_through, socket_path},
     },
     lineage::Origin,
-    openclaw::{environment::Control, prepare::Host, walls::around},
+    openclaw::{
+        environment::Control,
+        guest::{self, Held},
+        prepare::Host,
+        walls::around,
+    },
     recycle::Recycler,
     settings::Settings,
+    user::User,
 };
 use supervisor_core::time::Moment;
 
@@ -93,8 +99,11 @@ impl Server {
             recycler: Recycler::start(world.handle.clone()),
             walls: Default::default(),
             listeners: FindListeners(Arc::new(listeners)),
-            hold: FindHold(Arc::new(|(name, spec), trees, block, user| {
-                (around(spec, trees, block, user), format!("store/{name}"))
+            hold: FindHold(Arc::new(|host, guest| {
+                let (user, trees) = guest::place(host, guest)?;
+                let walls = around(&guest.spec, trees, guest.block, user.clone());
+                let mark = format!("store/{}", guest.name);
+                Ok(Held { user: user.unwrap_or_else(User::own), walls, mark })
             })),
             origins: FindOrigin::new(move |_| {
                 let stuck = waits.lock().unwrap().clone();

@@ -126,7 +126,7 @@ pub(super) fn unread<T>(config: Own<'_>, source: io::Error) -> Result<Option<T>,
     if kind == io::ErrorKind::NotFound {
         return Ok(None);
     }
-    Err(if config.found().is_none() {
+    Err(if matches!(config.found(), Ok(None)) {
         ConfigError::LeadsOut { path }
     } else if kind == io::ErrorKind::FileTooLarge {
         ConfigError::TooLarge { path }

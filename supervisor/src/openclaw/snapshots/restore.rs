@@ -156,7 +156,7 @@ pub fn kept_beside(directories: &Directories, content: ConfigId) -> Option<PathB
 /// that leads out of its directory: that is what takes the configuration's place.
 fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
     let config = directories.own_config();
-    let (place, _, file) = match config.found() {
+    let (place, _, file) = match config.found()? {
         Some(_) => config.directory()?,
         // It is laid aside itself.
         None => config.directory_of_link()?,

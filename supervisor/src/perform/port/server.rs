@@ -14,6 +14,7 @@ use supervisor_core::ids::Name;
 use tokio::{net::TcpStream, task};
 
 use super::Socket;
+use crate::user::UserError;
 
 /// Connections over IPv4.
 const TABLE: &str = "/proc/self/net/tcp";
@@ -29,8 +30,8 @@ const LOOKS: u32 = 3;
 pub(crate) struct Owner {
     /// The instance.
     pub(crate) name: Name,
-    /// Whose its processes are.
-    pub(crate) uid: u32,
+    /// Whose its processes are, if that can be told.
+    pub(crate) uid: Result<u32, UserError>,
 }
 
 /// Why what is a gateway's is not shown at the other end. The sentence is shown to people as it stands.
@@ -79,10 +80,11 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
     let failed = |source| ServerError::Look { name: name(), source };
     let address = connection.peer_addr().map_err(failed)?;
     let own = connection.local_addr().map_err(failed)?;
+    let mine = owner.uid.clone().map_err(|error| failed(io::Error::other(error)))?;
     // Its tables are as long as the host has connections.
     let found = task::spawn_blocking(move || user_of(address, own)).await;
     match found.map_err(io::Error::other).and_then(|found| found).map_err(failed)? {
-        Some(uid) if uid == owner.uid => Ok(()),
+        Some(uid) if uid == mine => Ok(()),
         Some(uid) => Err(ServerError::Foreign { address, uid, name: name() }),
         None => Err(ServerError::Nobody { address, name: name() }),
     }
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     fn owner(uid: u32) -> Owner {
-        Owner { name: Name::new("main").unwrap(), uid }
+        Owner { name: Name::new("main").unwrap(), uid: Ok(uid) }
     }
 
     #[tokio::test]

@@ -134,7 +134,7 @@ fn target(asked: Option<spec::Target>) -> Target {
 fn secret(config: &Path) -> Option<Secret> {
     let token = config::declared_token(Own::nobodys(config)).unwrap()?;
     let uid = rustix::process::geteuid().as_raw();
-    Some(Secret { token, owner: Owner { name: Name::new("main").unwrap(), uid } })
+    Some(Secret { token, owner: Owner { name: Name::new("main").unwrap(), uid: Ok(uid) } })
 }
 
 /// The head, left in the socket.

@@ -4,16 +4,15 @@
 //! token, or keep the neighbour from starting. So what is read is what its gateway could read itself.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use crate::{
-    openclaw::layout::{Directories, resolve},
+    openclaw::{layout::Directories, walls},
     spec::InstanceSpec,
     user,
 };
@@ -24,17 +23,10 @@ const MAX_BYTES: u64 = 16 << 10;
 /// Where hosts keep what all their users may read.
 const OF_THE_HOST: &str = "/etc";
 
-/// Who reads everything.
-const ROOT: u32 = 0;
-
 /// What stands in the file, if that is text and the instance may have it.
 pub(super) fn read(path: &Path, directories: &Directories, spec: &InstanceSpec) -> Option<String> {
-    let home = fs::metadata(&directories.home).ok()?;
-    let text = match nix::unistd::geteuid().is_root() && home.uid() != ROOT {
-        true => user::acting((home.uid(), home.gid()), || read_as_it_is(path, directories, spec)),
-        false => read_as_it_is(path, directories, spec),
-    };
-    text.ok()
+    let user = user::of(directories.user.as_ref()).ok()?;
+    user::acting_if(user.as_ref(), || read_as_it_is(path, directories, spec)).ok()
 }
 
 fn read_as_it_is(path: &Path, directories: &Directories, spec: &InstanceSpec) -> io::Result<String> {
@@ -57,9 +49,6 @@ fn read_as_it_is(path: &Path, directories: &Directories, spec: &InstanceSpec) ->
 
 /// Whether the wall around its files leaves it this.
 fn is_open(path: &Path, directories: &Directories, spec: &InstanceSpec) -> bool {
-    let Directories { state, config, workspace, home, tmp, .. } = directories;
-    let own = [Some(state.as_path()), config.parent(), Some(workspace), Some(home), Some(tmp)];
-    let granted = spec.walls.grants().map(|(_, _, path)| path);
-    let open = own.into_iter().flatten().chain(granted).chain([Path::new(OF_THE_HOST)]);
-    open.map(resolve).any(|tree| path.starts_with(tree))
+    let open = walls::granted(directories, spec);
+    open.iter().map(PathBuf::as_path).chain([Path::new(OF_THE_HOST)]).any(|tree| path.starts_with(tree))
 }

@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::fs::{PermissionsExt, symlink},
 };
 
 use nix::unistd::geteuid;
 use supervisor_core::ids::Name;
 
 use super::*;
+use crate::{openclaw::layout::Layout, spec::UserName};
 
 struct World {
     data: tempfile::TempDir,
@@ -197,11 +198,31 @@ fn a_token_file_that_the_gateway_could_not_read_is_not_read_for_it() {
     world.spec.walls.files = Some(false);
     assert_eq!(world.one(&text("link")), telegram("1:file"), "it can");
     if geteuid().is_root() {
-        // Whose home it is, cannot.
+        // Its user cannot.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        chown(&world.directories.home, Some(54_321), Some(54_321)).unwrap();
+        world.directories.user = Some(UserName("54321".into()));
         assert!(world.of(&text("link")).is_empty());
     }
+}
+
+#[test]
+fn a_token_file_behind_a_link_in_place_of_the_workspace_is_not_read() {
+    let mut world = World::new(&[]);
+    let others = world.data.path().join("others");
+    fs::create_dir(&others).unwrap();
+    fs::write(others.join("token"), "1:others").unwrap();
+    fs::write(world.directories.state.join("token"), "1:mine").unwrap();
+    world.directories.layout = Layout::Profile;
+    world.directories.workspace = world.directories.state.join("workspace");
+    let of = |path: &str| format!("{{channels: {{telegram: {{tokenFile: '{path}'}}}}}}");
+    let [mine, theirs] =
+        ["token", "workspace/token"].map(|file| of(world.directories.state.join(file).to_str().unwrap()));
+    symlink(&others, &world.directories.workspace).unwrap();
+    assert_eq!(world.one(&mine), telegram("1:mine"));
+    assert!(world.of(&theirs).is_empty());
+    // An operator may say that it is to be read.
+    world.spec.walls.read.push(others);
+    assert_eq!(world.one(&theirs), telegram("1:others"));
 }
 
 #[test]
