@@ -22,3 +22,4 @@ pub mod runtime;
 pub mod snapshots;
 pub(crate) mod tree;
 pub mod walls;
+mod ways;

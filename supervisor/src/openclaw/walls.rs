@@ -29,6 +29,7 @@ use super::{
     layout::{Claimed, Clash, Directories, Layout, Neighbour, Relation, relation, resolve},
     prepare::Host,
     runtime::{RUNTIMES, is_executable},
+    ways::Ways,
 };
 use crate::{
     spec::{InstanceSpec, Kind},
@@ -121,7 +122,7 @@ pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     let write = writable(ground, &closed);
     let mut read: Vec<PathBuf> = SYSTEM.iter().flat_map(|tree| closed.without(Path::new(tree))).collect();
     // It is a link to a file that is replaced, wherever the host keeps it.
-    let names = resolve(Path::new("/etc/resolv.conf"));
+    let names = closed.ways.resolve(Path::new("/etc/resolv.conf"));
     let beside = names.parent().filter(|beside| beside.components().count() > 2);
     read.extend(closed.open(beside.unwrap_or(&names)));
     read.extend(runtime(ground, &closed, &write));
@@ -133,7 +134,7 @@ pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     read.extend([logs.clone(), root.join(incident::DIRECTORY)]);
     read.extend(primaries(ground).map(|primary| primary.directories(data_dir(ground)).logs));
     read.extend(ground.spec.walls.read.iter().cloned());
-    let read = read.iter().filter_map(|path| settled(path, &write)).collect();
+    let read = read.iter().filter_map(|path| settled(&closed.ways, path, &write)).collect();
     Trees { read: outermost(read), write: outermost(write) }
 }
 
@@ -150,10 +151,10 @@ pub(crate) fn stand(ground: &Ground<'_>) -> (Option<Trees>, Vec<String>) {
 
 /// Where a tree is, unless it is open with those that the instance writes, or would be found by a link that it could
 /// have made.
-fn settled(path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
+fn settled(ways: &Ways, path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
     let is_open = |path: &Path| write.iter().any(|tree| path.starts_with(tree));
-    let is_theirs = path.ancestors().skip(1).any(|above| is_open(&resolve(above)));
-    let found = path.canonicalize().ok().filter(|_| !is_theirs)?;
+    let is_theirs = path.ancestors().skip(1).any(|above| is_open(&ways.resolve(above)));
+    let found = ways.found(path).filter(|_| !is_theirs)?;
     (!is_open(&found)).then_some(found)
 }
 
@@ -169,7 +170,7 @@ fn primaries<'a>(ground: &Ground<'a>) -> impl Iterator<Item = &'a Neighbour> {
 fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
     let Directories { state, config, workspace, home, tmp, logs, layout, .. } = ground.directories;
     // None of these lies in another, nor in a tree that an instance writes.
-    let mut write = vec![resolve(state), home.clone(), tmp.clone(), logs.join(OWN_LOG)];
+    let mut write = vec![closed.ways.resolve(state), home.clone(), tmp.clone(), logs.join(OWN_LOG)];
     let mut more = vec![workspace.clone()];
     if *layout == Layout::Profile {
         // OpenClaw replaces it and lays copies beside it, which takes the directory.
@@ -178,9 +179,9 @@ fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
     }
     more.extend(ground.spec.walls.write.iter().cloned());
     for path in more {
-        write.extend(settled(&path, &write));
+        write.extend(settled(&closed.ways, &path, &write));
     }
-    let devices = DEVICES.iter().filter_map(|device| Path::new(device).canonicalize().ok());
+    let devices = DEVICES.iter().filter_map(|device| closed.ways.found(Path::new(device)));
     write.extend(devices.filter(|device| closed.leaves(device)));
     // A browser's own sandbox writes there about its processes. What is the system's is closed to all but root by
     // its modes.
@@ -195,10 +196,11 @@ fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
 /// What an instance has and has been granted. Of what would be found by a link that it could have made, nothing.
 pub(crate) fn granted(directories: &Directories, spec: &InstanceSpec) -> Vec<PathBuf> {
     let Directories { state, config, workspace, home, tmp, .. } = directories;
-    let mut open = [state, home, tmp].map(|own| resolve(own)).to_vec();
+    let ways = Ways::default();
+    let mut open = [state, home, tmp].map(|own| ways.resolve(own)).to_vec();
     let more = [Some(workspace.as_path()), config.parent()].into_iter().flatten();
     for path in more.chain(spec.walls.grants().map(|(_, _, path)| path)) {
-        open.extend(settled(path, &open));
+        open.extend(settled(&ways, path, &open));
     }
     open
 }
@@ -265,32 +267,35 @@ struct Closed {
     runtimes: PathBuf,
     /// The home of the supervisor's user is opened to nobody as a whole.
     home: Option<PathBuf>,
+    ways: Ways,
 }
 
 impl Closed {
     fn new(ground: &Ground<'_>) -> Self {
-        let data_dir = resolve(data_dir(ground));
+        let ways = Ways::default();
+        let data_dir = ways.resolve(data_dir(ground));
         let profiles =
             ground.neighbours.iter().filter(|other| other.profile.is_some() && other.name != *ground.name);
         let mut places: Vec<PathBuf> = profiles
             .flat_map(|other| places(&other.directories(&data_dir)))
-            .map(|path| resolve(&path))
+            .map(|path| ways.resolve(&path))
             .collect();
         let runtimes = data_dir.join(RUNTIMES);
         places.push(data_dir);
         let home = ground.host.environment.get("HOME").filter(|home| home.starts_with('/'));
-        Self { places, runtimes, home: home.map(|home| resolve(Path::new(home))) }
+        let home = home.map(|home| ways.resolve(Path::new(home)));
+        Self { places, runtimes, home, ways }
     }
 
     /// Whether nothing closed is met by `path`, nor around it.
     fn leaves(&self, path: &Path) -> bool {
-        let path = resolve(path);
+        let path = self.ways.resolve(path);
         self.places.iter().all(|place| relation(&path, place).is_none()) || path.starts_with(&self.runtimes)
     }
 
     /// Whether `path` may be opened without having been granted.
     fn may(&self, path: &Path) -> bool {
-        let resolved = resolve(path);
+        let resolved = self.ways.resolve(path);
         let whole_home = self.home.as_ref().is_some_and(|home| home.starts_with(&resolved));
         resolved.parent().is_some() && !whole_home && self.leaves(&resolved)
     }
@@ -306,7 +311,7 @@ impl Closed {
             return vec![tree.to_owned()];
         }
         let is_around = |path: &Path| self.places.iter().any(|place| place.starts_with(path));
-        let resolved = resolve(tree);
+        let resolved = self.ways.resolve(tree);
         if !is_around(&resolved) || self.places.contains(&resolved) {
             return Vec::new();
         }
@@ -318,7 +323,7 @@ impl Closed {
     fn installation(&self, program: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
         // A link in an environment of its own (venv, nvm) stands for that environment.
-        for file in [program.to_owned(), resolve(program)] {
+        for file in [program.to_owned(), self.ways.resolve(program)] {
             let directory = file.parent().unwrap_or(&file);
             let widest = [package(&file), prefix(directory), Some(directory.to_owned()), Some(file.clone())];
             found.extend(widest.into_iter().flatten().find(|tree| self.may(tree)));

@@ -304,6 +304,7 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
         places: vec![world.at("opt/claw/data")],
         runtimes: world.at("opt/claw/data/runtimes"),
         home: None,
+        ways: Ways::default(),
     };
     let mut trees = closed.without(&world.at("opt"));
     trees.sort();
