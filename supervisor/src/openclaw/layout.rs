@@ -259,11 +259,11 @@ impl Directories {
                 make(&self.state, theirs, PRIVATE)?;
                 make(&self.workspace, theirs, PRIVATE)
             }
-            Layout::Profile => self.check_profile(theirs),
+            Layout::Profile => self.check_profile(theirs, user),
         }
     }
 
-    fn check_profile(&self, theirs: Owner) -> Result<(), LayoutError> {
+    fn check_profile(&self, theirs: Owner, user: Option<&User>) -> Result<(), LayoutError> {
         let path = || self.state.clone();
         let found = fs::metadata(&self.state).map_err(|_| LayoutError::NoProfile { path: path() })?;
         if !found.is_dir() {
@@ -282,19 +282,16 @@ impl Directories {
         }
         match self.workspace.is_dir() {
             true => Ok(()),
-            false => self.make_workspace(theirs),
+            false => self.make_workspace(user),
         }
     }
 
     /// Makes the workspace of a profile. With its user's rights, and nothing that is there already is given to anybody or
     /// gets another mode: an agent may have put it there, or a link above it.
-    fn make_workspace(&self, theirs: Owner) -> Result<(), LayoutError> {
+    fn make_workspace(&self, user: Option<&User>) -> Result<(), LayoutError> {
         let make = || DirBuilder::new().mode(PRIVATE).create(&self.workspace);
-        let made = match Owner::me().is_root() && !theirs.is_root() {
-            true => user::acting(theirs.numbers(), make),
-            false => make(),
-        };
-        made.map_err(|source| LayoutError::Make { path: self.workspace.clone(), source })
+        user::acting_if(user, make)
+            .map_err(|source| LayoutError::Make { path: self.workspace.clone(), source })
     }
 
     /// What lies outside the data directory, and so could lie where another instance's does.

@@ -37,11 +37,6 @@ impl Owner {
         Self { uid: user.uid, gid: user.gid }
     }
 
-    /// User and group.
-    pub(super) fn numbers(self) -> (u32, u32) {
-        (self.uid, self.gid)
-    }
-
     pub(super) fn is_root(self) -> bool {
         self.uid == 0
     }
