@@ -82,9 +82,10 @@ impl NotifySocket {
         let before = umask(Mode::RWXG | Mode::RWXO);
         let bound = UnixDatagram::bind(path);
         umask(before);
+        let socket = bound?;
         // Nobody else writes in there: the name is still the socket's.
         chownat(directory.as_fd(), NAME, Some(Uid::from_raw(uid)), None, AtFlags::SYMLINK_NOFOLLOW)?;
-        Self::new(bound?, (Audience::Other(uid), log_dir), Some(directory))
+        Self::new(socket, (Audience::Other(uid), log_dir), Some(directory))
     }
 
     fn new(
@@ -186,7 +187,29 @@ fn says_ready(datagram: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use landlock::{AccessFs, Ruleset, RulesetAttr};
+
     use super::*;
+
+    #[test]
+    fn what_keeps_a_socket_from_being_bound_is_told() {
+        let world = tempfile::tempdir().unwrap();
+        let (uid, log_dir) = (geteuid().as_raw(), world.path().to_owned());
+        // Of no user but for this: root is refused little, and it holds for the thread alone.
+        let no_sockets = Ruleset::default().handle_access(AccessFs::MakeSock).unwrap().create().unwrap();
+        let refused = thread::spawn(move || {
+            no_sockets.restrict_self().unwrap();
+            NotifySocket::bind_for(uid, &log_dir).map(drop)
+        });
+        let refused = refused.join().unwrap();
+        if crate::kernel::landlock_abi().is_err() {
+            eprintln!("nothing is tried here: this kernel has no Landlock");
+            return;
+        }
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
 
     #[test]
     fn ready_is_found_among_other_lines_and_only_whole() {
