@@ -2,8 +2,8 @@
 //!
 //! It gets what its launch says and nothing of the worker's: an environment of its own, `/dev/null` to read,
 //! one pipe for standard output and error together (so that their order is kept), a process group of its own,
-//! no signal blocked or ignored, and the walls that were asked for. Should the worker die, the kernel kills it: nobody would be left to tell how
-//! it ended.
+//! no signal blocked or ignored, and the walls that were asked for. Should the worker die, the kernel kills it: nobody
+//! would be left to tell how it ended.
 
 use std::ffi::OsString;
 use std::fs;

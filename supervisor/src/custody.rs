@@ -208,8 +208,8 @@ pub(crate) fn own(path: &Path, me: u32) -> String {
     format!("{sudo}chown -h{all} {me} {}", path.display())
 }
 
-/// What is not the supervisor's alone, the data directory first: that may lie behind links. A link in it stands for what it leads to: it is the
-/// supervisor's user's. Blocks on the disk.
+/// What is not the supervisor's alone, the data directory first: that may lie behind links. A link in it stands for what
+/// it leads to: it is the supervisor's user's. Blocks on the disk.
 pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
     let Ok(data_dir) = &data_dir.canonicalize() else { return Vec::new() };
     let reach = reachable(data_dir);

@@ -1,8 +1,8 @@
 //! Everything that must be in place before an instance's gateway is started.
 //!
-//! Directories, program, place of locks, configuration, incident file, environment, in this order: each can refuse, and the
-//! first refusal says what to mend. Nothing is written when nothing has changed, so that a restart costs a
-//! few looks at the file system and no wait for the disk.
+//! Directories, program, place of locks, configuration, incident file, environment, in this order: each can refuse, and
+//! the first refusal says what to mend. Nothing is written when nothing has changed, so that a restart costs a few looks
+//! at the file system and no wait for the disk.
 
 use std::{
     collections::BTreeMap,
