@@ -1,8 +1,8 @@
 //! OpenClaw's database, shown to a version that is to take it over.
 //!
-//! A database is opened by its path, and by what lies beside it. An agent that swaps directories for links meanwhile would
-//! be shown a neighbour's, and SQLite does what its journal says. So the copy is made by a process of its own, behind the
-//! walls that the agent is behind.
+//! A database is opened by its path, and by what lies beside it. An agent that swaps directories for links meanwhile
+//! would be shown a neighbour's, and SQLite does what its journal says. So the copy is made by a process of its own,
+//! behind the walls that the agent is behind.
 
 use std::{
     fs,
@@ -12,11 +12,14 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::reach;
+use super::{prepare::Host, reach};
 use crate::tool::Tool;
 
 /// The first argument by which the supervisor's program does this and nothing else.
 pub const CONSOLIDATE: &str = "consolidate";
+
+/// That program, beside the worker. By its own word a process has been run from a file that an update has removed since.
+const DAEMON: &str = "openclaw-supervisor";
 
 /// What it prints then.
 const DONE: &str = "done";
@@ -28,8 +31,8 @@ const BUSY: Duration = Duration::from_secs(30);
 const MOST: Duration = Duration::from_secs(180);
 
 /// Has `database` copied by a program in the surroundings of `tool`, and behind its walls.
-pub(crate) fn consolidated_by(tool: &Tool, database: &Path, copy: &Path) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+pub(crate) fn consolidated_by(host: &Host, tool: &Tool, database: &Path, copy: &Path) -> Result<(), String> {
+    let program = host.beside_daemon.join(DAEMON);
     if let Some(user) = tool.user() {
         reach::look(&user, &program).map_err(|barred| barred.to_string())?;
     }

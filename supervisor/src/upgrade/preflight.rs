@@ -110,7 +110,7 @@ pub(super) fn ask(
     }
     let copy = directories.tmp.join(COPY);
     let asked = of(&["database", "preflight", &copy.to_string_lossy(), "--json"])?;
-    let compared = consolidated_by(&asked, &database, &copy).map(|()| answer::<Compared>(&asked));
+    let compared = consolidated_by(host, &asked, &database, &copy).map(|()| answer::<Compared>(&asked));
     // A leftover is replaced by the next one.
     let _ = fs::remove_file(&copy);
     match compared {

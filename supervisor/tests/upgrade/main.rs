@@ -12,9 +12,14 @@ mod planted;
 mod users;
 mod world;
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    process::{Command, Stdio},
+};
 
+use rusqlite::Connection;
 use supervisor_proto::v1::{InstanceSpec, Phase, Wish};
+use support::{program, until};
 use world::World;
 
 #[tokio::test]
@@ -308,4 +313,33 @@ async fn a_fleet_is_upgraded_one_at_a_time_and_stops_at_the_first_failure_before
     for name in ["b", "c", "d", "a-rescue"] {
         world.is_on(name, "2.0.0").await;
     }
+}
+
+/// As a package does it: the file that the supervisor runs is another one's then.
+#[tokio::test]
+async fn a_supervisor_whose_program_was_replaced_shows_the_database_to_a_version_all_the_same() {
+    let mut world = World::new().await;
+    world.version("2.0.0", "");
+    world.host.kill_supervisor();
+    fs::create_dir(world.at("daemon")).unwrap();
+    for name in ["openclaw-supervisor", "gateway-worker", "openclawctl"] {
+        fs::copy(program(name), world.at(&format!("daemon/{name}"))).unwrap();
+    }
+    let daemon = world.at("daemon/openclaw-supervisor");
+    let (data_dir, path) = (world.host.data_dir(), world.at("1.0.0"));
+    let started = daemon.clone();
+    world.host.spawn_supervisor(move |command| {
+        *command = Command::new(started);
+        command.arg("--data-dir").arg(data_dir).stdin(Stdio::null());
+        command.env("PATH", format!("{}:/usr/bin:/bin", path.display()));
+    });
+    until("the supervisor answers", async || world.host.try_instances().await.ok().map(|_| ())).await;
+    world.instance("main", InstanceSpec::default()).await;
+    let database = world.state("main", "state/openclaw.sqlite");
+    fs::create_dir_all(database.parent().unwrap()).unwrap();
+    Connection::open(database).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    fs::copy(&daemon, world.at("daemon/new")).unwrap();
+    fs::rename(world.at("daemon/new"), &daemon).unwrap();
+    let (code, told) = world.upgrade(&["main"], "2.0.0", &["--soak", "0s"]).await;
+    assert!(code == 0 && !told.contains("cannot be shown"), "{told}");
 }
