@@ -31,7 +31,7 @@ use supervisor_proto::v1::{
     InstanceSpec, InstanceStatus, Phase, WallPolicy,
     wall_status::{Kind, State},
 };
-use support::{Host, PATIENCE, agent::Agent, builtin, is_alive, program, until};
+use support::{Host, PATIENCE, agent::Agent, builtin, is_alive, kill_9, program, until};
 
 /// Users that no host has.
 const ITS_USER: u32 = 54_321;
@@ -188,14 +188,31 @@ async fn a_signal_to_what_stands_around_a_command_reaches_the_command() {
     kill(pid(&running), Signal::SIGTERM).unwrap();
     let ended = end_of(&mut running).await;
     assert_eq!(ended.code(), Some(5));
-    fs::remove_file(&mine).unwrap();
-    // Nothing is left where that is killed.
+}
+
+#[tokio::test]
+async fn a_command_dies_with_what_stands_around_it_and_what_it_left_running_is_still_the_instances() {
+    let (host, _) = neighbours().await;
+    let script =
+        "setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $! $$ >pids; while :; do sleep 0.05; done";
     let mut running = command(&host, &["run", "lab", "--", "sh", "-c", script]).spawn().unwrap();
-    let text = until("it runs", async || fs::read_to_string(&mine).ok().filter(|text| text.ends_with('\n')));
-    let inner: i32 = text.await.trim().parse().unwrap();
+    let pids = instance(&host, "lab").join("home/pids");
+    let text = until("it runs", async || fs::read_to_string(&pids).ok().filter(|text| text.ends_with('\n')));
+    let pids: Vec<i32> = text.await.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    let [left, inner] = pids[..] else { panic!("{pids:?}") };
     running.kill().unwrap();
     running.wait().unwrap();
     until("the command is dead", async || (!is_alive(inner)).then_some(())).await;
+    // Nobody stands around that any more, who would have heard of it. It has its walls and its mark.
+    assert!(is_alive(left), "it has ended, and the help says that it goes on");
+    let read = |file: &str| fs::read(format!("/proc/{left}/{file}")).unwrap();
+    let walled = |status: Vec<u8>| String::from_utf8(status).unwrap().contains("NoNewPrivs:\t1");
+    assert!(walled(read("status")));
+    let mark = |variable: &[u8]| variable.starts_with(b"OPENCLAWCTL_MARK=") && variable.ends_with(b"/lab");
+    assert!(read("environ").split(|byte| *byte == 0).any(mark));
+    // By which it is ended where its worker has died.
+    kill_9(host.status("lab").await.worker_pid);
+    until("it is dead", async || (!is_alive(left)).then_some(())).await;
 }
 
 async fn end_of(child: &mut Child) -> ExitStatus {

@@ -51,7 +51,8 @@ signal that ends it are this program's.
 It is run behind the walls of the instance's gateway, as its user, and counts as
 the instance: it opens what the gateway opens, wherever you stand, and asks of
 the supervisor what the gateway may. Files that you redirect stay open to it.
-What it leaves running is ended with it; a stop of the instance may end it, too.
+What it leaves running is ended with it, unless this program is killed by
+SIGKILL; a stop of the instance may end it, too.
 Root becomes the instance's user, others have to be that user. Walls that this
 kernel cannot build are named on standard error. A command that is not there
 ends with 127, one that cannot be run with 126.
