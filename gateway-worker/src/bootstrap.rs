@@ -25,7 +25,7 @@ use supervisor_proto::worker::{order, report};
 use thiserror::Error;
 
 use crate::child::{UnfitLaunch, check, check_absolute};
-use crate::complain::complain;
+use crate::complain::{chain, complain};
 use crate::confine::{ConfineError, cut_loose};
 use crate::key::Key;
 use crate::output::Output;
@@ -248,7 +248,7 @@ impl BootFailure {
         if matches!(self.error, BootError::Abandoned) {
             return;
         }
-        let message = self.error.chain();
+        let message = chain(&self.error);
         complain(format_args!("{message}"));
         if let Some(supervisor) = &mut self.supervisor {
             let mut bytes = Vec::new();
@@ -261,16 +261,6 @@ impl BootFailure {
 }
 
 impl BootError {
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
-    }
-
     fn report(&self, incarnation: u64, message: String) -> report::Report {
         let refused = |reason: Reason, message| {
             report::Report::Refused(Refused { reason: reason.into(), incarnation, message })

@@ -19,26 +19,24 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::RawFd;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use prost::{DecodeError, Message};
-use rustix::fs::Mode;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal as Sent, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid,
-    kill_process, setrlimit, umask, wait, waitid,
+    kill_process, setrlimit, wait, waitid,
 };
 use supervisor_proto::worker::wall::{Kind, State};
-use supervisor_proto::worker::{Launch, Wall};
+use supervisor_proto::worker::{Launch, Wall, Walls};
 use thiserror::Error;
 
-use crate::complain::complain;
+use crate::complain::{chain, complain};
 use crate::kernel;
-use crate::tool::{self, BEHIND, KILLED, MOST_BYTES, Unready};
+use crate::tool::{self, BEHIND, KILLED, NoLaunch, Unready};
 use crate::tree;
 use crate::walls::Surveyed;
 
@@ -74,49 +72,45 @@ pub(crate) enum GuestError {
     /// Nothing follows.
     #[error("`{BEHIND} {LAUNCH}` takes a descriptor, a program and its arguments")]
     NoProgram,
-    /// It is not open, or cannot be read.
-    #[error("failed to read the launch: {0}")]
-    Read(#[source] io::Error),
-    /// It is none.
-    #[error("failed to decode the launch: {0}")]
-    Decode(#[from] DecodeError),
+    /// It is not known what to run it with.
+    #[error(transparent)]
+    NoLaunch(#[from] NoLaunch),
     /// Nothing can be run behind the walls.
     #[error(transparent)]
     Unready(#[from] Unready),
     /// Signals cannot be heard.
-    #[error("failed to receive signals: {0}")]
+    #[error("failed to receive signals")]
     Signals(#[source] io::Error),
     /// Nothing is run as anybody else.
-    #[error("cannot become user {uid}: {source}")]
+    #[error("cannot become user {uid}")]
     Become {
-        /// Whom.
+        /// That user.
         uid: u32,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
     /// The program cannot be run.
-    #[error("cannot run `{program}` behind these walls: {source}")]
+    #[error("cannot run `{program}` behind these walls")]
     Run {
-        /// Which.
+        /// As it was typed.
         program: String,
-        /// Why.
+        /// The kernel's reason.
         source: io::Error,
     },
     /// The kernel does not say how it ended.
-    #[error("failed to wait for the command: {0}")]
+    #[error("failed to wait for the command")]
     Wait(#[source] io::Error),
 }
 
 impl GuestError {
-    /// Tells it on standard error. Answers the status to end with.
+    /// Answers the status to end with, as env(1) would.
     pub(crate) fn explain(&self) -> ExitCode {
-        complain(format_args!("{self}"));
+        complain(format_args!("{}", chain(self)));
         ExitCode::from(match self {
             Self::Run { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
             Self::Run { .. } => NOT_RUN,
             Self::NoProgram
-            | Self::Read(_)
-            | Self::Decode(_)
+            | Self::NoLaunch(_)
             | Self::Unready(_)
             | Self::Signals(_)
             | Self::Become { .. }
@@ -127,20 +121,11 @@ impl GuestError {
 
 /// Runs a command, and ends as it does, once nothing is left of it.
 pub(crate) fn run(descriptor: &OsStr, command: &[OsString]) -> Result<ExitCode, GuestError> {
-    let launch = read(descriptor)?;
+    let (launch, walls) = read(descriptor)?;
     let (program, args) = command.split_first().ok_or(GuestError::NoProgram)?;
-    // What it writes is a gateway's, which has the same.
-    umask(Mode::RWXG | Mode::RWXO);
     let signals = hear().map_err(|errno| GuestError::Signals(errno.into()))?;
-    let walls = launch.walls.unwrap_or_default();
     let (builder, survey) = tool::ready(&walls)?;
-    let mut command = Command::new(program);
-    command.args(args).env_clear();
-    command.envs(launch.environment.iter().map(|variable| (&variable.name, &variable.value)));
-    if !launch.working_directory.is_empty() {
-        command.current_dir(&launch.working_directory);
-    }
-    let child = kernel::spawn_bound(&mut command, Some(builder));
+    let child = kernel::spawn_bound(&mut tool::command(program, args, &launch), Some(builder));
     let Surveyed { walls, not_become } = survey.take();
     let child = child.map_err(|source| match not_become {
         Some(uid) => GuestError::Become { uid, source },
@@ -152,13 +137,10 @@ pub(crate) fn run(descriptor: &OsStr, command: &[OsString]) -> Result<ExitCode, 
 }
 
 /// What comes by the descriptor; all others are closed.
-fn read(descriptor: &OsStr) -> Result<Launch, GuestError> {
-    let none = || GuestError::Read(io::Error::from_raw_os_error(libc::EBADF));
+fn read(descriptor: &OsStr) -> Result<(Launch, Walls), NoLaunch> {
+    let none = || NoLaunch::Read(io::Error::from_raw_os_error(libc::EBADF));
     let number: RawFd = descriptor.to_str().and_then(|number| number.parse().ok()).ok_or_else(none)?;
-    let launch = kernel::take_inherited(number).map_err(GuestError::Read)?;
-    let mut bytes = Vec::new();
-    File::from(launch).take(MOST_BYTES).read_to_end(&mut bytes).map_err(GuestError::Read)?;
-    Ok(Launch::decode(bytes.as_slice())?)
+    tool::read(File::from(kernel::take_inherited(number).map_err(NoLaunch::Read)?))
 }
 
 /// Holds signals back, to be read. One that whoever started this ignores stays ignored in the command, as with nohup(1).

@@ -52,13 +52,10 @@ fn main() -> ExitCode {
         return guest::run(number, command).unwrap_or_else(|error| error.explain());
     }
     kernel::close_inherited();
-    if let [behind, command @ ..] = args.as_slice()
+    if let [behind, args @ ..] = args.as_slice()
         && behind == tool::BEHIND
     {
-        return tool::run(command).unwrap_or_else(|error| {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        });
+        return tool::run(args).unwrap_or_else(|error| error.explain());
     }
     match bootstrap::boot() {
         Ok(mut worker) => worker.run(),

@@ -1,53 +1,106 @@
-//! A program behind the walls of an instance, that is no gateway: `gateway-worker behind PROGRAM ARGUMENTS`.
+//! A program behind the walls of an instance, that is no gateway: `gateway-worker behind --seconds N PROGRAM ARGUMENTS`.
 //!
 //! What the supervisor asks a runtime is answered by what an agent has written: its state, with plugins in it. So that
-//! is run behind the walls of its gateway, which come on standard input, and all that it has started ends with it. What
-//! a person runs there has a terminal: that is a [guest](crate::guest).
+//! is run behind the walls of its gateway, and all that it has started ends with it. What a person runs there has a
+//! terminal: that is a [guest](crate::guest).
+//!
+//! Its environment, its directory and the walls come as a `Launch` on standard input, and what it prints goes to
+//! standard output. Standard error is this process's own: should nothing come of it, its last line says why.
+//!
+//! The limit is kept out here. Who is behind the walls can stop whatever else is there, timeout(1) with it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use prost::{DecodeError, Message};
-use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
+use rustix::process::{
+    Pid, Signal as Sent, WaitStatus, getpid, kill_process_group, set_child_subreaper, umask,
+};
 use rustix::stdio::stdout;
-use supervisor_proto::worker::Walls;
+use supervisor_proto::frame::MAX_FRAME;
+use supervisor_proto::worker::{Launch, Walls};
 use thiserror::Error;
 
+use crate::complain::{chain, complain};
 use crate::kernel;
-use crate::tree;
+use crate::tree::{self, Reaped};
+use crate::turn::until;
 use crate::walls::{self, Builder, Survey, UnfitWalls};
 
 /// The first argument that asks for this.
 pub(crate) const BEHIND: &str = "behind";
 
-/// More walls than this are none: some thousand trees.
-pub(crate) const MOST_BYTES: u64 = 1 << 20;
+/// The option by which the limit is given.
+pub(crate) const SECONDS: &str = "--seconds";
+
+/// As much as a gateway is told.
+const MOST_BYTES: usize = MAX_FRAME;
 
 /// What a shell adds to the number of the signal that has killed a program.
 pub(crate) const KILLED: i32 = 128;
 
-/// Why nothing was run.
+/// A program that is over its limit has so long to tidy up.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why nothing came of it.
 #[derive(Debug, Error)]
 pub(crate) enum ToolError {
-    /// Nothing follows.
-    #[error("`{BEHIND}` takes a program and its arguments")]
-    NoProgram,
-    /// Standard input failed.
-    #[error("failed to read the walls: {0}")]
-    Read(#[source] io::Error),
-    /// They are none.
-    #[error("failed to decode the walls: {0}")]
-    Decode(#[from] DecodeError),
-    /// Nothing can be run behind them.
+    /// Something is left out.
+    #[error("`{BEHIND}` takes `{SECONDS}` with a number, a program and its arguments")]
+    Usage,
+    /// It is not known what to run it with.
+    #[error(transparent)]
+    NoLaunch(#[from] NoLaunch),
+    /// Nothing can be run behind the walls.
     #[error(transparent)]
     Unready(#[from] Unready),
-    /// It cannot be run, or not behind them.
-    #[error("failed to run the program: {0}")]
-    Spawn(#[source] io::Error),
+    /// Deaths cannot be heard of.
+    #[error("failed to receive signals")]
+    Signals(#[source] io::Error),
+    /// It cannot be run, or not behind the walls.
+    #[error("failed to run `{program}`")]
+    Spawn {
+        /// Which.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The kernel does not say how it ended.
-    #[error("failed to wait for the program: {0}")]
+    #[error("failed to wait for the program")]
     Wait(#[source] io::Error),
+    /// It was ended.
+    #[error("`{program}` has not ended by itself within {seconds} s")]
+    Late {
+        /// Which.
+        program: String,
+        /// Its limit.
+        seconds: u32,
+    },
+}
+
+/// Why it is not known what to run a program with.
+#[derive(Debug, Error)]
+pub(crate) enum NoLaunch {
+    /// It is not open, or fails.
+    #[error("failed to read the launch")]
+    Read(#[source] io::Error),
+    /// A part of it may hold fewer walls.
+    #[error("environment and walls have more than {MOST_BYTES} bytes together")]
+    TooLong,
+    /// It is something else, or has been cut off.
+    #[error("failed to decode the launch")]
+    Decode(#[from] DecodeError),
+    /// It has been cut off, or comes from whoever means a program without any.
+    #[error("the launch says nothing of walls")]
+    NoWalls,
 }
 
 /// Why nothing can be run behind walls.
@@ -57,46 +110,159 @@ pub(crate) enum Unready {
     #[error(transparent)]
     Unfit(#[from] UnfitWalls),
     /// There are too few descriptors.
-    #[error("failed to plan the walls: {0}")]
+    #[error("failed to plan the walls")]
     Plan(#[source] io::Error),
     /// The kernel is older than 3.4.
-    #[error("failed to become the subreaper of the program's descendants: {0}")]
+    #[error("failed to become the subreaper of the program's descendants")]
     Subreaper(#[source] io::Error),
+}
+
+/// What a program is to be run with, and behind. Walls may hold nothing, but have to be there.
+pub(crate) fn read(from: impl Read) -> Result<(Launch, Walls), NoLaunch> {
+    let mut bytes = Vec::new();
+    from.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(NoLaunch::Read)?;
+    if bytes.len() > MOST_BYTES {
+        return Err(NoLaunch::TooLong);
+    }
+    let mut launch = Launch::decode(bytes.as_slice())?;
+    let walls = launch.walls.take().ok_or(NoLaunch::NoWalls)?;
+    Ok((launch, walls))
+}
+
+/// What is run in the surroundings that `launch` gives it.
+pub(crate) fn command(program: &OsStr, args: &[OsString], launch: &Launch) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env_clear();
+    command.envs(launch.environment.iter().map(|variable| (&variable.name, &variable.value)));
+    if !launch.working_directory.is_empty() {
+        command.current_dir(&launch.working_directory);
+    }
+    command
 }
 
 /// Makes ready to run something behind `walls`, and to end all that it has started.
 pub(crate) fn ready(walls: &Walls) -> Result<(Builder, Survey), Unready> {
     walls::check(walls)?;
+    // What it writes is a gateway's, which has the same.
+    umask(Mode::RWXG | Mode::RWXO);
     set_child_subreaper(Some(getpid())).map_err(|error| Unready::Subreaper(error.into()))?;
     walls::plan(walls).map_err(Unready::Plan)
 }
 
-/// Runs the program that `args` name, and ends as it does, once nothing is left of it.
-pub(crate) fn run(command: &[OsString]) -> Result<ExitCode, ToolError> {
-    let (program, args) = command.split_first().ok_or(ToolError::NoProgram)?;
+/// Runs a program, and ends as it does, once nothing is left of it.
+pub(crate) fn run(args: &[OsString]) -> Result<ExitCode, ToolError> {
+    let (seconds, program, args) = parsed(args).ok_or(ToolError::Usage)?;
     kernel::restore_signals();
-    let mut bytes = Vec::new();
-    io::stdin().take(MOST_BYTES).read_to_end(&mut bytes).map_err(ToolError::Read)?;
-    let walls = Walls::decode(bytes.as_slice())?;
+    let (launch, walls) = read(io::stdin())?;
     let (builder, survey) = ready(&walls)?;
     walls::lend(stdout(), &walls);
-    let mut command = Command::new(program);
-    let child = kernel::spawn_bound(command.args(args).stdin(Stdio::null()), Some(builder));
-    let pid = Pid::from_child(&child.map_err(ToolError::Spawn)?);
+    let deaths = hear_deaths().map_err(|errno| ToolError::Signals(errno.into()))?;
+    let mut command = command(program, args, &launch);
+    // Nothing behind the walls speaks for this process. In a group of its own it does not stop this by `kill 0` where
+    // the kernel lets signals out of the walls.
+    command.stdin(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let child = kernel::spawn_bound(&mut command, Some(builder));
+    let named = || program.to_string_lossy().into_owned();
+    let child = child.map_err(|source| ToolError::Spawn { program: named(), source })?;
     // What could not be built is told of when the gateway is started.
     drop(survey.take());
-    let status = outlive(pid).map_err(ToolError::Wait)?;
+    let limit = Duration::from_secs(seconds.into());
+    let status = outlive(Pid::from_child(&child), &deaths, limit).map_err(ToolError::Wait)?;
+    let status = status.ok_or_else(|| ToolError::Late { program: named(), seconds })?;
     let code = status.exit_status().or_else(|| Some(KILLED + status.terminating_signal()?)).unwrap_or(KILLED);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
-/// Waits for `pid`, and then until nothing is left of all that it has started.
-fn outlive(pid: Pid) -> io::Result<WaitStatus> {
+/// What follows `behind`: the limit, a program and its arguments.
+fn parsed(args: &[OsString]) -> Option<(u32, &OsStr, &[OsString])> {
+    let [option, seconds, program, args @ ..] = args else { return None };
+    let seconds = seconds.to_str()?.parse().ok().filter(|_| option == SECONDS)?;
+    Some((seconds, program, args))
+}
+
+impl ToolError {
+    /// Tells it on standard error. Answers the status to end with.
+    pub(crate) fn explain(&self) -> ExitCode {
+        complain(format_args!("{}", chain(self)));
+        ExitCode::FAILURE
+    }
+}
+
+/// Makes deaths readable: several may be one signal.
+fn hear_deaths() -> nix::Result<SignalFd> {
+    let heard: SigSet = [Signal::SIGCHLD].into_iter().collect();
+    heard.thread_block()?;
+    SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+/// Ends `program` after `limit`, and with it all that it has started. `None` if it had to be ended.
+fn outlive(program: Pid, deaths: &SignalFd, limit: Duration) -> io::Result<Option<WaitStatus>> {
+    let status = end_of(program, deaths, limit)?;
+    if status.is_none() {
+        // It has not been reaped, so its number is still its own.
+        let _ = kill_process_group(program, Sent::TERM);
+        end_of(program, deaths, GRACE)?;
+    }
+    tree::end_all()?;
+    Ok(status)
+}
+
+/// How `program` ends, if it does within `patience`. Reaps what else does.
+fn end_of(program: Pid, deaths: &SignalFd, patience: Duration) -> io::Result<Option<WaitStatus>> {
+    let deadline = Instant::now() + patience;
     loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((dead, status))) if dead == pid => return tree::end_all().map(|()| status),
+        while let Ok(Some(_)) = deaths.read_signal() {}
+        while let Reaped::Dead(dead, status) = tree::reap() {
+            if dead == program {
+                return Ok(Some(status));
+            }
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        let mut fds = [PollFd::from_borrowed_fd(deaths.as_fd(), PollFlags::IN)];
+        match poll(&mut fds, Some(&until(deadline))) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use supervisor_proto::worker::EnvironmentVariable;
+
+    use super::*;
+
+    #[test]
+    fn a_launch_that_is_cut_off_anywhere_or_too_long_is_none() {
+        let variable = |name: &str| EnvironmentVariable { name: name.into(), value: "x".into() };
+        let launch = Launch {
+            environment: ["A", "B"].map(variable).into(),
+            working_directory: "/".into(),
+            walls: Some(Walls { apart: true, privileges: true, ..Walls::default() }),
+            ..Launch::default()
+        };
+        let whole = launch.encode_to_vec();
+        let (rest, walls) = read(whole.as_slice()).unwrap();
+        assert_eq!((Launch { walls: Some(walls), ..rest }), launch);
+        for cut in 0..whole.len() {
+            let error = read(whole.get(..cut).unwrap()).unwrap_err();
+            assert!(matches!(error, NoLaunch::Decode(_) | NoLaunch::NoWalls), "{cut}: {error}");
+        }
+        // Without any is what may be said, too.
+        read(Launch { walls: Some(Walls::default()), ..Launch::default() }.encode_to_vec().as_slice())
+            .unwrap();
+        let valued = |length: usize| {
+            let value = "x".repeat(length);
+            let environment = vec![EnvironmentVariable { name: "LONG".into(), value }];
+            Launch { environment, ..launch.clone() }.encode_to_vec()
+        };
+        // All lengths of about a megabyte have as many digits.
+        let around = valued(MOST_BYTES / 2).len() - MOST_BYTES / 2;
+        let padded = |length: usize| valued(length - around);
+        assert_eq!(padded(MOST_BYTES).len(), MOST_BYTES);
+        read(padded(MOST_BYTES).as_slice()).unwrap();
+        assert!(matches!(read(padded(MOST_BYTES + 1).as_slice()), Err(NoLaunch::TooLong)));
     }
 }

@@ -121,7 +121,7 @@ impl Worker {
 }
 
 /// The time from now until `deadline`.
-fn until(deadline: Instant) -> Timespec {
+pub(crate) fn until(deadline: Instant) -> Timespec {
     let left = deadline.saturating_duration_since(Instant::now());
     Timespec {
         tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

@@ -17,7 +17,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use nix::libc;
 use prost::Message;
@@ -101,12 +101,11 @@ impl Home {
 
     /// Everything that can be asked of any user: its own files, a port, no privileges.
     fn walls(&self) -> Walls {
-        let text = |path: &Path| path.canonicalize().unwrap().to_str().unwrap().to_owned();
         let system = ["/usr", "/bin", "/lib", "/lib64", "/etc", "/proc", "/sys"].map(Path::new);
-        let system = system.iter().filter(|path| path.exists()).map(|path| text(path));
+        let system = system.iter().filter(|path| path.exists()).map(|path| real(path));
         Walls {
-            write: vec![text(&self.place.home()), text(&self.place.log()), "/dev/null".into()],
-            read: system.chain([text(&self.place.path().join("attacker"))]).collect(),
+            write: vec![real(&self.place.home()), real(&self.place.log()), "/dev/null".into()],
+            read: system.chain([real(&self.place.path().join("attacker"))]).collect(),
             bind: vec![PortRange { first: 1, last: 1 }],
             apart: true,
             privileges: true,
@@ -282,26 +281,99 @@ fn an_agent_that_makes_a_program_which_runs_as_its_user_for_whoever_starts_it_is
     });
 }
 
+/// Where programs that are run aside are found.
+const PATH: &str = "/usr/bin:/bin";
+
+fn real(path: &Path) -> String {
+    path.canonicalize().unwrap().to_str().unwrap().to_owned()
+}
+
+fn told(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a program in `home` is run aside with.
+fn launch(home: &Home) -> Launch {
+    let path = EnvironmentVariable { name: "PATH".into(), value: PATH.into() };
+    Launch {
+        environment: vec![path],
+        working_directory: real(&home.place.home()),
+        walls: Some(home.walls()),
+        ..Launch::default()
+    }
+}
+
+/// Runs `script` aside.
+fn aside(home: &Home, seconds: u32, script: &str) -> Output {
+    let mut command = Command::new(WORKER);
+    command.args(["behind", "--seconds", &seconds.to_string(), "sh", "-c", script]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&launch(home).encode_to_vec()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
 #[test]
 fn a_program_that_is_run_aside_is_behind_the_same_walls_and_leaves_nothing_behind() {
     let (home, other) = (Home::of(Who::Me), Home::of(Who::Me));
     let secret = other.file("secret");
     let run = |script: &str| {
-        let mut command = Command::new(WORKER);
-        command.args(["behind", "sh", "-c", script]).current_dir(home.place.home());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(&home.walls().encode_to_vec()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        let output = aside(&home, 600, script);
+        (output.status.code(), told(&output.stdout))
     };
     let script = format!("cat {secret} 2>/dev/null; echo $?; grep Seccomp: /proc/self/status; exit 7");
     assert_eq!(run(&script), (Some(7), "1\nSeccomp:\t2\n".into()));
     let orphan =
         "setsid sh -c 'echo $$ >pid; exec sleep 600' & until [ -s pid ]; do :; done; cat pid; kill -9 $$";
-    let (code, told) = run(orphan);
+    let (code, pid) = run(orphan);
     assert_eq!(code, Some(137));
-    let left: i32 = told.trim().parse().unwrap();
+    let left: i32 = pid.trim().parse().unwrap();
     assert!(!Path::new(&format!("/proc/{left}")).exists(), "process {left} has outlived it");
+    // It begins where it is told to, with no other environment, and nothing that it says is taken for its worker's word.
+    let output = aside(&home, 600, "pwd; echo $HOME${PATH:+,$PATH}; echo mine >&2");
+    assert_eq!(told(&output.stdout), format!("{}\n,{PATH}\n", real(&home.place.home())));
+    assert_eq!(told(&output.stderr), "");
+}
+
+#[test]
+fn a_program_that_is_run_aside_and_stops_all_that_it_can_is_ended_at_its_limit() {
+    let home = Home::of(Who::Me);
+    // Itself with whoever would keep the limit from in there, and whatever else it may.
+    let stop = "echo here; setsid sh -c 'echo $$ >pid; exec sleep 600' & until [ -s pid ]; do :; done; \
+                timeout -k 1 1 sh -c 'kill -STOP $PPID' & kill -STOP $PPID; kill -STOP 0";
+    let output = aside(&home, 3, stop);
+    assert_eq!((output.status.code(), told(&output.stdout)), (Some(1), "here\n".into()));
+    assert_eq!(told(&output.stderr), "gateway-worker: `sh` has not ended by itself within 3 s\n");
+    let left = home.place.number("pid");
+    assert!(!Path::new(&format!("/proc/{left}")).exists(), "process {left} has outlived it");
+    // Who only takes long is asked first.
+    let output = aside(&home, 3, "trap 'echo asked; exit' TERM; while :; do sleep 0.05; done");
+    assert_eq!((output.status.code(), told(&output.stdout)), (Some(1), "asked\n".into()));
+}
+
+#[test]
+fn nothing_is_run_behind_walls_that_are_missing_or_cut_off() {
+    let home = Home::of(Who::Me);
+    let (file, ran) = (home.place.path().join("launch"), home.place.home().join("ran"));
+    let long = EnvironmentVariable { name: "LONG".into(), value: "x".repeat(1 << 20) };
+    let missing = Launch { walls: None, ..launch(&home) };
+    let long = Launch { environment: vec![long], ..launch(&home) };
+    for (launch, why) in [
+        (missing.encode_to_vec(), "the launch says nothing of walls"),
+        (Vec::new(), "the launch says nothing of walls"),
+        (long.encode_to_vec(), "environment and walls have more than 1048576 bytes together"),
+        (vec![0xff], "failed to decode the launch: "),
+    ] {
+        fs::write(&file, launch).unwrap();
+        for (how, status) in [("--seconds 600", 1), ("--launch-fd 3", 125)] {
+            let mut command = Command::new("sh");
+            let script = format!("exec {WORKER} behind {how} touch {} <$0 3<$0", ran.display());
+            let output = command.arg("-c").arg(script).arg(&file).output().unwrap();
+            let said = told(&output.stderr);
+            assert!(said.starts_with(&format!("gateway-worker: {why}")), "{how}: {said}");
+            assert_eq!((output.status.code(), ran.exists()), (Some(status), false), "{how}: {why}");
+        }
+    }
 }
 
 #[test]
