@@ -203,18 +203,8 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
         channels: request.channels,
     });
     let args = args(request, &runtime, &directories);
-    let (trees, wrong) = walls::stand(&Ground {
-        host,
-        name,
-        spec,
-        directories: &directories,
-        neighbours: request.neighbours,
-        kind: runtime.kind,
-        program: &runtime.program,
-        args: &args,
-        environment: &environment,
-        uid: uid(request.user),
-    });
+    let (trees, wrong) =
+        walls::stand(&ground(host, request, (&directories, &runtime), (&args, &environment)));
     warnings.extend(wrong);
     Ok(Prepared {
         program: runtime.program.clone(),
@@ -241,6 +231,18 @@ fn args(request: &Request<'_>, runtime: &Resolved, directories: &Directories) ->
         Purpose::Serve => runtime.args.iter().map(filled).collect(),
         Purpose::Repair => DOCTOR.map(str::to_owned).to_vec(),
     }
+}
+
+/// What the walls around the program depend on.
+fn ground<'a>(
+    host: &'a Host,
+    request: &Request<'a>,
+    (directories, runtime): (&'a Directories, &'a Resolved),
+    (args, environment): (&'a [String], &'a BTreeMap<String, String>),
+) -> Ground<'a> {
+    let Request { name, spec, neighbours, user, .. } = *request;
+    let (kind, program) = (runtime.kind, runtime.program.as_path());
+    Ground { host, name, spec, directories, neighbours, kind, program, args, environment, uid: uid(user) }
 }
 
 /// Whose its processes are.
