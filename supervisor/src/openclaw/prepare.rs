@@ -159,13 +159,7 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     keep_apart(data_dir, request, &directories)?;
     directories.create_for(data_dir, request.user)?;
     let runtime = runtime::resolve(spec, host)?;
-    if let Some(user) = request.user {
-        reach::open_version(data_dir, &runtime)?;
-        reach::look_at(user, data_dir, &runtime.program)?;
-    }
-    if runtime.kind == Kind::Openclaw {
-        walls::shared::look(uid(request.user))?;
-    }
+    check_program(data_dir, request.user, &runtime)?;
     let needed = request.purpose == Purpose::Serve && needs_config(&runtime, &directories.config);
     if needed && let Some(error) = config::check::lost(&directories, request.good) {
         return Err(error.into());
@@ -223,6 +217,18 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
         trees,
         warnings,
     })
+}
+
+/// Refuses what its user could not run, or not with the locks that it takes.
+fn check_program(data_dir: &Path, user: Option<&User>, runtime: &Resolved) -> Result<(), Refusal> {
+    if let Some(user) = user {
+        reach::open_version(data_dir, runtime)?;
+        reach::look_at(user, data_dir, &runtime.program)?;
+    }
+    if runtime.kind == Kind::Openclaw {
+        walls::shared::look(uid(user))?;
+    }
+    Ok(())
 }
 
 fn args(request: &Request<'_>, runtime: &Resolved, directories: &Directories) -> Vec<String> {
