@@ -22,7 +22,7 @@ use crate::{
         layout::{Directories, Neighbour},
         place::Place,
         prepare::{Host, Prepared, Refusal, Request, prepare},
-        runtime,
+        reach, runtime,
         walls::around,
     },
     spec::{InstanceSpec, Kind, is_supervisors},
@@ -272,6 +272,10 @@ impl Subject {
 
     fn prepare(&self, block: Block) -> Result<Prepared, Refusal> {
         let user = user::of(self.spec.user.as_ref())?;
+        if user.is_some() {
+            // Onboarding says so if it does not get there.
+            let _ = reach::let_pass(&self.host.control.data_dir);
+        }
         prepare(
             &self.host,
             &Request {

@@ -1,7 +1,13 @@
-use std::{env, fs, os::unix::fs::PermissionsExt};
+use std::{
+    env, fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+};
 
 use super::*;
-use crate::{openclaw::environment::Control, spec::Runtime};
+use crate::{
+    openclaw::environment::Control,
+    spec::{Runtime, UserName},
+};
 
 /// A host with an `openclaw` that is a shell script.
 struct World {
@@ -79,6 +85,23 @@ async fn what_is_needed_is_made_and_openclaw_is_onboarded_without_a_secret_on_it
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, PRIVATE, "{path}");
     }
     assert!(world.subject().is_set_up(&wish));
+}
+
+#[tokio::test]
+async fn an_instance_of_another_user_is_onboarded_as_that_user_and_has_what_comes_of_it() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("nothing is tried here: it takes root to have an instance of another user");
+        return;
+    }
+    let world = World::new("id -u; touch \"$OPENCLAW_STATE_DIR/made\"; touch \"$0.touched\"; exit 0");
+    fs::set_permissions(world.directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let mut subject = world.subject();
+    subject.spec.user = Some(UserName("54321".into()));
+    let report = subject.set_up(block(), wish(&[("ANTHROPIC_API_KEY", SECRET)])).await.unwrap();
+    assert_eq!(report.output.lines().next(), Some("54321"), "{}", report.output);
+    let made = fs::metadata(world.directory.path().join("data/instances/lab/state/made")).unwrap();
+    assert_eq!(made.uid(), 54_321);
+    assert!(!world.directory.path().join("openclaw.touched").exists(), "no wall was around it");
 }
 
 #[tokio::test]
