@@ -22,7 +22,7 @@ use prost::{DecodeError, Message};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use rustix::process::{
-    Pid, Signal as Sent, WaitStatus, getpid, kill_process_group, set_child_subreaper, umask,
+    Pid, Signal as Sent, WaitStatus, getpid, kill_process_group, set_child_subreaper, setsid, umask,
 };
 use rustix::stdio::stdout;
 use supervisor_proto::frame::MAX_FRAME;
@@ -153,6 +153,9 @@ pub(crate) fn ready(walls: &Walls) -> Result<(Builder, Survey), Unready> {
 pub(crate) fn run(args: &[OsString]) -> Result<ExitCode, ToolError> {
     let (seconds, program, args) = parsed(args).ok_or(ToolError::Usage)?;
     kernel::restore_signals();
+    // Groups of a session can be joined, and its processes share what autogroups have of a processor (sched(7)): the
+    // supervisor's are none of the program's.
+    let _ = setsid();
     let (launch, walls) = read(io::stdin())?;
     let (builder, survey) = ready(&walls)?;
     walls::lend(stdout(), &walls);

@@ -108,8 +108,21 @@ const ABOUT_OTHERS: &[(c_long, u8)] = &[
     (libc::SYS_ioprio_set, 1),
 ];
 
-/// Of those, the ones that can be about all processes of the user, and the first argument that says so.
-const ABOUT_ALL: &[(c_long, u64)] = &[(libc::SYS_setpriority, 2), (libc::SYS_ioprio_set, 3)];
+/// Of those, the ones that can be about all processes of a group, which may have others in it, or of the user, and the
+/// first argument that says so.
+const ABOUT_ALL: &[(c_long, u64)] = &[
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_setpriority, 2),
+    (libc::SYS_ioprio_set, 2),
+    (libc::SYS_ioprio_set, 3),
+];
+
+/// Refused as if the file system had none: with an access list, a file that was made with the set-group-ID bit while its
+/// group could not run it becomes a program. cp(1) then makes do with modes.
+const ATTRIBUTES: [c_long; 4] = [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, SETXATTRAT];
+
+/// setxattr(2) by a directory, since Linux 6.13.
+const SETXATTRAT: c_long = 463;
 
 /// Refused when they give a file the set-user-ID or set-group-ID bit, each with its argument that is the mode: whoever
 /// runs such a file outside has the gateway's user and no walls.
@@ -130,7 +143,7 @@ const MODES: &[(c_long, u8)] = &[
 const FCHMODAT2: c_long = 452;
 
 /// The same with the argument of its flags: only with some of them there is a mode. No filter sees that of openat2(2),
-/// which OpenClaw needs; but a file loses both bits with the first byte that is written to it.
+/// which OpenClaw needs; but a program loses both bits with the first byte that is written to it.
 const MODES_IF_MADE: &[(c_long, u8, u8)] = &[
     (libc::SYS_openat, 2, 3),
     #[cfg(target_arch = "x86_64")]
@@ -213,7 +226,8 @@ pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filter> {
 fn filter(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filter, BackendError> {
     let mut rules = BTreeMap::new();
     if privileges {
-        rules.extend(REFUSED.iter().chain(REFUSED_HERE).map(|number| (*number, Vec::new())));
+        let refused = REFUSED.iter().chain(REFUSED_HERE).chain(&ATTRIBUTES);
+        rules.extend(refused.map(|number| (*number, Vec::new())));
         rules.extend(about_others()?);
         rules.extend(modes()?);
     }
@@ -290,9 +304,14 @@ fn sockets(privileges: bool, ports: bool) -> Result<Vec<SeccompRule>, BackendErr
 fn program(rules: BTreeMap<c_long, Vec<SeccompRule>>, arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let mut program = other_abi();
     let mut rules = rules.into_iter().peekable();
-    while rules.peek().is_some() {
-        let piece: BTreeMap<_, _> = rules.by_ref().take(RULES_IN_A_PIECE).collect();
-        let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    while let Some(errno) = rules.peek().map(|(number, _)| errno(*number)) {
+        let mut piece = BTreeMap::new();
+        while piece.len() < RULES_IN_A_PIECE
+            && let Some(rule) = rules.next_if(|(number, _)| self::errno(*number) == errno)
+        {
+            piece.extend([rule]);
+        }
+        let refusal = SeccompAction::Errno(errno);
         let piece = BpfProgram::try_from(SeccompFilter::new(piece, SeccompAction::Allow, refusal, arch)?)?;
         if let Some((beyond, _)) = rules.peek() {
             program.extend(skip(*beyond, piece.len()));
@@ -300,6 +319,12 @@ fn program(rules: BTreeMap<c_long, Vec<SeccompRule>>, arch: TargetArch) -> Resul
         program.extend(piece);
     }
     Ok(program)
+}
+
+/// What a refused call answers.
+fn errno(number: c_long) -> u32 {
+    let errno = if ATTRIBUTES.contains(&number) { libc::EOPNOTSUPP } else { libc::EPERM };
+    errno.unsigned_abs()
 }
 
 /// Skips the next `length` instructions if the number of the call is `beyond` or more.

@@ -191,12 +191,14 @@ fn meddle(process: i64) -> io::Result<()> {
     let about = [
         (libc::SYS_prlimit64, [process, libc::RLIMIT_FSIZE.into(), 0, 0, 0, 0]),
         (libc::SYS_setpriority, [0, process, 0, 0, 0, 0]),
+        (libc::SYS_setpriority, [1, 0, 0, 0, 0, 0]),
         (libc::SYS_setpriority, [2, 0, 0, 0, 0, 0]),
         (libc::SYS_sched_setaffinity, [process, 128, at(processors.as_ptr()), 0, 0, 0]),
         (libc::SYS_sched_setscheduler, [process, 0, at(usual.as_ptr()), 0, 0, 0]),
         (libc::SYS_sched_setparam, [process, at(usual.as_ptr()), 0, 0, 0, 0]),
         (libc::SYS_sched_setattr, [process, at(ATTRIBUTES.as_ptr()), 0, 0, 0, 0]),
         (libc::SYS_ioprio_set, [1, process, USUAL, 0, 0, 0]),
+        (libc::SYS_ioprio_set, [2, 0, USUAL, 0, 0, 0]),
     ];
     let refused = |(number, arguments): &(i64, [i64; 6])| {
         let outcome = outcome(call(*number, *arguments));
@@ -258,18 +260,29 @@ fn bits() -> io::Result<()> {
 
 /// The same by the call whose mode no filter sees.
 fn bits_unseen() -> io::Result<()> {
-    let fresh = CString::new("fresh")?;
-    let how = [u64::from((libc::O_CREAT | libc::O_WRONLY).unsigned_abs()), 0o6755, 0];
-    let how = how.as_ptr().expose_provenance().cast_signed() as i64;
-    let opened = call(libc::SYS_openat2, [libc::AT_FDCWD.into(), address(&fresh), how, 24, 0, 0]);
-    outcome(opened)?;
-    OpenOptions::new().write(true).open("fresh")?.write_all(b"#!/bin/sh\n")?;
-    // A group's bit means nothing where the group may not run it.
-    let mode = fs::metadata("fresh")?.permissions().mode();
-    match mode & 0o4000 != 0 || mode & 0o2010 == 0o2010 {
-        false => Err(io::Error::from_raw_os_error(libc::EPERM)),
-        true => Ok(()),
+    /// In an access list, its version and for each entry whom it is about, what that one may, and nobody by number
+    /// (acl(5)): the owner everything, its group and all others reading and running.
+    const READ_AND_RUN_BY_ALL: [u32; 7] = [2, 7 << 16 | 1, !0, 5 << 16 | 4, !0, 5 << 16 | 0x20, !0];
+    let (fresh, list) = (CString::new("fresh")?, CString::new("system.posix_acl_access")?);
+    let [file, list, runs] = [
+        address(&fresh),
+        address(&list),
+        READ_AND_RUN_BY_ALL.as_ptr().expose_provenance().cast_signed() as i64,
+    ];
+    let mut made = false;
+    for mode in [0o6755, 0o2644] {
+        let _ = fs::remove_file("fresh");
+        let how = [u64::from((libc::O_CREAT | libc::O_WRONLY).unsigned_abs()), mode, 0];
+        let how = how.as_ptr().expose_provenance().cast_signed() as i64;
+        outcome(call(libc::SYS_openat2, [libc::AT_FDCWD.into(), file, how, 24, 0, 0]))?;
+        OpenOptions::new().write(true).open("fresh")?.write_all(b"#!/bin/sh\n")?;
+        let listed = outcome(call(libc::SYS_setxattr, [file, list, runs, 28, 0, 0]));
+        eprintln!("{mode:o}: {listed:?}");
+        // A group's bit means nothing where the group may not run it.
+        let mode = fs::metadata("fresh")?.permissions().mode();
+        made |= mode & 0o4000 != 0 || mode & 0o2010 == 0o2010;
     }
+    if made { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
 fn address(text: &CString) -> i64 {
