@@ -5,8 +5,9 @@
 //! note: it is open as soon as it is copied.
 
 use std::{
+    collections::BTreeSet,
     fs::Metadata,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -20,7 +21,9 @@ use super::{
 use crate::{
     custody::reachable,
     openclaw::{
+        file, incident,
         layout::{Directories, Layout},
+        place::UNFINISHED,
         walls::OWN_LOG,
     },
 };
@@ -203,13 +206,8 @@ pub(super) fn leftovers(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut found = Vec::new();
     for patient in &scene.patients {
         let Some(theirs) = patient.owner() else { continue };
-        let own = ground::directories(scene, patient);
-        let incident = crate::openclaw::incident::file(&own.root);
-        let left = [&own.config, &incident].into_iter().filter_map(|path| {
-            let name = path.file_name()?.to_string_lossy();
-            let path = path.with_file_name(format!(".{name}.new"));
-            Some((old(&path, theirs, budget)?, path))
-        });
+        let halves = halves(scene, patient, budget).into_iter();
+        let left = halves.filter_map(|path| Some((old(&path, theirs, budget)?, path)));
         let left: Vec<(Metadata, PathBuf)> = left.collect();
         let Some((_, first)) = left.first() else { continue };
         let what = format!(
@@ -231,6 +229,22 @@ pub(super) fn leftovers(scene: &Scene, budget: &Budget) -> Vec<Finding> {
         );
     }
     found
+}
+
+/// What is called as the halves of an instance's files are, beside those that hold secrets.
+fn halves(scene: &Scene, patient: &Patient, budget: &Budget) -> Vec<PathBuf> {
+    let own = ground::directories(scene, patient);
+    // A profile's configuration may be a link, and is written beside what that leads to.
+    let led = patient.directories.own_config().directory().ok().map(|(_, _, path)| path);
+    let configs = [Some(&own.config), led.as_ref()].into_iter().flatten().filter_map(|path| path.parent());
+    let written: BTreeSet<&Path> = configs.chain([own.state.as_path()]).collect();
+    let is_half = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.as_bytes().starts_with(UNFINISHED.as_bytes()))
+    };
+    let mut halves: Vec<PathBuf> =
+        written.into_iter().flat_map(|directory| budget.inside(directory)).filter(is_half).collect();
+    halves.push(file::half(&incident::file(&own.root)));
+    halves
 }
 
 /// A file of `owner` that nobody has touched for a while.

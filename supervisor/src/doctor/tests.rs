@@ -416,18 +416,49 @@ fn run_directories_and_halves_of_writes_are_removed_once_they_are_old() {
     for name in ["main", "gone"] {
         world.write(&format!("data/run/{name}/launch.json"), "{}");
     }
-    let half = world.write("data/instances/main/state/.openclaw.json.new", "{");
+    let halves = ["state/.unfinished-1-0", "incident/.incident.json.new"]
+        .map(|half| world.write(&format!("data/instances/main/{half}"), "{"));
     assert_eq!(
         (world.check(locks::run_directories), world.check(files::leftovers)),
         (vec![], vec![]),
         "too young"
     );
-    [&world.at("data/run/main"), &world.at("data/run/gone"), &half].into_iter().for_each(|path| age(path));
+    let run_directories = ["data/run/main", "data/run/gone"].map(|path| world.at(path));
+    run_directories.iter().chain(&halves).for_each(|path| age(path));
     let outcome = world.fix(locks::run_directories);
     assert_eq!((outcome.findings.len(), outcome.mended.len()), (0, 1), "{outcome:?}");
     assert!(world.at("data/run/main").exists() && !world.at("data/run/gone").exists());
-    assert_eq!(world.fix(files::leftovers).mended.len(), 1);
-    assert!(!half.exists());
+    assert_eq!(world.fix(files::leftovers).mended.len(), 2);
+    assert!(halves.iter().all(|half| !half.exists()));
+}
+
+#[test]
+fn a_half_of_a_write_is_found_wherever_the_files_of_a_profile_are_written() {
+    let mut world = World::new();
+    let [state_dir, config] = ["home/state", "home/config/openclaw.json"].map(|path| world.at(path));
+    let kept = world.write("home/config/dotfiles/openclaw.json", "{}");
+    let profile = Profile { state_dir: Some(state_dir), config: Some(config.clone()), ..Profile::default() };
+    world.add("main", 18_789, InstanceSpec { profile: Some(profile), ..InstanceSpec::default() });
+    symlink(&kept, &config).unwrap();
+    let [in_state, beside_link, beside_kept, another] = [
+        "home/state/.unfinished-1-0",
+        "home/config/.unfinished-1-1",
+        "home/config/dotfiles/.unfinished-1-2",
+        "home/state/.unfinished",
+    ]
+    .map(|path| world.write(path, "TOKEN=1"));
+    let me = nix::unistd::geteuid();
+    if me.is_root() {
+        let theirs = world.write("home/state/.unfinished-1-3", "");
+        age(&theirs);
+        chown(&theirs, Some(54_321), None).unwrap();
+    }
+    [&in_state, &beside_link, &beside_kept, &another].into_iter().for_each(|path| age(path));
+    let found = world.check(files::leftovers);
+    assert_eq!(told(&found), [("file.leftover", "main".to_owned())]);
+    let outcome = world.fix(files::leftovers);
+    assert_eq!((outcome.findings.len(), outcome.mended.len()), (0, 3), "{outcome:?}");
+    assert!([in_state, beside_link, beside_kept].iter().all(|half| !half.exists()) && another.exists());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{Mode, OFlags, open};
@@ -31,14 +31,19 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// What `path` is called while it is being replaced.
+pub(crate) fn half(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
 /// Replaces `path` so that every reader sees the old content or the new. A link is replaced itself.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+    let (Some(directory), Some(_)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
     };
     // One supervisor has the directory, and it starts an instance once at a time: the name is ours, and what
     // has it is a leftover.
-    let fresh = directory.join(format!(".{}.new", name.to_string_lossy()));
+    let fresh = half(path);
     let written = write(&fresh, content, mode, durability).and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
         // The first error is the one to tell.

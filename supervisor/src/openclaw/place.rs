@@ -33,8 +33,9 @@ const PRIVATE: u32 = 0o700;
 /// Names of one directory that are looked at; an agent may have filled it.
 const MAX_NAMES: usize = 10_000;
 
-/// How files that are being written are called: the supervisor's pid and a number follow.
-const UNFINISHED: &str = ".unfinished-";
+/// How files that are being written are called: the supervisor's pid and a number follow. One supervisor has a directory:
+/// those of another pid are nobody's any more.
+pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 /// Tells files apart that are being written at the same time.
 static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -150,7 +151,8 @@ impl Place {
     }
 
     /// Makes or replaces a file, so that every reader sees the old content or the new. What has the name is
-    /// replaced even if it is a link.
+    /// replaced even if it is a link. Halves that were left here go with it: whoever was killed in between is started
+    /// again, and does it again.
     pub(crate) fn put(
         &self,
         name: &str,
@@ -160,7 +162,7 @@ impl Place {
     ) -> io::Result<()> {
         let number = WRITES.fetch_add(1, Ordering::Relaxed);
         let fresh = format!("{UNFINISHED}{}-{number}", process::id());
-        self.acting(|| {
+        let done = self.acting(|| {
             let written = self
                 .write(&fresh, content, mode, durability)
                 .and_then(|()| Ok(fs::renameat(&self.directory, &fresh, &self.directory, name)?));
@@ -173,7 +175,10 @@ impl Place {
                 Durability::Durable => Ok(fs::fsync(&self.directory)?),
                 Durability::Quick => Ok(()),
             }
-        })
+        });
+        // It is written, whatever else lies around; what stays is told of by the doctor.
+        let _ = self.tidy();
+        done
     }
 
     fn write(&self, name: &str, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
@@ -224,17 +229,42 @@ impl Place {
         Ok(names)
     }
 
-    /// Removes what supervisors before this one left half written.
+    /// Removes what supervisors before this one left half written. One that had the same pid is not told from this one.
     pub(crate) fn tidy(&self) -> io::Result<()> {
         let mine = format!("{UNFINISHED}{}-", process::id());
         let names = self.names()?;
-        names
-            .iter()
-            .filter(|name| name.starts_with(UNFINISHED) && !name.starts_with(&mine))
-            .try_for_each(|name| self.remove(name))
+        let left = names.iter().filter(|name| name.starts_with(UNFINISHED) && !name.starts_with(&mine));
+        // Each is tried: an agent may have put a directory among them.
+        left.map(|name| self.remove(name)).fold(Ok(()), Result::and)
     }
 }
 
 fn directory() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_supervisor_left_half_written_goes_with_the_next_write() {
+        let world = tempfile::tempdir().unwrap();
+        let at = |name: &str| world.path().join(name);
+        let mine = format!("{UNFINISHED}{}-7", process::id());
+        for name in [&format!("{UNFINISHED}1-0"), &mine, ".unfinished", "openclaw.json"] {
+            std::fs::write(at(name), "TOKEN=1").unwrap();
+        }
+        // No agent keeps a write from being done.
+        std::fs::create_dir(at(&format!("{UNFINISHED}directory"))).unwrap();
+        let place = Place::open(world.path()).unwrap();
+        place.put("openclaw.json", b"{}", 0o600, Durability::Durable).unwrap();
+        let mut left = place.names().unwrap();
+        left.retain(|name| ![".", ".."].contains(&name.as_str()));
+        left.sort();
+        let mut expected = [".unfinished", &mine, &format!("{UNFINISHED}directory"), "openclaw.json"];
+        expected.sort_unstable();
+        assert_eq!(left, expected, "what is being written, or is none, stays");
+        assert_eq!(std::fs::read_to_string(at("openclaw.json")).unwrap(), "{}");
+    }
 }
