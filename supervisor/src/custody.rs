@@ -202,14 +202,14 @@ fn close_again(data_dir: &Path) {
 }
 
 /// What to type so that `path` is this user's, with all that is in it.
-pub(crate) fn own(path: &Path, me: u32) -> String {
-    let sudo = if me == ROOT { "" } else { "sudo " };
+pub(crate) fn own(path: &Path, user: u32) -> String {
+    let sudo = if geteuid().is_root() { "" } else { "sudo " };
     let all = if path.is_dir() { "R" } else { "" };
-    format!("{sudo}chown -h{all} {me} {}", path.display())
+    format!("{sudo}chown -h{all} {user} {}", path.display())
 }
 
-/// What is not the supervisor's alone, the data directory first: that may lie behind links. A link in it stands for what
-/// it leads to: it is the supervisor's user's. Blocks on the disk.
+/// What is not the supervisor's alone, the data directory first: that may lie behind links. A link in it stands for
+/// what it leads to: it is the supervisor's user's. Blocks on the disk.
 pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
     let Ok(data_dir) = &data_dir.canonicalize() else { return Vec::new() };
     let reach = reachable(data_dir);

@@ -18,10 +18,13 @@ use rustix::{
 };
 
 use super::{
-    runtime::{RUNTIMES, Resolved, is_executable},
+    runtime::{OPENCLAW, RUNTIMES, Resolved, is_executable},
     tree, walls,
 };
-use crate::user::{User, acting_as};
+use crate::{
+    custody,
+    user::{User, acting_as},
+};
 
 /// Bits by which others pass a directory.
 const PASSED: u32 = 0o011;
@@ -38,6 +41,8 @@ pub enum ReachError {
         uid: u32,
         /// The first directory on the way that is closed, or the file itself.
         at: PathBuf,
+        /// Whose it is to open.
+        barrier: Barrier,
     },
     /// The system refused.
     #[error("failed to let other users read `{}`", path.display())]
@@ -49,16 +54,45 @@ pub enum ReachError {
     },
 }
 
+/// What is closed, by which it is known how to open it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Barrier {
+    /// What somebody has installed.
+    Elsewhere,
+    /// A directory around the supervisor's own, which all versions lie in.
+    Above,
+    /// This version, which the supervisor has installed, and has opened before.
+    Version(PathBuf),
+}
+
 impl ReachError {
     /// What to do about it: a sentence without its full stop.
     #[must_use]
     pub fn mend(&self) -> String {
         match self {
-            Self::Barred { .. } => {
+            Self::Barred { barrier: Barrier::Elsewhere, .. } => {
                 "install it where that user gets at it, e.g. below /opt, or remove `user` from the spec"
                     .into()
             }
-            Self::Open { path, .. } => format!("see that `{}` is the supervisor's own", path.display()),
+            Self::Barred { at, barrier: Barrier::Above, .. } => format!(
+                "let others pass with `chmod go+x {}`, start the supervisor with a directory (`--data-dir`) that they get \
+                 at, e.g. in /var/lib, or remove `user` from the spec",
+                at.display()
+            ),
+            Self::Barred { barrier: Barrier::Version(home), .. } => format!(
+                "open that version with `{}` and `chmod -R go+rX {}`",
+                custody::own(home, nix::unistd::geteuid().as_raw()),
+                home.display()
+            ),
+            Self::Open { path, .. } => {
+                let path = path.display();
+                let version = path.to_string();
+                let version =
+                    version.rsplit_once(&format!("/{OPENCLAW}-")).map_or("VERSION", |(_, version)| version);
+                format!(
+                    "move it away with `mv {path} {path}.old`, and type `openclawctl runtimes install {version}`"
+                )
+            }
         }
     }
 }
@@ -96,10 +130,30 @@ fn version_of(runtimes: &Path, program: &Path) -> Option<PathBuf> {
 /// Whether `user` gets at an instance's program, and where that is a version that the supervisor has installed, at what
 /// its script runs. Scripts of others may do without what they name.
 pub(crate) fn look_at(user: &User, data_dir: &Path, program: &Path) -> Result<(), ReachError> {
-    look(user, program)?;
-    match version_of(&data_dir.join(RUNTIMES), program) {
-        Some(_) => walls::named_in(program).iter().try_for_each(|named| look(user, named)),
-        None => Ok(()),
+    let runtimes = data_dir.join(RUNTIMES);
+    let Some(home) = version_of(&runtimes, program) else { return look(user, program) };
+    let named = walls::named_in(program);
+    let mut needed = [program].into_iter().chain(named.iter().map(PathBuf::as_path));
+    needed.try_for_each(|file| look(user, file)).map_err(|error| match error {
+        ReachError::Barred { path, uid, at, .. } => {
+            let barrier = barrier(&runtimes, &home, &at);
+            ReachError::Barred { path, uid, at, barrier }
+        }
+        ReachError::Open { .. } => error,
+    })
+}
+
+/// What `at` is, which keeps a user from a version with this home, or from what that needs.
+fn barrier(runtimes: &Path, home: &Path, at: &Path) -> Barrier {
+    // A version may be linked to what lies elsewhere.
+    let settled = [runtimes, home, at].map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+    let [around, version, closed] = &settled;
+    if around.starts_with(closed) || runtimes.starts_with(at) {
+        Barrier::Above
+    } else if closed.starts_with(version) {
+        Barrier::Version(home.to_owned())
+    } else {
+        Barrier::Elsewhere
     }
 }
 
@@ -125,7 +179,9 @@ pub(crate) fn look(user: &User, file: &Path) -> Result<(), ReachError> {
         Ok(Some(ways.iter().find_map(first_of).unwrap_or_else(|| file.to_owned())))
     };
     match acting_as(user, barrier) {
-        Ok(Some(at)) => Err(ReachError::Barred { path: file.to_owned(), uid: user.uid, at }),
+        Ok(Some(at)) => {
+            Err(ReachError::Barred { path: file.to_owned(), uid: user.uid, at, barrier: Barrier::Elsewhere })
+        }
         Ok(None) | Err(_) => Ok(()),
     }
 }
@@ -186,10 +242,18 @@ mod tests {
             open_version(&self.at("data"), &resolved).unwrap();
         }
 
-        fn told(&self) -> Option<String> {
+        fn refused(&self) -> Option<ReachError> {
             let user = User { uid: USER, gid: USER, groups: Vec::new() };
             let program = runtime::executable(&self.home());
-            look_at(&user, &self.at("data"), &program).err().map(|error| error.to_string())
+            look_at(&user, &self.at("data"), &program).err()
+        }
+
+        fn told(&self) -> Option<String> {
+            self.refused().map(|error| error.to_string())
+        }
+
+        fn mend(&self) -> String {
+            self.refused().unwrap().mend()
         }
     }
 
@@ -225,5 +289,38 @@ mod tests {
         assert_eq!(world.told(), closed(&world.at("node")));
         let user = User { uid: USER, gid: USER, groups: vec![54_322] };
         look_at(&user, &world.at("data"), &runtime::executable(&world.home())).unwrap();
+    }
+
+    #[test]
+    fn who_keeps_a_user_from_a_version_is_told_what_to_type() {
+        let Some(world) = World::new() else { return };
+        world.chmod("node/node", 0o755);
+        world.open();
+        world.chmod("node", 0o700);
+        assert!(world.mend().starts_with("install it where that user gets at it"), "{}", world.mend());
+        world.chmod("node", 0o755);
+
+        // In somebody's closed home.
+        world.chmod("", 0o700);
+        let above = world.0.path().canonicalize().unwrap();
+        let closed = format!("`{}` is closed to it", above.display());
+        assert!(world.told().unwrap().ends_with(&closed), "{:?}", world.told());
+        let typed = format!("`chmod go+x {}`, start the supervisor with a directory", above.display());
+        assert!(world.mend().contains(&typed) && !world.mend().contains("/opt"), "{}", world.mend());
+        world.chmod("", 0o711);
+        assert_eq!(world.told(), None);
+
+        let home = world.home();
+        std::os::unix::fs::chown(home.join("bin"), Some(54_323), None).unwrap();
+        fs::set_permissions(home.join("bin"), Permissions::from_mode(0o700)).unwrap();
+        let shown = home.display();
+        assert_eq!(
+            world.mend(),
+            format!("open that version with `chown -hR 0 {shown}` and `chmod -R go+rX {shown}`")
+        );
+
+        let error = ReachError::Open { path: home.clone(), source: io::ErrorKind::NotFound.into() };
+        let typed = format!("`mv {shown} {shown}.old`, and type `openclawctl runtimes install 1`");
+        assert!(error.mend().ends_with(&typed), "{}", error.mend());
     }
 }

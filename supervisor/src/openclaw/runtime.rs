@@ -11,7 +11,7 @@ use super::{environment::DEFAULT_PATH, prepare::Host};
 use crate::spec::{InstanceSpec, Kind, Runtime};
 
 /// OpenClaw's command, as npm installs it.
-const OPENCLAW: &str = "openclaw";
+pub(super) const OPENCLAW: &str = "openclaw";
 
 /// The built-in gateway, installed beside the daemon.
 const BUILTIN: &str = "builtin-gateway";

@@ -25,6 +25,7 @@ use rustix::fs::{statvfs, syncfs};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    custody,
     openclaw::{
         file::Durability,
         layout::{Directories, resolve},
@@ -32,7 +33,7 @@ use crate::{
         tree,
     },
     spec::InstanceSpec,
-    user,
+    user::{self, UserError},
 };
 
 /// Copies that are kept of one instance.
@@ -75,7 +76,7 @@ pub(super) struct Kept {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfit {
     /// It cannot be read, or the copy has no place.
-    #[error("failed to look at `{}`: {source}", path.display())]
+    #[error("failed to look at `{}`: {source}; see what is there with `ls -la {}`", path.display(), path.display())]
     Look {
         /// What.
         path: PathBuf,
@@ -93,13 +94,24 @@ pub(super) enum Unfit {
     )]
     Open(PathBuf),
     /// It could be anybody's: a link leads to it that its own user has made.
-    #[error("its state `{}` belongs to user {owner} and not to the instance's", path.display())]
+    #[error(
+        "its state `{}` belongs to user {owner} and not to the instance's; if a link has led there (`ls -ld {}`), remove \
+         that, and if it is this instance's, type `{}`",
+        path.display(), named.display(), custody::own(path, *user)
+    )]
     Foreign {
         /// What.
         path: PathBuf,
+        /// By which name it was found.
+        named: PathBuf,
         /// Whose it is.
         owner: u32,
+        /// Whose it should be.
+        user: u32,
     },
+    /// It is not known whose it should be.
+    #[error("{}; {}", .0, .0.mend())]
+    User(#[from] UserError),
     /// The disk is too full.
     #[error("there is no room for a copy of its state: it has {}, and `{}` has {} free", mib(*needed), path.display(), mib(*free))]
     Room {
@@ -131,10 +143,11 @@ impl Kept {
         let settled = |path: &Path| fs::canonicalize(path).map_err(looked(path));
         let (state, root) = (settled(&directories.state)?, settled(&directories.root)?);
         // Whoever else has it was not asked.
-        let owner = user::uid(spec.user.as_ref()).map_err(|error| looked(&state)(io::Error::other(error)))?;
+        let user = user::uid(spec.user.as_ref())?;
         let found = fs::metadata(&state).map_err(looked(&state))?;
-        if spec.user.is_some() && found.uid() != owner {
-            return Err(Unfit::Foreign { path: state, owner: found.uid() });
+        if spec.user.is_some() && found.uid() != user {
+            let named = directories.state.clone();
+            return Err(Unfit::Foreign { path: state, named, owner: found.uid(), user });
         }
         let beside = state.parent().unwrap_or(Path::new("/")).to_owned();
         let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).map_err(looked(path));

@@ -10,7 +10,7 @@ use std::{
 use supervisor_core::ids::Name;
 
 use super::*;
-use crate::spec::Profile;
+use crate::spec::{Profile, UserName};
 
 struct World {
     _data: tempfile::TempDir,
@@ -193,6 +193,39 @@ fn a_copy_that_would_lie_in_the_hands_of_the_instance_is_not_made() {
     fs::write(home.path().join("openclaw.json"), "{}").unwrap();
     let refused = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
     assert!(refused.to_string().contains("in the instance's own hands"), "{refused}");
+}
+
+#[test]
+fn a_state_that_cannot_be_copied_is_told_with_what_to_type() {
+    let home = tempfile::tempdir().unwrap();
+    let (state, others) = (home.path().join(".openclaw"), home.path().join("others"));
+    let mut world = World::new(Some(&profile(home.path(), ".openclaw/openclaw.json")));
+    let told =
+        |world: &World| Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err().to_string();
+    let user = |name: &str| Some(UserName(name.to_owned()));
+    if geteuid().is_root() {
+        fs::rename(&state, &others).unwrap();
+        symlink(&others, &state).unwrap();
+        world.spec.user = user("54321");
+        let (others, link) = (others.canonicalize().unwrap(), state.display());
+        let sentence = format!(
+            "its state `{0}` belongs to user 0 and not to the instance's; if a link has led there (`ls -ld {link}`), remove \
+             that, and if it is this instance's, type `chown -hR 54321 {0}`",
+            others.display()
+        );
+        assert_eq!(told(&world), sentence);
+        fs::remove_file(&state).unwrap();
+        fs::rename(others, &state).unwrap();
+    }
+    world.spec.user = user("nobody-has-this");
+    assert!(told(&world).contains("`useradd --system nobody-has-this`"), "{}", told(&world));
+    world.spec.user = None;
+    fs::remove_dir_all(&state).unwrap();
+    assert!(
+        told(&world).ends_with(&format!("; see what is there with `ls -la {}`", state.display())),
+        "{}",
+        told(&world)
+    );
 }
 
 #[test]
