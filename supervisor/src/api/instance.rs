@@ -239,8 +239,9 @@ impl InstanceService for Instances {
         let found = task::spawn_blocking(move || {
             let view = api.handle.view();
             let instance = known(&view, &name)?;
-            // One that is not there is told of when the instance is started.
-            let user = registry::spec(instance).user.and_then(|user| user::resolve(&user).ok().flatten());
+            // Unset, it would be the supervisor's own.
+            let user = registry::spec(instance).user.as_ref().map(user::resolve).transpose();
+            let user = user.map_err(|error| no_user(&error))?.flatten();
             Ok::<_, Refusal>((api.facts.surroundings(&view, instance), user))
         });
         let (surroundings, user) = found.await.map_err(|_| Refusal::ShuttingDown)??;
@@ -261,8 +262,7 @@ impl InstanceService for Instances {
         let found = task::spawn_blocking(move || {
             let view = api.handle.view();
             let instance = known(&view, &name)?;
-            let refused = |error: UserError| Refusal::field("spec.user", error.to_string(), error.mend());
-            api.facts.entry(&view, instance, &api.hold).map_err(refused)
+            api.facts.entry(&view, instance, &api.hold).map_err(|error| no_user(&error))
         });
         let Entry { surroundings, held } = found.await.map_err(|_| Refusal::ShuttingDown)??;
         Ok(Response::new(v1::EnterInstanceResponse {
@@ -274,6 +274,10 @@ impl InstanceService for Instances {
             mark: held.mark,
         }))
     }
+}
+
+fn no_user(error: &UserError) -> Refusal {
+    Refusal::field("spec.user", error.to_string(), error.mend())
 }
 
 fn host_user(User { uid, gid, groups }: User) -> v1::HostUser {

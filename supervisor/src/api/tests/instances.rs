@@ -472,6 +472,11 @@ async fn nobody_enters_an_instance_as_somebody_else_because_its_user_is_not_ther
     let refusal = within(server.instances().enter_instance(enter)).await;
     let sentence = refused(refusal, Code::InvalidArgument, "INVALID_SPEC");
     assert!(sentence.contains("no user `nobody-is-called-so`"), "{sentence}");
+    // Outside its walls, where one without a name stays who it is.
+    let request = GetInstanceEnvironmentRequest { name: "main".into() };
+    let refusal = within(server.instances().get_instance_environment(request)).await;
+    let sentence = refused(refusal, Code::InvalidArgument, "INVALID_SPEC");
+    assert!(sentence.contains("`useradd --system nobody-is-called-so`"), "{sentence}");
 }
 
 #[tokio::test]
