@@ -34,7 +34,7 @@ use tonic::{
 use tower::service_fn;
 
 pub(crate) use self::{
-    place::Place,
+    place::{Owner, Place},
     remote::{Remote, RemoteError},
 };
 use crate::{
@@ -109,11 +109,25 @@ impl Target {
         Ok(Self { way: Way::Here(Place::resolve(global)?), token: None })
     }
 
-    async fn dial(&self) -> Result<Box<dyn Stream>, Cause> {
-        Ok(match &self.way {
-            Way::Here(place) => Box::new(place.dial().await?),
-            Way::There(remote) => Box::new(remote.dial().await?),
-        })
+    async fn dial(&self) -> Result<Dialled, Cause> {
+        match &self.way {
+            Way::Here(place) => {
+                let stream = place.dial().await?;
+                let owner = Owner::of(&stream)
+                    .map_err(|source| Cause::Connect { socket: place.socket.clone(), source })?;
+                Ok((Box::new(stream), Some(owner)))
+            }
+            Way::There(remote) => Ok((Box::new(remote.dial().await?), None)),
+        }
+    }
+
+    /// Connects again, to the same user's supervisor: what was learnt of the first one is relied on.
+    async fn redial(&self, owner: Option<Owner>) -> Result<Box<dyn Stream>, Cause> {
+        let (stream, now) = self.dial().await?;
+        match now == owner {
+            true => Ok(stream),
+            false => Err(Cause::Broken("another user's supervisor listens there now".to_owned())),
+        }
     }
 }
 
@@ -127,6 +141,9 @@ impl From<Place> for Target {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A stream, and who is at its other end if that is on this host.
+type Dialled = (Box<dyn Stream>, Option<Owner>);
 
 /// Shows the token, if there is one, with each call.
 #[derive(Debug, Clone)]
@@ -161,6 +178,7 @@ pub(crate) type Line = InterceptedService<Channel, Bearer>;
 #[derive(Debug, Clone)]
 pub(crate) struct Supervisor {
     line: Line,
+    owner: Option<Owner>,
 }
 
 impl Supervisor {
@@ -169,7 +187,8 @@ impl Supervisor {
         let bearer = Bearer::read(target.token.as_deref())?;
         // Dialled here first, because the channel's own errors no longer tell a missing socket from a
         // forbidden one.
-        let first = Arc::new(Mutex::new(Some(target.dial().await?)));
+        let (first, owner) = target.dial().await?;
+        let first = Arc::new(Mutex::new(Some(first)));
         let redial = target.clone();
         let connector = service_fn(move |_| {
             let ready = first.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -177,9 +196,9 @@ impl Supervisor {
                 Some(stream) => Either::Left(std::future::ready(Ok(TokioIo::new(stream)))),
                 None => {
                     let target = redial.clone();
-                    Either::Right(
-                        async move { target.dial().await.map(TokioIo::new).map_err(io::Error::other) },
-                    )
+                    Either::Right(async move {
+                        target.redial(owner).await.map(TokioIo::new).map_err(io::Error::other)
+                    })
                 }
             }
         });
@@ -189,7 +208,12 @@ impl Supervisor {
             .connect_with_connector(connector)
             .await
             .map_err(|error| Cause::Broken(error.to_string()))?;
-        Ok(Self { line: InterceptedService::new(channel, bearer) })
+        Ok(Self { line: InterceptedService::new(channel, bearer), owner })
+    }
+
+    /// As whom it listens, if it does on this host.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        self.owner
     }
 
     pub(crate) fn instances(&self) -> InstanceServiceClient<Line> {
@@ -335,5 +359,22 @@ mod tests {
         assert_eq!(nearest("mian", known()).as_deref(), Some("main"));
         assert_eq!(nearest("amin", known()).as_deref(), Some("main"));
         assert_eq!(nearest("zzz", known()), None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_made_again_to_the_same_users_supervisor_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        let _listening = tokio::net::UnixListener::bind(&socket).unwrap();
+        let target = Target::from(Place::of_socket(&socket));
+        let (_, owner) = target.dial().await.ok().unwrap();
+        assert_eq!(owner.map(|owner| owner.uid), Some(nix::unistd::geteuid().as_raw()));
+        assert!(target.redial(owner).await.is_ok());
+        let another = owner.map(|owner| Owner { uid: owner.uid + 1, ..owner });
+        let refused = target.redial(another).await.err().unwrap();
+        assert_eq!(
+            refused.to_string(),
+            "the connection to the supervisor broke: another user's supervisor listens there now"
+        );
     }
 }

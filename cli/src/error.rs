@@ -166,6 +166,10 @@ pub(crate) enum Cause {
     Become { uid: u32, source: io::Error },
     #[error("what runs as it has to be user {uid}, and user {me} cannot become that")]
     NotItsUser { uid: u32, me: u32 },
+    #[error(
+        "this supervisor is user {owner}'s, who is not root, and names user {uid}: it may name nobody else than itself"
+    )]
+    NotItsToName { uid: u32, owner: u32 },
     #[error("`gateway-worker`, which builds its walls, is neither beside this program nor on PATH")]
     WorkerMissing,
     #[error("cannot hand its walls over")]
@@ -228,7 +232,7 @@ impl Cause {
             | Self::FileEncoding
             | Self::NoCredential { .. } => Kind::Usage,
             Self::DaemonMissing | Self::WorkerMissing => Kind::NotFound,
-            Self::NotItsUser { .. } => Kind::NotPermitted,
+            Self::NotItsUser { .. } | Self::NotItsToName { .. } => Kind::NotPermitted,
             Self::InsideInstance(_) => Kind::Unreachable,
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Kind::ReaderGone,
             Self::ReadFile { source, .. }
@@ -279,8 +283,10 @@ impl Cause {
             Self::WorkerMissing => {
                 Some("install `gateway-worker` beside `openclawctl`, or add its directory to PATH".to_owned())
             }
-            Self::NotItsUser { uid, .. } => Some(format!(
-                "run it as user {uid} or as root; with --outside it is run as yourself, without walls"
+            Self::NotItsUser { uid, .. } => Some(format!("run it as user {uid} or as root")),
+            Self::NotItsToName { owner, .. } => Some(format!(
+                "see with `openclawctl supervisor status` whether user {owner}'s is the one you mean; in a container, run \
+                 this in there"
             )),
             Self::InsideInstance(_) => {
                 Some("run `openclawctl supervisor start` outside of the instance".to_owned())

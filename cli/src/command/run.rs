@@ -7,10 +7,15 @@
 //!
 //! An agent writes the instance's state and home, so what is run there may be its own. The worker is the one beside this
 //! program and not one that the supervisor names: who asks may be root, and the supervisor another user.
+//!
+//! | the supervisor listens as | it is believed about | root, who runs this, becomes | somebody else |
+//! |---|---|---|---|
+//! | root | everything | whom it names | has to be him; not with `--outside` |
+//! | another user | that user alone, whatever else it names | that user, in the groups that the host gives it | has to be him |
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{CString, OsString},
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -22,7 +27,7 @@ use std::{
 
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCompleter;
-use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use prost::Message;
 use supervisor_proto::{
     v1::{EnterInstanceRequest, EnterInstanceResponse, HostUser},
@@ -31,7 +36,7 @@ use supervisor_proto::{
 
 use crate::{
     complete,
-    connect::Supervisor,
+    connect::{Owner, Supervisor},
     context::Context,
     daemon,
     error::{Cause, Error, Failure, Operation},
@@ -57,15 +62,21 @@ Root becomes the instance's user, others have to be that user. Walls that this
 kernel cannot build are named on standard error. A command that is not there
 ends with 127, one that cannot be run with 126.
 
---outside is for what no agent may do: no wall is around the command, and it is
-whoever you are. An agent writes the instance's home, plugins and settings of
-shells included: what a program loads from there then has all your rights.";
+--outside is for what no agent may do: no wall is around the command. Root
+becomes the instance's user here, too, which is root itself for an instance
+without `user` of a supervisor that is root. Others stay who they are, under
+such a supervisor or their own. An agent writes the instance's home, plugins and
+settings of shells included: what a program loads from there then has all rights
+of whoever runs it, and your terminal.";
 
 /// Kept from our own environment, so that the command can use the terminal.
 const KEPT: &str = "TERM";
 
 /// By which the supervisor knows the processes of an instance.
 const MARK: &str = "OPENCLAWCTL_MARK";
+
+/// Who is believed about others.
+const ROOT: u32 = 0;
 
 /// The program that builds walls.
 const WORKER: &str = "gateway-worker";
@@ -74,7 +85,7 @@ const WORKER: &str = "gateway-worker";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Run {
-    /// Around the command there is no wall, and it has all your rights
+    /// Around the command there is no wall, and it has all rights of the user it is run as
     #[arg(long)]
     outside: bool,
     /// The instance
@@ -91,9 +102,10 @@ pub(crate) async fn run(args: &Run, context: &Context) -> Result<(), Failure> {
     // It runs here, in directories that are here.
     context.place(&operation)?;
     let supervisor = context.connect(&operation).await?;
+    let owner = supervisor.owner().ok_or_else(|| Cause::Incomplete("owner").during(&operation))?;
     let never = match args.outside {
-        true => outside(args, &supervisor, &operation).await,
-        false => inside(args, &supervisor, &operation).await,
+        true => outside(args, (&supervisor, owner), &operation).await,
+        false => inside(args, (&supervisor, owner), &operation).await,
     };
     match never {
         Ok(never) => match never {},
@@ -105,7 +117,11 @@ pub(crate) async fn run(args: &Run, context: &Context) -> Result<(), Failure> {
 enum Never {}
 
 /// Behind the walls.
-async fn inside(args: &Run, supervisor: &Supervisor, operation: &Operation) -> Result<Never, Error> {
+async fn inside(
+    args: &Run,
+    (supervisor, owner): (&Supervisor, Owner),
+    operation: &Operation,
+) -> Result<Never, Error> {
     let request = EnterInstanceRequest { name: args.name.clone() };
     let entry = supervisor
         .call(operation, async || supervisor.instances().enter_instance(request.clone()).await)
@@ -113,12 +129,16 @@ async fn inside(args: &Run, supervisor: &Supervisor, operation: &Operation) -> R
     let failed = |cause: Cause| cause.during(operation);
     let mut walls = Walls::decode(entry.walls.as_slice()).map_err(|error| failed(error.into()))?;
     let user = entry.user.clone().ok_or_else(|| failed(Cause::Incomplete("user")))?;
+    let user = whom(user, owner).map_err(failed)?;
     let me = geteuid();
-    if user.uid == me.as_raw() {
-        walls.user = None;
-    } else if !me.is_root() {
+    if user.uid != me.as_raw() && !me.is_root() {
         return Err(failed(Cause::NotItsUser { uid: user.uid, me: me.as_raw() }));
     }
+    if user.uid == me.as_raw() || owner.uid != ROOT {
+        walls.user = None;
+    }
+    // The terminal is root's: that nothing types into it is not the supervisor's to leave out.
+    walls.privileges |= me.is_root() && owner.uid != ROOT;
     enterable(&entry.working_directory, operation)?;
     let worker = daemon::find(WORKER).ok_or_else(|| failed(Cause::WorkerMissing))?;
     // The supervisor's own user has no right over its workers but its own; others are taken on between worker and
@@ -176,9 +196,20 @@ fn hand_over(_: &[u8]) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Without walls, as whoever runs this.
-async fn outside(args: &Run, supervisor: &Supervisor, operation: &Operation) -> Result<Never, Error> {
+/// Without walls: root as the instance's user, others as themselves.
+async fn outside(
+    args: &Run,
+    (supervisor, owner): (&Supervisor, Owner),
+    operation: &Operation,
+) -> Result<Never, Error> {
     let environment = super::env::get(supervisor, &args.name, operation).await?;
+    let Owner { uid, gid } = owner;
+    // Unset, it is the supervisor's own.
+    let named = environment.user.unwrap_or_else(|| HostUser { uid, gid, groups: groups_of(owner) });
+    let (user, me) = (whom(named, owner).map_err(|cause| cause.during(operation))?, geteuid());
+    if user.uid != me.as_raw() && !me.is_root() && owner.uid != ROOT {
+        return Err(Cause::NotItsUser { uid: user.uid, me: me.as_raw() }.during(operation));
+    }
     tell_withheld(&environment.withheld);
     let (program, arguments) = args
         .command
@@ -191,12 +222,36 @@ async fn outside(args: &Run, supervisor: &Supervisor, operation: &Operation) -> 
         enterable(&environment.working_directory, operation)?;
         command.current_dir(&environment.working_directory);
     }
-    if let Some(user) = environment.user.filter(|_| geteuid().is_root()) {
+    if user.uid != me.as_raw() && me.is_root() {
         // What root left in the instance's directories, its gateway could not read.
         become_user(&user).map_err(|source| Cause::Become { uid: user.uid, source }.during(operation))?;
     }
     let source = command.exec();
     Err(Cause::Exec { program: program.to_string_lossy().into_owned(), source }.during(operation))
+}
+
+/// Whom the command is run as, as far as this supervisor may say so. One that is not root's could name root, or a group
+/// that opens as much, and have the command load what it likes.
+fn whom(named: HostUser, owner: Owner) -> Result<HostUser, Cause> {
+    let Owner { uid, gid } = owner;
+    match (uid, named.uid == uid) {
+        (ROOT, _) => Ok(named),
+        (_, false) => Err(Cause::NotItsToName { uid: named.uid, owner: uid }),
+        (_, true) => {
+            let its = groups_of(owner);
+            let groups = named.groups.into_iter().filter(|group| its.contains(group)).collect();
+            Ok(HostUser { uid, gid, groups })
+        }
+    }
+}
+
+/// The groups of a user, as this host knows them.
+fn groups_of(Owner { uid, gid }: Owner) -> Vec<u32> {
+    let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let known = known.and_then(|user| Some((CString::new(user.name).ok()?, user.gid)));
+    // In fewer groups less is open.
+    let groups = known.and_then(|(name, own)| getgrouplist(&name, own).ok()).unwrap_or_default();
+    groups.into_iter().map(Gid::as_raw).chain([gid]).collect()
 }
 
 fn tell_withheld(withheld: &[String]) {

@@ -32,6 +32,23 @@ pub(crate) struct Place {
     pub(crate) socket: PathBuf,
 }
 
+/// Who listens on a socket, by the kernel's word: as whom it has begun to (unix(7), SO_PEERCRED).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Its user.
+    pub(crate) uid: u32,
+    /// Its group.
+    pub(crate) gid: u32,
+}
+
+impl Owner {
+    /// Of the other end.
+    pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
+        let peer = stream.peer_cred()?;
+        Ok(Self { uid: peer.uid(), gid: peer.gid() })
+    }
+}
+
 impl Place {
     /// From the options, their variables, and the defaults, in this order.
     pub(crate) fn resolve(global: &Global) -> Result<Self, Cause> {

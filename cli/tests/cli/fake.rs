@@ -13,6 +13,10 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream};
 use prost_types::Timestamp;
+use rustix::{
+    process::{Gid, Uid, getegid, geteuid},
+    thread::{set_thread_res_gid, set_thread_res_uid},
+};
 use supervisor_proto::v1::{
     self as v1, EnterInstanceRequest, EnterInstanceResponse,
     audit_service_server::AuditServiceServer,
@@ -27,7 +31,7 @@ use supervisor_proto::v1::{
     watch_instances_response::{Change, Snapshot},
     *,
 };
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{net::UnixSocket, sync::watch};
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -203,6 +207,11 @@ impl Fake {
 
     /// One on a directory that is there.
     pub(crate) fn start_in(data_dir: &Path) -> Self {
+        Self::start_as(data_dir, nix::unistd::geteuid().as_raw())
+    }
+
+    /// The same, where the kernel says that it listens as this user, and as a group of the same number.
+    pub(crate) fn start_as(data_dir: &Path, user: u32) -> Self {
         let world = World {
             revision: 10,
             instances: BTreeMap::new(),
@@ -238,7 +247,7 @@ impl Fake {
                 .enable_all()
                 .build()
                 .unwrap()
-                .block_on(serve(server, socket, move || ready.send(()).unwrap()));
+                .block_on(serve(server, (socket, user), move || ready.send(()).unwrap()));
         });
         listening.recv().unwrap();
         Self { service, _directory: None, data_dir, server: Some(thread) }
@@ -279,10 +288,12 @@ impl Drop for Fake {
 }
 
 /// The path is reached through its directory where it is too long for a socket's address.
-async fn serve(service: Service, socket: PathBuf, ready: impl FnOnce()) {
+async fn serve(service: Service, (socket, user): (PathBuf, u32), ready: impl FnOnce()) {
     let directory = std::fs::File::open(socket.parent().unwrap()).unwrap();
     let short = format!("/proc/self/fd/{}/control.sock", std::os::fd::AsRawFd::as_raw_fd(&directory));
-    let listener = UnixListener::bind(short).unwrap();
+    let unheard = UnixSocket::new_stream().unwrap();
+    unheard.bind(short).unwrap();
+    let listener = as_user(user, || unheard.listen(64).unwrap());
     ready();
     let mut stop = service.stop.subscribe();
     let server = Server::builder()
@@ -301,6 +312,23 @@ async fn serve(service: Service, socket: PathBuf, ready: impl FnOnce()) {
         _ = stop.wait_for(|stop| *stop) => {}
     }
     let _ = std::fs::remove_file(socket);
+}
+
+/// Does what this thread alone does as another user, and becomes itself again.
+fn as_user<T>(user: u32, work: impl FnOnce() -> T) -> T {
+    let (own_user, own_group) = (geteuid(), getegid());
+    if user == own_user.as_raw() {
+        return work();
+    }
+    // The real and the saved one stay: they are the way back.
+    let group = |group| set_thread_res_gid(own_group, group, own_group).unwrap();
+    let become_user = |user| set_thread_res_uid(own_user, user, own_user).unwrap();
+    group(Gid::from_raw(user));
+    become_user(Uid::from_raw(user));
+    let done = work();
+    become_user(own_user);
+    group(own_group);
+    done
 }
 
 type Answer<T> = Result<Response<T>, Status>;
