@@ -18,7 +18,8 @@
 //! swept, and by its control group, where instances have one: that cannot be taken off.
 //!
 //! What is behind more walls than the supervisor itself is not taken for an operator, either: walls cannot be shed, and
-//! agents of other supervisors stand behind some, too.
+//! agents of other supervisors stand behind some, too. That is asked of whoever could be an agent: of all users by a
+//! supervisor that is root, else of its own user and of root.
 //!
 //! Where an instance has no walls this is a fence and no jail, and nowhere does it hold against an agent that has
 //! somebody else with the same user id (a service manager, cron, sshd) start a process for it. The jail is a user of
@@ -138,13 +139,8 @@ impl Lineage {
         // It may be what a killed worker has left, and keeps its mark to itself or has shed it. Walls cannot be shed.
         let own = std::process::id().try_into().ok()?;
         let (me, caller, walls) = (geteuid().as_raw(), user(pid)?, Walls::of(pid)?);
-        let is_walled = match (me, caller) {
-            // What runs as root can become anybody.
-            (ROOT, _) => Walls::of(own)?.are_within(&walls),
-            (_, ROOT) => walls.no_new_privileges,
-            _ => me == caller && Walls::of(own)?.are_within(&walls),
-        };
-        (!hides && !is_walled).then_some(Origin::Outside)
+        let may_be_an_agent = walls.are_an_agents(caller, &Walls::of(own)?, me);
+        (!hides && !may_be_an_agent).then_some(Origin::Outside)
     }
 
     /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
@@ -179,6 +175,7 @@ enum Mark {
 }
 
 /// What holds a process whatever it does (proc_pid_status(5)).
+#[derive(Debug)]
 struct Walls {
     no_new_privileges: bool,
     /// How many filters of system calls.
@@ -192,6 +189,19 @@ impl Walls {
         // Before Linux 5.9 it is only told whether there are any.
         let filters = field("Seccomp_filters:").or_else(|| field("Seccomp:"))?;
         Some(Self { no_new_privileges: field("NoNewPrivs:")? != 0, filters })
+    }
+
+    /// Whether a process of the user `caller` behind these may be an agent, to a supervisor of the user `me` behind `own`.
+    fn are_an_agents(&self, caller: u32, own: &Self, me: u32) -> bool {
+        match (me, caller) {
+            // Agents of this supervisor may be root, and what is root becomes anybody: an operator, too.
+            (ROOT, _) => own.are_within(self),
+            // None of this supervisor's is root, but one of root's own may be. It does not descend from here, so nothing
+            // follows from how many walls there are on either side. No wall of a worker's stands without this one.
+            (_, ROOT) => self.no_new_privileges,
+            // What others than this user run is no agent of this supervisor's.
+            (_, _) => me == caller && own.are_within(self),
+        }
     }
 
     /// Whether `other` is held by all that holds this, and by more.

@@ -241,8 +241,9 @@ impl Refusal {
             }
             Self::Inside(_) => "leave the rest to an operator".into(),
             Self::Untraced(_) => {
-                "call from a process that /proc shows, that lives until the answer has come, and that is behind no \
-                 more walls (seccomp, no_new_privs) than the supervisor"
+                "type it in a login of this host, where it lives until the answer has come; what is behind walls of its \
+                 own (seccomp, no_new_privs), as a hardened service or a container, calls by TCP: `openclawctl cert \
+                 issue NAME --role ROLE` here, `openclawctl context add NAME --from NAME` there"
                     .into()
             }
             Self::InvalidPageToken => "begin with the first page".into(),

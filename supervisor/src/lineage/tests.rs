@@ -88,6 +88,39 @@ fn who_is_behind_walls_and_has_shed_its_mark_is_not_taken_for_somebody_from_outs
 }
 
 #[test]
+fn walls_are_held_against_whoever_could_be_an_agent_and_nobody_else() {
+    const ME: u32 = 1_000;
+    const OPERATOR: u32 = 1_001;
+    let walls = |no_new_privileges, filters| Walls { no_new_privileges, filters };
+    let (bare, unit, agent) = (walls(false, 0), walls(true, 12), walls(true, 2));
+    let (container, below_unit) = (walls(false, 1), walls(true, 13));
+    // The supervisor's user and its walls, the caller's user and its walls.
+    for (me, own, caller, its, refused) in [
+        (ROOT, &bare, OPERATOR, &agent, true),
+        (ROOT, &bare, OPERATOR, &container, true),
+        (ROOT, &bare, ROOT, &bare, false),
+        (ROOT, &unit, ROOT, &below_unit, true),
+        (ROOT, &unit, OPERATOR, &unit, false),
+        (ME, &bare, ME, &agent, true),
+        (ME, &unit, ME, &below_unit, true),
+        (ME, &unit, ME, &bare, false),
+        (ME, &bare, OPERATOR, &agent, false),
+        // Root's agents do not descend from here: whatever is behind what all agents are behind may be one.
+        (ME, &bare, ROOT, &agent, true),
+        (ME, &unit, ROOT, &agent, true),
+        (ME, &unit, ROOT, &container, false),
+        (ME, &bare, ROOT, &container, false),
+        (ME, &bare, ROOT, &bare, false),
+    ] {
+        assert_eq!(
+            its.are_an_agents(caller, own, me),
+            refused,
+            "{its:?} of {caller}, to {me} behind {own:?}"
+        );
+    }
+}
+
+#[test]
 fn a_process_that_has_ended_cannot_be_traced_even_if_another_has_its_number() {
     let mut worker = Worker::start(None, "sleep 600 & echo $!; wait");
     let pid = Pid::from_child(&worker.shell);

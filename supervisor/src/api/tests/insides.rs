@@ -252,4 +252,8 @@ async fn a_caller_that_cannot_be_traced_is_turned_away_whoever_it_is() {
     let refusal = within(client.get_info(GetInfoRequest {})).await;
     let sentence = refused(refusal, Code::PermissionDenied, "NOT_PERMITTED");
     assert!(sentence.contains("whether it runs inside an instance cannot be told"), "{sentence}");
+    assert!(
+        sentence.contains("; type it in a login of this host")
+            && sentence.contains("`openclawctl cert issue ")
+    );
 }
