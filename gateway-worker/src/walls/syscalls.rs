@@ -171,8 +171,8 @@ const NETLINK_NETFILTER: i32 = 12;
 /// Where a filter finds the number of the call.
 const NUMBER: u32 = 0;
 
-/// About the square root of how many rules there are, so that neither pieces nor rules of one are many.
-const RULES_IN_A_PIECE: usize = 8;
+/// To skip a piece takes an instruction, to go through a rule about two.
+const RULES_IN_A_PIECE: usize = 6;
 
 /// The bit of a call by the x32 ABI, whose numbers the list does not have.
 #[cfg(target_arch = "x86_64")]
@@ -300,9 +300,11 @@ fn sockets(privileges: bool, ports: bool) -> Result<Vec<SeccompRule>, BackendErr
 /// A process of another processor mode is killed by what seccompiler puts first.
 ///
 /// To install a filter, the kernel walks it once for every call there is, and seccompiler compares the number with that
-/// of one rule after the other. So the rules are cut into pieces, and a number goes through its own.
+/// of one rule after the other. So the rules are cut into pieces, and a number goes through its own. Each piece answers
+/// for whatever comes to it, so that who comes to the next has loaded nothing else.
 fn program(rules: BTreeMap<c_long, Vec<SeccompRule>>, arch: TargetArch) -> Result<BpfProgram, BackendError> {
-    let mut program = other_abi();
+    let mut program = vec![load()];
+    program.extend(other_abi());
     let mut rules = rules.into_iter().peekable();
     while let Some(errno) = rules.peek().map(|(number, _)| errno(*number)) {
         let mut piece = BTreeMap::new();
@@ -327,21 +329,29 @@ fn errno(number: c_long) -> u32 {
     errno.unsigned_abs()
 }
 
-/// Skips the next `length` instructions if the number of the call is `beyond` or more.
+/// Skips the next `length` instructions if the number of the call, which has been loaded, is `beyond` or more.
 fn skip(beyond: c_long, length: usize) -> BpfProgram {
-    vec![
-        instruction([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS], [0, 0], NUMBER),
-        instruction([libc::BPF_JMP, libc::BPF_JGE, libc::BPF_K], [0, 1], word(beyond)),
-        instruction([libc::BPF_JMP, libc::BPF_JA, libc::BPF_K], [0, 0], word(length)),
-    ]
+    let compare = [libc::BPF_JMP, libc::BPF_JGE, libc::BPF_K];
+    match u8::try_from(length) {
+        Ok(length) => vec![instruction(compare, [length, 0], word(beyond))],
+        // Comparisons skip no more than 255.
+        Err(_) => vec![
+            instruction(compare, [0, 1], word(beyond)),
+            instruction([libc::BPF_JMP, libc::BPF_JA, libc::BPF_K], [0, 0], word(length)),
+        ],
+    }
 }
 
-/// Refuses calls by x32: load the number; if it has the bit, EPERM; else go on behind these three.
+/// Loads the number of the call.
+fn load() -> sock_filter {
+    instruction([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS], [0, 0], NUMBER)
+}
+
+/// Refuses calls by x32: if the number that has been loaded has the bit, EPERM; else go on behind these two.
 #[cfg(target_arch = "x86_64")]
 fn other_abi() -> BpfProgram {
     let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
     vec![
-        instruction([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS], [0, 0], NUMBER),
         instruction([libc::BPF_JMP, libc::BPF_JGE, libc::BPF_K], [0, 1], X32),
         instruction([libc::BPF_RET, libc::BPF_K, 0], [0, 0], refusal),
     ]
