@@ -11,6 +11,7 @@
 //! instance's directories and the supervisor's are closed whatever else is open: a tree around them is opened without
 //! them.
 
+pub(crate) mod limits;
 pub(crate) mod shared;
 
 use std::{
@@ -398,7 +399,7 @@ pub(crate) fn overreach<'a>(
     })
 }
 
-/// What a worker is told of the walls of an instance with this spec, but for what bounds how much it takes.
+/// What a worker is told of the walls of an instance with this spec, but for its control group.
 pub(crate) fn around(
     spec: &InstanceSpec,
     trees: Option<Trees>,
@@ -416,6 +417,8 @@ pub(crate) fn around(
         bind: asked.ports().then_some(ports).into_iter().collect(),
         apart: asked.apart(),
         privileges: asked.privileges(),
+        limits: Some(limits::limits(spec, user.as_ref())),
+        oom_score_adj: Some(limits::oom_score(spec)),
         user: user.map(|User { uid, gid, groups }| worker::User { uid, gid, groups }),
         ..worker::Walls::default()
     }

@@ -34,7 +34,6 @@ use supervisor_core::ids::Name;
 use tracing::{debug, warn};
 
 use crate::{lineage, spec::InstanceSpec};
-pub(super) use bounds::OWN_PROCESSES;
 use bounds::{Bound, Controller};
 
 /// Which controllers the kernel offers in a group, and which it applies to the groups below.

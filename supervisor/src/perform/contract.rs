@@ -16,7 +16,7 @@ use supervisor_core::{
 };
 use tokio::{sync::watch, task, time};
 
-use super::{Surroundings, config::Place};
+use super::{Groups, Surroundings, config::Place};
 use crate::{
     openclaw::{
         contract::{CAPABILITIES, Contract, capable, consume, left, tool},
@@ -88,7 +88,8 @@ impl Contracts {
         let surroundings = Rc::clone(surroundings);
         task::spawn_local(async move {
             let args = CAPABILITIES.map(str::to_owned).to_vec();
-            let ready = move || make_ready(&place).and_then(|()| asking(&place, &mark, args));
+            let groups = surroundings.groups.clone();
+            let ready = move || make_ready(&place).and_then(|()| asking(&place, &groups, &mark, args));
             let said = match task::spawn_blocking(ready).await {
                 Ok(Ok(tool)) => tool.ask_aside(CAPABLE).await,
                 // What is wrong, the start will say.
@@ -112,8 +113,13 @@ fn program(place: &Place) -> Option<Program> {
 }
 
 /// Its runtime's own command line with these arguments.
-fn asking(place: &Place, mark: &str, args: Vec<String>) -> Result<Tool, Refusal> {
-    tool(&place.host, (&place.name, place.block, mark), (&place.spec, &place.neighbours), args)
+fn asking(place: &Place, groups: &Groups, mark: &str, args: Vec<String>) -> Result<Tool, Refusal> {
+    let neighbours = &place.neighbours;
+    let mut tool = tool(&place.host, (&place.name, place.block, mark), (&place.spec, neighbours), args)?;
+    if let (Some(inside), Some(group)) = (&mut tool.inside, groups.existing(&place.name)) {
+        inside.walls.cgroup = group.to_string_lossy().into_owned();
+    }
+    Ok(tool)
 }
 
 /// It may be the first of all starts. Others of its user's may run by then, so whose its directories are stays as it is.
@@ -147,7 +153,8 @@ pub(super) fn ask_handoff(
 async fn handoff(surroundings: &Surroundings, name: &Name, pid: i32) -> Handoff {
     let Some(place) = Place::of(surroundings, name) else { return Handoff::Nothing };
     let mark = surroundings.mark(name);
-    let asked = task::spawn_blocking(move || asking(&place, &mark, consume(pid))).await;
+    let groups = surroundings.groups.clone();
+    let asked = task::spawn_blocking(move || asking(&place, &groups, &mark, consume(pid))).await;
     let Ok(Ok(tool)) = asked else { return Handoff::Unknown("its runtime cannot be asked any more".into()) };
     match tool.ask_aside(ASK).await {
         Some(answer) => left(&answer),

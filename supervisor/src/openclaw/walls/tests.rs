@@ -310,3 +310,29 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
     trees.sort();
     assert_eq!(trees, [world.at("opt/claw/share"), world.at("opt/tools")]);
 }
+
+#[test]
+fn an_instance_has_all_walls_unless_its_spec_leaves_some_out() {
+    let trees = Trees { write: vec!["/w".into()], read: vec!["/r".into()] };
+    let all = around(&InstanceSpec::default(), Some(trees), Block::at(18_789).unwrap(), None);
+    assert_eq!((all.write, all.read), (vec!["/w".to_owned()], vec!["/r".to_owned()]));
+    assert_eq!(all.bind, [PortRange { first: 18_789, last: 18_808 }]);
+    assert!(all.apart && all.privileges && all.user.is_none());
+    assert!(all.limits.is_some_and(|limits| limits.core_bytes == Some(0)) && all.oom_score_adj.is_some());
+    let off = Walls { ports: Some(false), apart: Some(false), privileges: Some(false), ..Walls::default() };
+    let none = around(
+        &InstanceSpec { walls: off, ..InstanceSpec::default() },
+        None,
+        Block::at(18_789).unwrap(),
+        None,
+    );
+    assert!(none.write.is_empty() && none.read.is_empty() && none.bind.is_empty());
+    assert!(!none.apart && !none.privileges);
+}
+
+#[test]
+fn an_instance_with_a_user_of_its_own_is_walled_as_that_user() {
+    let user = User { uid: 1_001, gid: 1_001, groups: vec![7] };
+    let walls = around(&InstanceSpec::default(), None, Block::at(18_789).unwrap(), Some(user));
+    assert_eq!(walls.user, Some(worker::User { uid: 1_001, gid: 1_001, groups: vec![7] }));
+}

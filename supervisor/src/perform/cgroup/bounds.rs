@@ -1,6 +1,6 @@
 //! What a group is bound to, in the words of the kernel's files (Documentation/admin-guide/cgroup-v2.rst).
 
-use crate::spec::InstanceSpec;
+use crate::{openclaw::walls::limits::OWN_PROCESSES, spec::InstanceSpec};
 
 /// A controller of the kernel that bounds are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,9 +22,6 @@ impl Controller {
         }
     }
 }
-
-/// Processes and threads of an instance unless its spec says otherwise: OpenClaw has 40, a browser with many tabs 500.
-pub(in crate::perform) const OWN_PROCESSES: u64 = 4_096;
 
 /// The kernel counts memory in pages, and no architecture has larger ones by default.
 const PAGE: u64 = 64 << 10;
