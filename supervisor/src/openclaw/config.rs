@@ -34,7 +34,7 @@ use super::{
 use crate::problem::Problem;
 
 /// Real configurations are a few kilobytes; the bound keeps a wrong path from filling memory.
-pub(super) const MAX_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_BYTES: u64 = 4 << 20;
 
 /// What a missing configuration is completed from.
 const EMPTY: &str = "{\n}\n";

@@ -81,6 +81,14 @@ impl Own<'_> {
         self.around(directory.join(self.path.file_name().unwrap_or_default()), user)
     }
 
+    /// The directory of what is at its path, if that is a link that leads out, and its own otherwise.
+    pub(crate) fn directory_or_link(&self) -> io::Result<(Place, String, PathBuf)> {
+        match self.found()? {
+            Some(_) => self.directory(),
+            None => self.directory_of_link(),
+        }
+    }
+
     /// With whose rights it is worked on, if not with those of this process.
     fn acting(&self) -> io::Result<Option<User>> {
         match self.layout {
@@ -98,9 +106,10 @@ impl Own<'_> {
                 let (Some(directory), Some(name)) = (directory, path.file_name()) else {
                     return Some(path.to_owned());
                 };
-                match path.canonicalize() {
+                let at = directory.join(name);
+                match at.canonicalize() {
                     Ok(found) => found.starts_with(directory).then_some(found),
-                    Err(_) => Some(directory.join(name)),
+                    Err(_) => Some(at),
                 }
             }
         }

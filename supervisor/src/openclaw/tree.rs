@@ -81,13 +81,6 @@ pub(crate) fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&CStr) -> bool) -> io
     Copying { files: 0, is_root: Owner::me().is_root() }.directory((&from, &to), DEPTH, wanted)
 }
 
-/// Copies a regular file to one that is not there yet.
-pub(crate) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    let source = File::from(open_with(from, READ)?);
-    let target = File::from(fs::open(to, FRESH, Mode::RUSR | Mode::WUSR)?);
-    Copying { files: 0, is_root: Owner::me().is_root() }.content(source, target)
-}
-
 /// On the way.
 struct Copying {
     files: u64,
@@ -162,6 +155,12 @@ impl Copying {
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let ((from, old), (to, new)) = (entry(from)?, entry(to)?);
     Ok(fs::renameat(from, old, to, new)?)
+}
+
+/// The same if nothing is there yet.
+pub(crate) fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    let ((from, old), (to, new)) = (entry(from)?, entry(to)?);
+    Ok(fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE)?)
 }
 
 /// Moves what is in `from` under `wanted` names, and not in `to`, there.

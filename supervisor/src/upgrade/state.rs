@@ -27,12 +27,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     custody,
     openclaw::{
+        config::MAX_BYTES,
         file::Durability,
         layout::{Directories, resolve},
         place::Place,
         tree,
     },
-    spec::InstanceSpec,
+    spec::{InstanceSpec, UserName},
     user::{self, UserError},
 };
 
@@ -64,8 +65,10 @@ const PARTIAL: &str = "partial";
 pub(super) struct Kept {
     /// The state directory, links resolved.
     state: PathBuf,
-    /// The configuration, if it is not in there.
+    /// The configuration, if it is not in there, links resolved.
     config: Option<PathBuf>,
+    /// Whose the state is, if not the supervisor's user's.
+    user: Option<UserName>,
     /// What in the state directory is the workspace, if it is there under another name.
     workspace: Option<String>,
     /// What this upgrade has aside.
@@ -157,7 +160,9 @@ impl Kept {
         let base = match device(&state)? == device(&root)? {
             true => root.join("upgrades"),
             // By whoever writes in there, a copy could be replaced, and led astray.
-            false if is_open(&beside, directories, spec) => return Err(Unfit::Open(beside)),
+            false if is_open(&beside, directories, spec) || is_everybodys(&beside) => {
+                return Err(Unfit::Open(beside));
+            }
             false => beside.join(format!(".openclawctl-upgrades-{name}")),
         };
         let inside = |path: &Path| {
@@ -168,8 +173,8 @@ impl Kept {
         };
         let config = directories.own_config().found().map_err(looked(&directories.config))?;
         let config = config.filter(|config| inside(config).is_none() && config.exists());
-        let workspace = inside(&directories.workspace);
-        let kept = Self { aside: base.join(number.to_string()), config, workspace, state };
+        let (workspace, user) = (inside(&directories.workspace), spec.user.clone());
+        let kept = Self { aside: base.join(number.to_string()), config, user, workspace, state };
         kept.has_room(&beside)?;
         Ok(kept)
     }
@@ -215,15 +220,49 @@ impl Kept {
         }
         DirBuilder::new().recursive(true).mode(PRIVATE).create(&self.aside)?;
         tree::copy(&self.state, &partial, &|name| self.is_copied(name))?;
-        if let Some(config) = &self.config {
-            if self.is_there(CONFIG) {
-                tree::remove(&self.aside.join(CONFIG))?;
-            }
-            tree::copy_file(config, &self.aside.join(CONFIG))?;
-        }
+        self.check_owner(&partial)?;
+        self.copy_config()?;
         syncfs(File::open(&self.aside)?)?;
         tree::rename(&partial, &self.aside.join(BEFORE))?;
         File::open(&self.aside)?.sync_all()
+    }
+
+    /// Copies the configuration aside, if it is not in the state directory.
+    fn copy_config(&self) -> io::Result<()> {
+        let Some((place, name)) = self.config_in_place()? else { return Ok(()) };
+        let Some(found) = place.read(name, MAX_BYTES)? else { return Ok(()) };
+        Place::settled(&self.aside)?.put(CONFIG, &found.content, found.mode, Durability::Durable)
+    }
+
+    fn put_config_back(&self) -> io::Result<()> {
+        let Some((place, name)) = self.config_in_place()? else { return Ok(()) };
+        let Some(kept) = Place::settled(&self.aside)?.read(CONFIG, MAX_BYTES)? else { return Ok(()) };
+        match place.read(name, MAX_BYTES) {
+            Ok(Some(found)) if found.content == kept.content => Ok(()),
+            Ok(_) | Err(_) => place.put(name, &kept.content, kept.mode, Durability::Durable),
+        }
+    }
+
+    /// The directory of the configuration, for its user's rights and through no link, and its name there.
+    fn config_in_place(&self) -> io::Result<Option<(Place, &str)>> {
+        let Some(config) = &self.config else { return Ok(None) };
+        let (directory, name) = (config.parent(), config.file_name().and_then(OsStr::to_str));
+        let (Some(directory), Some(name)) = (directory, name) else { return Ok(None) };
+        let user = user::of(self.user.as_ref()).map_err(io::Error::other)?;
+        Ok(Some((Place::settled_for(directory, user)?, name)))
+    }
+
+    /// Refuses a state at `path` that is not its user's: that one may have had something else be there meanwhile.
+    fn check_owner(&self, path: &Path) -> io::Result<()> {
+        let (Some(name), found) = (&self.user, fs::symlink_metadata(path)?) else { return Ok(()) };
+        let user = user::uid(Some(name)).map_err(io::Error::other)?;
+        match found.uid() == user {
+            true => Ok(()),
+            false => {
+                let (state, owner) = (self.state.display(), found.uid());
+                Err(io::Error::other(format!("`{state}` belongs to user {owner} and not to `{name}`")))
+            }
+        }
     }
 
     /// What a user of its own has around its copy, is gone through with the rights of that user: he could lead root
@@ -250,14 +289,25 @@ impl Kept {
         if !self.is_there(FAILED) && fs::symlink_metadata(&self.state).is_ok() {
             tree::rename(&self.state, &failed)?;
         }
+        // Where it is now, nobody puts another in its place.
+        if self.is_there(FAILED)
+            && let Err(error) = self.check_owner(&failed)
+        {
+            tree::rename_to_free(&failed, &self.state)?;
+            return Err(error);
+        }
         if self.is_there(FAILED) {
             tree::move_missing(&failed, &before, &|name| self.is_peoples(&name.to_string_lossy()))?;
         }
-        if let Some(config) = &self.config {
-            put_file_back(&self.aside.join(CONFIG), config)?;
+        self.put_config_back()?;
+        match tree::rename_to_free(&before, &self.state) {
+            // Whoever looked meanwhile may have made an empty one, which a rename replaces.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.check_owner(&self.state)?;
+                tree::rename(&before, &self.state)?;
+            }
+            renamed => renamed?,
         }
-        // Whoever looked meanwhile may have made an empty one, which a rename replaces.
-        tree::rename(&before, &self.state)?;
         for directory in [Some(self.aside.as_path()), self.state.parent()].into_iter().flatten() {
             File::open(directory)?.sync_all()?;
         }
@@ -293,15 +343,9 @@ fn is_open(directory: &Path, directories: &Directories, spec: &InstanceSpec) -> 
     spec.walls.files() && open.map(resolve).any(|tree| directory.starts_with(tree))
 }
 
-fn put_file_back(kept: &Path, file: &Path) -> io::Result<()> {
-    let (directory, name) = (file.parent(), file.file_name().and_then(OsStr::to_str));
-    let (Some(directory), Some(name)) = (directory, name) else { return Ok(()) };
-    let (mode, content) = (fs::metadata(kept)?.permissions().mode() & 0o777, fs::read(kept)?);
-    let place = Place::settled(directory)?;
-    match place.read(name, content.len() as u64) {
-        Ok(Some(found)) if found.content == content => Ok(()),
-        Ok(_) | Err(_) => place.put(name, &content, mode, Durability::Durable),
-    }
+/// Whether any user may write in `directory`, and so may have made what is there.
+fn is_everybodys(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
 }
 
 #[cfg(test)]

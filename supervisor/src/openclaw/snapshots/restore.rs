@@ -155,12 +155,7 @@ pub fn kept_beside(directories: &Directories, content: ConfigId) -> Option<PathB
 /// The configuration's directory and file. In an instance's own directories no link is followed, and in a profile none
 /// that leads out of its directory: that is what takes the configuration's place.
 fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
-    let config = directories.own_config();
-    let (place, _, file) = match config.found()? {
-        Some(_) => config.directory()?,
-        // It is laid aside itself.
-        None => config.directory_of_link()?,
-    };
+    let (place, _, file) = directories.own_config().directory_or_link()?;
     Ok((place, file))
 }
 

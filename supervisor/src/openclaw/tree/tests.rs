@@ -83,8 +83,6 @@ fn a_copy_has_the_owners_and_times_of_the_original_and_runs_as_nobody_else() {
     assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
     assert_eq!(after.modified().unwrap(), before.modified().unwrap());
     assert_eq!(after.mode() & 0o7777, 0o755);
-    copy_file(&file, &at.join("another")).unwrap();
-    assert_eq!(at.join("another").metadata().unwrap().mode() & 0o7777, 0o755);
 }
 
 #[test]
@@ -94,7 +92,6 @@ fn what_is_no_file_is_left_out() {
     nix::unistd::mkfifo(&at.join("tree/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     copy(&at.join("tree"), &at.join("copy"), &all).unwrap();
     assert_eq!(std_fs::read_dir(at.join("copy")).unwrap().count(), 0);
-    assert!(copy_file(&at.join("tree/pipe"), &at.join("file")).is_err());
     remove(&at.join("tree/pipe")).unwrap();
 }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs::Permissions,
-    os::unix::{fs::symlink, net::UnixListener},
+    os::unix::{
+        fs::{chown, symlink},
+        net::UnixListener,
+    },
     time::SystemTime,
 };
 
@@ -176,6 +179,95 @@ fn a_directory_that_an_agent_swaps_for_a_link_is_neither_copied_from_nor_written
     swap_back();
     kept.put_back().unwrap();
     assert_eq!(fs::read_to_string(at("settings/openclaw.json")).unwrap(), "settings");
+}
+
+/// A profile of another user; `None` where nobody can have one.
+fn of_another_user(home: &Path, config: &str) -> Option<World> {
+    if !geteuid().is_root() {
+        eprintln!("nothing is tried here: it takes root to have an instance of another user");
+        return None;
+    }
+    let mut world = World::new(Some(&profile(home, config)));
+    world.spec.user = Some(UserName(THEIRS.to_string()));
+    world.directories.user = world.spec.user.clone();
+    fs::set_permissions(home, Permissions::from_mode(0o755)).unwrap();
+    chown(&world.directories.state, Some(THEIRS), Some(THEIRS)).unwrap();
+    Some(world)
+}
+
+/// Users that nobody is.
+const THEIRS: u32 = 64_151;
+const ANOTHERS: u32 = 64_152;
+
+#[test]
+fn a_configuration_that_the_user_of_a_profile_may_not_read_is_neither_kept_nor_put_back_for_it() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |path: &str| home.path().canonicalize().unwrap().join(path);
+    let Some(world) = of_another_user(home.path(), "settings/openclaw.json") else { return };
+    for (directory, owner) in [("settings", THEIRS), ("others", ANOTHERS)] {
+        fs::create_dir(at(directory)).unwrap();
+        let file = at(directory).join("openclaw.json");
+        fs::write(&file, directory).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        for path in [file, at(directory)] {
+            chown(path, Some(owner), Some(owner)).unwrap();
+        }
+    }
+    // What is at the path is another's when the copy is planned, and when it is made.
+    let swap = |away: &str, there: &str| {
+        fs::rename(at("settings"), at(away)).unwrap();
+        fs::rename(at(there), at("settings")).unwrap();
+    };
+    swap("away", "others");
+    let error = world.plan(1).copy().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    swap("others", "away");
+    let kept = world.plan(1);
+    kept.copy().unwrap();
+    fs::write(at("settings/openclaw.json"), "migrated").unwrap();
+    swap("away", "others");
+    assert_eq!(kept.put_back().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    assert_eq!(fs::read_to_string(at("settings/openclaw.json")).unwrap(), "others");
+    swap("others", "away");
+    kept.put_back().unwrap();
+    assert_eq!(fs::read_to_string(at("settings/openclaw.json")).unwrap(), "settings");
+    assert_eq!(fs::metadata(at("settings/openclaw.json")).unwrap().uid(), THEIRS);
+}
+
+#[test]
+fn a_directory_of_another_user_in_the_place_of_a_state_is_not_moved_away_for_it() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(world) = of_another_user(home.path(), ".openclaw/openclaw.json") else { return };
+    let (state, before) = (world.directories.state.clone(), world.tree());
+    let away = state.with_file_name("away");
+    let others = || {
+        fs::rename(&state, &away).unwrap();
+        fs::create_dir(&state).unwrap();
+        fs::write(state.join("secret"), "").unwrap();
+        chown(&state, Some(ANOTHERS), Some(ANOTHERS)).unwrap();
+    };
+    let back = || {
+        assert_eq!(fs::metadata(&state).unwrap().uid(), ANOTHERS, "it was moved");
+        fs::remove_dir_all(&state).unwrap();
+        fs::rename(&away, &state).unwrap();
+    };
+    let kept = world.plan(1);
+    others();
+    let refused = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
+    assert!(matches!(refused, Unfit::Foreign { owner: ANOTHERS, .. }), "{refused}");
+    assert!(kept.copy().unwrap_err().to_string().contains("belongs to user 64152"));
+    back();
+    kept.copy().unwrap();
+    world.spoil();
+    others();
+    assert!(kept.put_back().unwrap_err().to_string().contains("belongs to user 64152"));
+    assert!(kept.failed().is_none());
+    // Nor is one without anything in it.
+    fs::remove_file(state.join("secret")).unwrap();
+    assert!(kept.put_back().is_err());
+    back();
+    kept.put_back().unwrap();
+    assert_eq!(world.tree(), expected(&before, &world.tree()));
 }
 
 #[test]
