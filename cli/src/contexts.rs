@@ -22,9 +22,10 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
+use nix::libc;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -358,13 +359,17 @@ impl Contexts {
             }
         })?;
         let mut entry: Entry = read(&path, file)?;
+        // Whoever made the papers would be sent what is in it.
+        if entry.token_file.is_some() {
+            let what =
+                "token_file: papers bring no token; remove the line, and name your own with `--token-file`";
+            return Err(ContextError::Wrong { path, place: None, what: what.into() });
+        }
         let own = self.directory()?.join(name);
         make_directory(&own)?;
         if let Door::Tcp(tcp) = &mut entry.door {
             for (copy, path) in COPIES.iter().zip([&mut tcp.ca, &mut tcp.certificate, &mut tcp.key]) {
-                let source = from.join(&path);
-                let content =
-                    fs::read(&source).map_err(|error| ContextError::Read { path: source, source: error })?;
+                let content = paper(from, path)?;
                 write(&own.join(copy), &content, Overwrite::Yes)?;
                 *path = Path::new(name).join(copy);
             }
@@ -389,6 +394,26 @@ impl Contexts {
         write(&fresh, text.as_bytes(), Overwrite::Yes)?;
         fs::rename(&fresh, &path).map_err(failed)
     }
+}
+
+/// A file of papers. It lies beside what names it: whoever made them chose the names.
+fn paper(from: &Path, name: &Path) -> Result<Vec<u8>, ContextError> {
+    let path = from.join(name);
+    let failed = |source| ContextError::Read { path: path.clone(), source };
+    let mut parts = name.components();
+    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+        let what = format!("`{}` is no file beside it: papers are all in one directory", name.display());
+        return Err(ContextError::Wrong { path: from.join(READY), place: None, what });
+    }
+    // A pipe is not waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    let mut content = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
 }
 
 /// What `cert issue` calls a context that is ready to be taken over.

@@ -252,7 +252,7 @@ fn user(pid: i32) -> Option<u32> {
 }
 
 /// The first word of a line of `/proc/PID/status`.
-fn field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
     str::from_utf8(line).ok()?.split_ascii_whitespace().next()
 }

@@ -100,18 +100,7 @@ pub(crate) fn uid(name: Option<&UserName>) -> Result<u32, UserError> {
     Ok(user.map_or_else(|| geteuid().as_raw(), |user| user.uid))
 }
 
-/// Does `work` on files with the rights of a user and his group alone, on a thread of its own. To be called by root.
-///
-/// Only what the kernel asks about files changes. With the user's whole identity, the thread could be ended by him, and
-/// this process with it (credentials(7)).
-pub(crate) fn acting<T: Send>(
-    (uid, gid): (u32, u32),
-    work: impl FnOnce() -> io::Result<T> + Send,
-) -> io::Result<T> {
-    acting_as(&User { uid, gid, groups: Vec::new() }, work)
-}
-
-/// The same with those of all his groups, or with this process's own if there is no other user.
+/// Does `work` on files as [`acting_as`] does, or with this process's own rights if there is no other user.
 pub(crate) fn acting_if<T: Send>(
     user: Option<&User>,
     work: impl FnOnce() -> io::Result<T> + Send,
@@ -122,7 +111,11 @@ pub(crate) fn acting_if<T: Send>(
     }
 }
 
-/// The same with those of all his groups.
+/// Does `work` on files with the rights of a user and of all his groups alone, on a thread of its own. To be called by
+/// root.
+///
+/// Only what the kernel asks about files changes. With the user's whole identity, the thread could be ended by him, and
+/// this process with it (credentials(7)).
 pub(crate) fn acting_as<T: Send>(user: &User, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let groups: Vec<_> = user.groups.iter().copied().map(rustix::process::Gid::from_raw).collect();
@@ -185,10 +178,11 @@ mod tests {
         fs::create_dir(&theirs).unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         chown(&theirs, Some(54_321), Some(54_322)).unwrap();
-        acting((54_321, 54_322), || fs::write(theirs.join("file"), "")).unwrap();
+        let user = User { uid: 54_321, gid: 54_322, groups: Vec::new() };
+        acting_as(&user, || fs::write(theirs.join("file"), "")).unwrap();
         let made = fs::metadata(theirs.join("file")).unwrap();
         assert_eq!((made.uid(), made.gid()), (54_321, 54_322));
-        let refused = acting((54_321, 54_322), || fs::write(&mine, "")).unwrap_err();
+        let refused = acting_as(&user, || fs::write(&mine, "")).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
         fs::write(&mine, "").unwrap();
         assert_eq!(fs::metadata(&mine).unwrap().uid(), 0);

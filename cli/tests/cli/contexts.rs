@@ -1,6 +1,11 @@
 //! Contexts: several supervisors, by name.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+};
 
 use supervisor_proto::v1::Phase;
 
@@ -105,6 +110,38 @@ fn papers_that_do_not_say_where_the_supervisor_is_are_told_from_none() {
     fs::write(home.path().join("laptop/client.crt"), "").unwrap();
     let ran = add();
     assert!(ran.code == Some(3) && ran.err.contains("--tcp HOST:PORT --ca laptop/ca.crt"), "{ran:?}");
+}
+
+#[test]
+fn papers_name_no_token_and_no_file_but_their_own() {
+    let home = tempfile::tempdir().unwrap();
+    let papers = home.path().join("papers");
+    fs::create_dir(&papers).unwrap();
+    let (token, secret) = (home.path().join("token"), home.path().join("secret"));
+    for file in [&token, &secret, &papers.join("client.crt"), &papers.join("client.key")] {
+        fs::write(file, "of somebody else\n").unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    symlink(&secret, papers.join("linked.crt")).unwrap();
+    nix::unistd::mkfifo(&papers.join("pipe.crt"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let context = home.path().join(".config/openclawctl/contexts.yaml");
+    let entry = |ca: &str| format!("tcp: box:1\nca: {ca}\ncertificate: client.crt\nkey: client.key\n");
+    let with_token = format!("{}token_file: {}\n", entry("client.crt"), token.display());
+    for (text, code, told) in [
+        (with_token, 2, "context.yaml: token_file: papers bring no token"),
+        (entry(secret.to_str().unwrap()), 2, "is no file beside it"),
+        (entry("../secret"), 2, "`../secret` is no file beside it"),
+        (entry("linked.crt"), 3, "linked.crt"),
+        (entry("pipe.crt"), 3, "not a regular file"),
+    ] {
+        fs::write(papers.join("context.yaml"), text).unwrap();
+        let ran = run(home.path(), &["context", "add", "box", "--from", "papers"]);
+        assert!(ran.code == Some(code) && ran.err.contains(told), "{told}: {ran:?}");
+        assert!(!context.exists(), "{told}");
+    }
+    fs::write(papers.join("context.yaml"), entry("client.crt")).unwrap();
+    run(home.path(), &["context", "add", "box", "--from", "papers"]).done();
+    assert!(context.exists());
 }
 
 #[test]

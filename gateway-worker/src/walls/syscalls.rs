@@ -119,10 +119,24 @@ const ABOUT_ALL: &[(c_long, u64)] = &[
 
 /// Refused as if the file system had none: with an access list, a file that was made with the set-group-ID bit while its
 /// group could not run it becomes a program. cp(1) then makes do with modes.
-const ATTRIBUTES: [c_long; 4] = [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, SETXATTRAT];
+const ATTRIBUTES: [c_long; 9] = [
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    REMOVEXATTRAT,
+    FILE_SETATTR,
+];
 
-/// setxattr(2) by a directory, since Linux 6.13.
+/// setxattr(2) and removexattr(2) by a directory, since Linux 6.13.
 const SETXATTRAT: c_long = 463;
+const REMOVEXATTRAT: c_long = 466;
+
+/// The flags of chattr(1) by path, since Linux 6.17.
+const FILE_SETATTR: c_long = 469;
 
 /// Refused when they give a file the set-user-ID or set-group-ID bit, each with its argument that is the mode: whoever
 /// runs such a file outside has the gateway's user and no walls.

@@ -16,7 +16,7 @@ use super::{
     finding::{Finding, Mend, Severity, word},
     scene::{Budget, Patient, Scene, text},
 };
-use crate::{figures::descendants, openclaw::layout::resolve, problem::Place};
+use crate::{figures::descendants, lineage::field, openclaw::layout::resolve, problem::Place};
 
 const TWICE: &str =
     "two gateways on one state directory: the second refuses to start, or both answer as one bot";
@@ -224,7 +224,8 @@ pub(super) fn processes(scene: &Scene, budget: &Budget) -> Vec<Finding> {
             continue;
         }
         let environ = fs::read(process.join("environ")).unwrap_or_default();
-        let Some(patient) = states.get(&resolve(&state_of(&environ))).copied() else { continue };
+        let patient = states.get(&resolve(&state_of(&environ))).copied();
+        let Some(patient) = patient.filter(|patient| is_of(&process, patient.uid())) else { continue };
         let family = patient.worker_pid.map(descendants).unwrap_or_default();
         let is_ours = environment(&environ, "OPENCLAWCTL_MARK").is_some()
             && environment(&environ, "OPENCLAWCTL_DATA_DIR")
@@ -243,6 +244,16 @@ pub(super) fn processes(scene: &Scene, budget: &Budget) -> Vec<Finding> {
         );
     }
     found
+}
+
+/// Whose a process is, by its directory in /proc, which itself seems root's where the process says nothing of itself.
+pub(crate) fn user_of(process: &Path) -> Option<u32> {
+    field(&fs::read(process.join("status")).ok()?, "Uid:")?.parse().ok()
+}
+
+/// Whether a process may be a gateway of `user`'s.
+pub(crate) fn is_of(process: &Path, user: u32) -> bool {
+    user_of(process).is_some_and(|found| [0, user].contains(&found))
 }
 
 /// Whether a command line is that of a gateway. OpenClaw overwrites its own with a title.

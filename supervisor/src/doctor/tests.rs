@@ -519,11 +519,14 @@ fn a_gateway_that_nobody_here_has_started_is_found_by_its_state() {
     let process = |pid: u32, line: &str, environ: String| {
         world.write(&format!("root/proc/{pid}/cmdline"), line);
         world.write(&format!("root/proc/{pid}/environ"), &environ);
+        let user = if pid == 75 { 64_171 } else { nix::unistd::geteuid().as_raw() };
+        world.write(&format!("root/proc/{pid}/status"), &format!("Name:\tnode\nUid:\t{user}\t{user}\n"));
     };
     let home = world.at("home").display().to_string();
     let data_dir = world.at("data").display().to_string();
     process(71, "openclaw-gateway\0", format!("HOME={home}\0"));
     process(72, "openclaw-gateway\0", "HOME=/elsewhere\0".into());
+    process(75, "openclaw-gateway\0", format!("HOME={home}\0"));
     process(73, "openclaw\0gateway\0status\0", format!("HOME={home}\0"));
     process(
         74,

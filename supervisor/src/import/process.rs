@@ -1,7 +1,9 @@
 //! The gateway that runs on a profile before the supervisor has it.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -12,8 +14,8 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    doctor::services::{environment, is_gateway},
-    openclaw::layout::resolve,
+    doctor::services::{environment, is_gateway, is_of, user_of},
+    openclaw::{layout::resolve, place::Place},
 };
 
 /// Locks in one directory that are looked at; OpenClaw keeps two for each gateway.
@@ -90,32 +92,38 @@ pub(super) fn owner(root: &Path, state: &Path, config: &Path) -> Option<Running>
 }
 
 fn by_lock(root: &Path, state: &Path, config: &Path) -> Option<Running> {
-    let directory = format!("openclaw-{}", rustix::process::geteuid().as_raw());
-    let own = locks(&state.join("tmp").join(&directory)).into_iter();
+    // Anybody may make such files, and say that any process is the gateway.
+    let user = fs::metadata(state).ok()?.uid();
+    let directory = format!("openclaw-{user}");
+    let own = locks(&state.join("tmp").join(&directory), user).into_iter();
     // Early versions keep those of all gateways in one place.
-    let common = locks(&root.join("tmp").join(directory))
+    let common = locks(&root.join("tmp").join(directory), user)
         .into_iter()
         .filter(|lock| lock.config_path.as_ref().is_some_and(|path| resolve(path) == resolve(config)));
     own.chain(common).find_map(|lock| {
         let running = Running::of(lock.pid)?;
+        if user_of(Path::new(&format!("/proc/{}", lock.pid))) != Some(user) {
+            return None;
+        }
         lock.start_time.is_none_or(|started| started == running.started).then_some(running)
     })
 }
 
-fn locks(directory: &Path) -> Vec<Lock> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let is_lock = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("gateway") && name.ends_with(".lock")
+/// The locks of this user in a directory of his.
+fn locks(directory: &Path, user: u32) -> Vec<Lock> {
+    let found =
+        Place::open(directory).ok().filter(|place| place.standing().is_ok_and(|(uid, _)| uid == user));
+    let Some(place) = found else { return Vec::new() };
+    let read = |name: &String| {
+        let file = place.file(name).ok()?;
+        let about = file.metadata().ok().filter(|about| about.uid() == user && about.len() <= LOCK_BYTES)?;
+        let mut text = String::new();
+        file.take(about.len()).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
     };
-    let read = |path: PathBuf| {
-        let found = fs::symlink_metadata(&path).ok()?;
-        if !found.is_file() || found.len() > LOCK_BYTES {
-            return None;
-        }
-        serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
-    };
-    entries.flatten().take(MOST_LOCKS).map(|entry| entry.path()).filter(is_lock).filter_map(read).collect()
+    let names = place.names().unwrap_or_default();
+    let is_lock = |name: &&String| name.starts_with("gateway") && name.ends_with(".lock");
+    names.iter().filter(is_lock).take(MOST_LOCKS).filter_map(read).collect()
 }
 
 /// The oldest of its processes: the others are its children.
@@ -128,7 +136,9 @@ fn by_process(root: &Path, state: &Path) -> Option<Running> {
 
 fn runs_on(pid: i32, state: &Path) -> bool {
     let process = PathBuf::from(format!("/proc/{pid}"));
-    if !is_gateway(&fs::read(process.join("cmdline")).unwrap_or_default()) {
+    // Anybody's process may be called a gateway, and say that it has this state.
+    let is_its = fs::metadata(state).is_ok_and(|state| is_of(&process, state.uid()));
+    if !is_its || !is_gateway(&fs::read(process.join("cmdline")).unwrap_or_default()) {
         return false;
     }
     let environ = fs::read(process.join("environ")).unwrap_or_default();
@@ -152,7 +162,10 @@ fn has_open(process: &Path, directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        os::unix::fs::chown,
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
@@ -174,6 +187,39 @@ mod tests {
         write(me.started + 1);
         assert_eq!(owner(root.path(), &state, &config), None, "it is of an earlier process with this pid");
         fs::remove_file(&lock).unwrap();
+        assert_eq!(owner(root.path(), &state, &config), None);
+    }
+
+    #[test]
+    fn a_lock_of_another_user_names_no_process_and_a_pipe_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("state");
+        let me = Running::of(std::process::id().try_into().unwrap()).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        let (config, common) = (state.join("openclaw.json"), root.path().join(format!("tmp/openclaw-{uid}")));
+        for directory in [&state, &common] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        let lock = common.join("gateway.1.lock");
+        fs::write(&lock, format!(r#"{{"pid":{},"configPath":"{}"}}"#, me.pid, config.display())).unwrap();
+        nix::unistd::mkfifo(&common.join("gateway.2.lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(owner(root.path(), &state, &config), Some(me));
+        if uid != 0 {
+            eprintln!("not all of it is tried: it takes root to give files away");
+            return;
+        }
+        for given in [&lock, &common] {
+            chown(given, Some(64_161), None).unwrap();
+            assert_eq!(owner(root.path(), &state, &config), None, "{}", given.display());
+            chown(given, Some(uid), None).unwrap();
+        }
+        // Of a profile of another user, no process of root's is the gateway.
+        chown(&state, Some(64_161), None).unwrap();
+        let theirs = root.path().join("tmp/openclaw-64161");
+        fs::rename(&common, &theirs).unwrap();
+        for given in [&theirs, &theirs.join("gateway.1.lock")] {
+            chown(given, Some(64_161), None).unwrap();
+        }
         assert_eq!(owner(root.path(), &state, &config), None);
     }
 

@@ -82,6 +82,12 @@ impl Place {
         Self { directory, user: None }
     }
 
+    /// Whose it is, and its mode.
+    pub(crate) fn standing(&self) -> io::Result<(u32, u32)> {
+        let found = fs::fstat(&self.directory)?;
+        Ok((found.st_uid, found.st_mode & 0o7777))
+    }
+
     /// Opens a directory in it.
     pub(crate) fn below(&self, name: &str) -> io::Result<Self> {
         let directory = self.acting(|| Ok(fs::openat(&self.directory, name, directory(), Mode::empty())?))?;

@@ -76,8 +76,9 @@ fn measure_in(
 /// are. Sockets and pipes are left out: they are nothing without the process that made them.
 pub(crate) fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&CStr) -> bool) -> io::Result<()> {
     let from = open(from)?;
-    fs::mkdirat(CWD, to, PRIVATE)?;
-    let to = fs::open(to, DIRECTORY, Mode::empty())?;
+    let (above, name) = entry(to)?;
+    fs::mkdirat(&above, name, PRIVATE)?;
+    let to = fs::openat(&above, name, DIRECTORY, Mode::empty())?;
     Copying { files: 0, is_root: Owner::me().is_root() }.directory((&from, &to), DEPTH, wanted)
 }
 

@@ -16,11 +16,10 @@ use std::{
     ffi::{CStr, OsStr},
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Component, Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
 use rustix::fs::{statvfs, syncfs};
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +33,7 @@ use crate::{
         tree,
     },
     spec::{InstanceSpec, UserName},
-    user::{self, UserError},
+    user::{self, User, UserError},
 };
 
 /// Copies that are kept of one instance.
@@ -46,7 +45,7 @@ const SPARE: u64 = 256 << 20;
 /// For the owner alone.
 const PRIVATE: u32 = 0o700;
 
-/// Whose way leads through nobody else's hands.
+/// Who may write everywhere.
 const ROOT: u32 = 0;
 
 /// In the state directory, these stay as they are whatever happens.
@@ -89,6 +88,13 @@ pub(super) enum Unfit {
     /// It could not be put back by a rename.
     #[error("its state directory `{}` is a file system of its own, which cannot be put back as a whole", .0.display())]
     Mount(PathBuf),
+    /// Others could have put something in its place.
+    #[error(
+        "its state lies in `{}`, where other users may write or which is another's; move it to a directory of its own user's, \
+         and say so in `profile.state_dir`",
+        .0.display()
+    )]
+    Shared(PathBuf),
     /// The instance could write where its copy would be.
     #[error(
         "its state lies on another file system than the supervisor's data, and a copy in `{}` would be in the instance's \
@@ -153,6 +159,9 @@ impl Kept {
             return Err(Unfit::Foreign { path: state, named, owner: found.uid(), user });
         }
         let beside = state.parent().unwrap_or(Path::new("/")).to_owned();
+        if !is_kept_by(&beside, user).map_err(looked(&beside))? {
+            return Err(Unfit::Shared(beside));
+        }
         let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).map_err(looked(path));
         if device(&state)? != device(&beside)? {
             return Err(Unfit::Mount(state));
@@ -160,9 +169,7 @@ impl Kept {
         let base = match device(&state)? == device(&root)? {
             true => root.join("upgrades"),
             // By whoever writes in there, a copy could be replaced, and led astray.
-            false if is_open(&beside, directories, spec) || is_everybodys(&beside) => {
-                return Err(Unfit::Open(beside));
-            }
+            false if is_open(&beside, directories, spec) => return Err(Unfit::Open(beside)),
             false => beside.join(format!(".openclawctl-upgrades-{name}")),
         };
         let inside = |path: &Path| {
@@ -248,15 +255,13 @@ impl Kept {
         let Some(config) = &self.config else { return Ok(None) };
         let (directory, name) = (config.parent(), config.file_name().and_then(OsStr::to_str));
         let (Some(directory), Some(name)) = (directory, name) else { return Ok(None) };
-        let user = user::of(self.user.as_ref()).map_err(io::Error::other)?;
-        Ok(Some((Place::settled_for(directory, user)?, name)))
+        Ok(Some((Place::settled_for(directory, self.user()?)?, name)))
     }
 
     /// Refuses a state at `path` that is not its user's: that one may have had something else be there meanwhile.
     fn check_owner(&self, path: &Path) -> io::Result<()> {
         let (Some(name), found) = (&self.user, fs::symlink_metadata(path)?) else { return Ok(()) };
-        let user = user::uid(Some(name)).map_err(io::Error::other)?;
-        match found.uid() == user {
+        match found.uid() == self.user()?.unwrap_or_else(User::own).uid {
             true => Ok(()),
             false => {
                 let (state, owner) = (self.state.display(), found.uid());
@@ -265,15 +270,21 @@ impl Kept {
         }
     }
 
-    /// What a user of its own has around its copy, is gone through with the rights of that user: he could lead root
-    /// anywhere.
+    /// A copy beside the state of another user is his own work: he could lead root anywhere.
     fn acting<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        let beside = self.state.parent().unwrap_or(&self.state);
-        let owner = fs::metadata(beside)?;
-        match self.aside.starts_with(beside) && geteuid().is_root() && owner.uid() != ROOT {
-            true => user::acting((owner.uid(), owner.gid()), work),
-            false => work(),
-        }
+        let user = match self.aside.starts_with(self.beside()) {
+            true => self.user()?,
+            false => None,
+        };
+        user::acting_if(user.as_ref(), work)
+    }
+
+    fn beside(&self) -> &Path {
+        self.state.parent().unwrap_or(&self.state)
+    }
+
+    fn user(&self) -> io::Result<Option<User>> {
+        user::of(self.user.as_ref()).map_err(io::Error::other)
     }
 
     /// Puts the state back, unless that was done or it was never copied.
@@ -286,6 +297,11 @@ impl Kept {
             return Ok(());
         }
         let (before, failed) = (self.aside.join(BEFORE), self.aside.join(FAILED));
+        let user = self.user()?.unwrap_or_else(User::own).uid;
+        if !is_kept_by(self.beside(), user)? {
+            let shown = self.beside().display();
+            return Err(io::Error::other(format!("`{shown}` is another user's, or others may write there")));
+        }
         if !self.is_there(FAILED) && fs::symlink_metadata(&self.state).is_ok() {
             tree::rename(&self.state, &failed)?;
         }
@@ -343,9 +359,10 @@ fn is_open(directory: &Path, directories: &Directories, spec: &InstanceSpec) -> 
     spec.walls.files() && open.map(resolve).any(|tree| directory.starts_with(tree))
 }
 
-/// Whether any user may write in `directory`, and so may have made what is there.
-fn is_everybodys(directory: &Path) -> bool {
-    fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o002 != 0)
+/// Whether nobody but `user`, and root, may put something in `directory`. No link leads there.
+fn is_kept_by(directory: &Path, user: u32) -> io::Result<bool> {
+    let (owner, mode) = Place::settled(directory)?.standing()?;
+    Ok([ROOT, user].contains(&owner) && mode & 0o002 == 0)
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     fs::Permissions,
     os::unix::{
-        fs::{chown, symlink},
+        fs::{PermissionsExt, chown, lchown, symlink},
         net::UnixListener,
     },
     time::SystemTime,
 };
 
+use nix::unistd::geteuid;
 use supervisor_core::ids::Name;
 
 use super::*;
@@ -268,6 +269,66 @@ fn a_directory_of_another_user_in_the_place_of_a_state_is_not_moved_away_for_it(
     back();
     kept.put_back().unwrap();
     assert_eq!(world.tree(), expected(&before, &world.tree()));
+}
+
+#[test]
+fn a_state_where_others_may_put_something_in_its_place_is_not_copied() {
+    let home = tempfile::tempdir().unwrap();
+    let world = World::new(Some(&profile(home.path(), ".openclaw/openclaw.json")));
+    let mode = |mode| fs::set_permissions(home.path(), Permissions::from_mode(mode)).unwrap();
+    let kept = world.plan(1);
+    kept.copy().unwrap();
+    world.spoil();
+    mode(0o1777);
+    let refused = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
+    assert!(refused.to_string().contains("where other users may write"), "{refused}");
+    kept.put_back().unwrap_err();
+    assert!(kept.failed().is_none(), "it was moved");
+    mode(0o700);
+    kept.put_back().unwrap();
+    assert!(kept.failed().is_some());
+}
+
+#[test]
+fn a_copy_beside_the_state_of_another_user_is_that_users_work() {
+    let home = tempfile::tempdir_in("/dev/shm").unwrap();
+    let at = |path: &str| home.path().join(path);
+    let Some(mut world) = of_another_user(home.path(), ".openclaw/openclaw.json") else { return };
+    if fs::metadata(home.path()).unwrap().dev() == fs::metadata(&world.directories.root).unwrap().dev() {
+        eprintln!("this host has no two file systems that anybody may write to");
+        return;
+    }
+    fs::create_dir(at("way")).unwrap();
+    fs::rename(&world.directories.state, at("way/.openclaw")).unwrap();
+    world.directories.state = at("way/.openclaw");
+    world.directories.config = at("way/.openclaw/openclaw.json");
+    give(&at("way"));
+    let kept = [1, 2, 3].map(|number| world.plan(number));
+    kept[0].copy().unwrap();
+    let copies = at("way/.openclawctl-upgrades-main");
+    assert_eq!(fs::metadata(&copies).unwrap().uid(), THEIRS);
+    // He leads the next ones, and what is removed of the old ones, to where only root may write.
+    for number in ["1", "2", "3", "4"] {
+        fs::create_dir_all(at("roots").join(number)).unwrap();
+    }
+    fs::rename(&copies, at("way/away")).unwrap();
+    symlink(at("roots"), &copies).unwrap();
+    kept[1].copy().unwrap_err();
+    assert!(kept[1].prune().is_err());
+    assert_eq!(fs::read_dir(at("roots")).unwrap().count(), 4);
+    // The whole way, likewise.
+    fs::rename(at("way"), at("before")).unwrap();
+    symlink(at("roots"), at("way")).unwrap();
+    kept[2].copy().unwrap_err();
+    let _ = kept[2].prune();
+    assert_eq!(fs::read_dir(at("roots")).unwrap().count(), 4);
+}
+
+fn give(path: &Path) {
+    lchown(path, Some(THEIRS), Some(THEIRS)).unwrap();
+    if path.is_dir() && !path.is_symlink() {
+        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path()));
+    }
 }
 
 #[test]
