@@ -12,7 +12,7 @@ use crate::{
     contexts::{Contexts, Door},
     render::{
         config,
-        style::{Color, phase_word},
+        style::{Color, phase_word, printable},
     },
     view,
 };
@@ -29,7 +29,7 @@ pub(crate) fn instances(current: &OsStr) -> Vec<CompletionCandidate> {
     known()
         .unwrap_or_default()
         .into_iter()
-        .filter(|instance| instance.name.starts_with(current))
+        .filter(|instance| instance.name.starts_with(current) && is_harmless(&instance.name))
         .map(|instance| {
             let phase = phase_word(view::status(&instance).phase());
             CompletionCandidate::new(instance.name).help(Some(phase.into()))
@@ -46,12 +46,17 @@ pub(crate) fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
     let snapshots = answer.map(|answer| answer.into_inner().snapshots).unwrap_or_default();
     snapshots
         .into_iter()
-        .filter(|snapshot| snapshot.id.starts_with(current))
+        .filter(|snapshot| snapshot.id.starts_with(current) && is_harmless(&snapshot.id))
         .map(|snapshot| {
             let (state, _) = config::state(&snapshot);
             CompletionCandidate::new(config::short(&snapshot.id)).help(Some(state.into()))
         })
         .collect()
+}
+
+/// Whether a shell can show it as it is.
+fn is_harmless(word: &str) -> bool {
+    printable(word) == word
 }
 
 /// The contexts whose names begin with `current`, with where they lead.

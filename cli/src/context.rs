@@ -1,6 +1,6 @@
 //! What every command is given: the global options, and the ways out to the supervisor and the terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use prost::Message;
 use supervisor_proto::v1::{Instance, ListInstancesResponse};
@@ -67,9 +67,17 @@ impl Context {
         Supervisor::connect(&target).await.map_err(|cause| cause.during(operation))
     }
 
-    /// Writes text to standard output.
+    /// Writes an answer to standard output in the form that was asked for.
     pub(crate) fn print(&self, operation: &Operation, text: &str) -> Result<(), Error> {
-        style::print(text).map_err(|error| Cause::Output(error).during(operation))
+        match self.show {
+            Show::Text(_) => style::print(text).map_err(|error| Cause::Output(error).during(operation)),
+            Show::Encoded(_) => self.print_data(operation, text),
+        }
+    }
+
+    /// Writes what programs read to standard output, whatever form was asked for.
+    pub(crate) fn print_data(&self, operation: &Operation, text: &str) -> Result<(), Error> {
+        style::print_data(text).map_err(|error| Cause::Output(error).during(operation))
     }
 
     /// Writes one message of the contract to standard output.
@@ -133,10 +141,7 @@ impl Consent {
             return Err(Cause::Unconfirmed { what: what.to_owned() }.during(operation));
         }
         let ask = || -> io::Result<bool> {
-            let mut err = anstream::stderr().lock();
-            let question = format!("This will {what}. Go on? [y/N]");
-            write!(err, "{} ", style::wrapped(&question, style::stderr_width(), 0))?;
-            err.flush()?;
+            style::ask(&format!("This will {what}. Go on? [y/N]"))?;
             let mut answer = String::new();
             io::stdin().read_line(&mut answer)?;
             Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))

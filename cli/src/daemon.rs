@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     connect::{Place, Supervisor},
     error::{Cause, Error, Operation},
-    render::style::talk,
+    render::style::{printable_line, talk},
 };
 
 const PROGRAM: &str = "openclaw-supervisor";
@@ -144,5 +144,5 @@ fn last_lines(log: &Path, start: u64) -> io::Result<Vec<String>> {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-    Ok(shown.iter().map(|line| format!("  | {line}")).collect())
+    Ok(shown.iter().map(|line| format!("  | {}", printable_line(line))).collect())
 }

@@ -377,22 +377,26 @@ impl Error {
         }
         let (label, plain) = (style::ERROR.render(), Style::new().render_reset());
         let width = style::stderr_width();
-        let mut text = style::wrapped(&format!("{label}error:{plain} {self}"), width, style::INDENT);
+        let mut text = style::wrapped(
+            &format!("{label}error:{plain} {}", style::printable(&self.to_string())),
+            width,
+            style::INDENT,
+        );
         for line in self.detail_lines() {
             text.push('\n');
-            text.push_str(&line);
+            text.push_str(&style::printable_styled(&line));
         }
         if let Some(hint) = self.cause.hint(self.operation.subject()) {
-            text.push_str(&format!("\n{}hint:{plain} {hint}", style::HINT.render()));
+            text.push_str(&format!("\n{}hint:{plain} {}", style::HINT.render(), style::printable(&hint)));
         }
-        style::talk(&text);
+        style::tell(&text);
     }
 
     fn detail_lines(&self) -> Vec<String> {
         if let Cause::Refused(refusal) = &*self.cause
             && self.detail.is_empty()
         {
-            return refusal.untold().collect();
+            return refusal.untold().map(|line| style::printable(&line)).collect();
         }
         self.detail.clone()
     }

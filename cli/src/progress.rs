@@ -11,7 +11,7 @@ use supervisor_proto::v1::Phase;
 
 use crate::{
     render::{
-        style::{clause, phase_word, stderr_width, talk},
+        style::{clause, phase_word, printable, stderr_width, talk},
         time::humane,
     },
     view,
@@ -64,7 +64,7 @@ impl Progress {
                     &humane(Duration::from_secs(self.since.elapsed().as_secs().max(1))),
                 );
                 *drawn += 1;
-                write(&format!("{CLEAR}{text}"));
+                write(&text);
             }
             Manner::Lines(told) => {
                 for each in tracker.each() {
@@ -82,7 +82,7 @@ impl Progress {
     /// Takes the line away.
     pub(crate) fn clear(&mut self) {
         if let Manner::Line { drawn: 1.. } = self.manner {
-            write(CLEAR);
+            write("");
         }
     }
 }
@@ -109,8 +109,9 @@ fn line(tracker: &Tracker, drawn: usize, elapsed: &str) -> String {
     text.chars().take(width.saturating_sub(1)).collect()
 }
 
+/// Draws `text` in place of what is there.
 fn write(text: &str) {
     let mut out = io::stderr().lock();
-    let _ = out.write_all(text.as_bytes());
+    let _ = write!(out, "{CLEAR}{}", printable(text));
     let _ = out.flush();
 }

@@ -13,7 +13,7 @@ use crate::{
     render::{
         audit,
         json::{Encoder, Encoding},
-        style::{stderr_width, talk, wrapped},
+        style::talk_wrapped,
         time::before_now,
     },
 };
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: &Audit, context: &Context) -> Result<(), Failure> 
 fn show(context: &Context, answer: &ListAuditResponse, operation: &Operation) -> Result<(), Error> {
     if answer.missing > 0 {
         let told = format!("warning: {} calls are missing: the audit cannot be written", answer.missing);
-        talk(&wrapped(&told, stderr_width(), 4));
+        talk_wrapped(&told);
     }
     match context.show {
         Show::Text(breadth) => context.print(operation, &audit::list(&answer.entries, breadth)),

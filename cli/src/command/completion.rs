@@ -56,5 +56,5 @@ pub(crate) fn run(args: &Completion, context: &Context) -> Result<(), Failure> {
         .completer()
         .write_registration(VARIABLE, PROGRAM, PROGRAM, PROGRAM, &mut script)
         .map_err(|error| Cause::Output(error).during(&operation))?;
-    Ok(context.print(&operation, &String::from_utf8_lossy(&script))?)
+    Ok(context.print_data(&operation, &String::from_utf8_lossy(&script))?)
 }

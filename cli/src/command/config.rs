@@ -16,7 +16,7 @@ use crate::{
     render::{
         config,
         json::{Encoder, Encoding},
-        style::{INDENT, clause, stderr_width, talk, wrapped},
+        style::{clause, talk, talk_wrapped},
     },
 };
 
@@ -166,7 +166,7 @@ async fn diff(args: &Diff, context: &Context) -> Result<(), Error> {
             }
             if !answer.problem.is_empty() {
                 let told = format!("{}: {}", config::BROKEN, clause(&answer.problem));
-                talk(&wrapped(&told, stderr_width(), INDENT));
+                talk_wrapped(&told);
             }
             Ok(())
         }

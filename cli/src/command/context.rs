@@ -137,7 +137,7 @@ pub(crate) fn run(args: &Contexts, context: &Context) -> Result<(), Failure> {
                     .map_err(Cause::from)
                     .and_then(|entry| json::text(encoding, &entry)),
             };
-            context.print(&operation, &text.map_err(|cause| cause.during(&operation))?)?;
+            context.print_data(&operation, &text.map_err(|cause| cause.during(&operation))?)?;
         }
     }
     Ok(())

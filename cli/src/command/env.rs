@@ -35,7 +35,7 @@ pub(crate) async fn run(args: &Env, context: &Context) -> Result<(), Failure> {
     let supervisor = context.connect(&operation).await?;
     let environment = get(&supervisor, &args.name, &operation).await?;
     match context.show {
-        Show::Text(_) => context.print(&operation, &exports(&environment))?,
+        Show::Text(_) => context.print_data(&operation, &exports(&environment))?,
         Show::Encoded(encoding) => {
             context.print_message(&operation, encoding, "GetInstanceEnvironmentResponse", &environment)?;
         }

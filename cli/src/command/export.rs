@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
         .call(&operation, async || supervisor.fleet().export_fleet(ExportFleetRequest {}).await)
         .await?;
     match context.show {
-        Show::Text(_) => context.print(&operation, &answer.content)?,
+        Show::Text(_) => context.print_data(&operation, &answer.content)?,
         Show::Encoded(encoding) => {
             context.print_message(&operation, encoding, "ExportFleetResponse", &answer)?;
         }

@@ -4,7 +4,7 @@ use supervisor_proto::v1::Reason;
 
 use crate::{
     error::Error,
-    render::style::{self, paint, printable},
+    render::style::{self, paint, printable, printable_line},
 };
 
 /// No more errors than this are shown at once; the rest is seen once these are mended.
@@ -55,23 +55,19 @@ fn place(path: &str, what: &str, file: &str, content: &str) -> Vec<String> {
     match whole {
         None if drawn.is_some() => {
             lines.push(format!("   {margin} {bar}"));
-            let drawn = shown(drawn.unwrap_or_default());
+            let drawn = printable_line(drawn.unwrap_or_default());
             lines.push(format!("   {} {bar} {drawn}", paint(style::FAINT, &number)));
             lines.push(format!("   {margin} {bar} {}", paint(style::BAD, &message)));
         }
         Some(source) => {
             lines.push(format!("   {margin} {bar}"));
-            lines.push(format!("   {} {bar} {}", paint(style::FAINT, &number), shown(source)));
+            lines.push(format!("   {} {bar} {}", paint(style::FAINT, &number), printable_line(source)));
             lines.push(format!("   {margin} {bar} {}", marked(source, column, &message)));
         }
         None => lines.push(format!("   {margin} {bar} {}", paint(style::BAD, &message))),
     }
     lines.extend(mend.map(|mend| format!("   {margin} {} {mend}", paint(style::HINT, "="))));
     lines
-}
-
-fn shown(source: &str) -> String {
-    source.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 /// The message behind carets that stand under the word at `column`.

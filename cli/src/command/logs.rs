@@ -18,7 +18,7 @@ use crate::{
     render::{
         json::{Encoder, Encoding},
         status::bytes,
-        style::{printable, talk},
+        style::{printable_line, printable_text, talk},
         time::{Clock, before_now},
     },
 };
@@ -103,16 +103,16 @@ struct Printer {
 
 /// A line without what would move the cursor, rename the window or write the clipboard.
 fn shown(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    let parts: Vec<String> = text.split('\t').map(printable).collect();
-    parts.join("\t")
+    printable_line(&String::from_utf8_lossy(line))
 }
 
 impl Printer {
     fn print(&mut self, line: &LogLine) -> Result<(), Cause> {
         match &self.form {
             Form::Encoded(encoder) => {
-                self.out.write_all(encoder.encode_item("LogLine", line)?.as_bytes())?;
+                let text = encoder.encode_item("LogLine", line)?;
+                let text = if self.on_terminal { printable_text(&text) } else { text };
+                self.out.write_all(text.as_bytes())?;
                 return Ok(());
             }
             Form::Raw | Form::Stamped(_) if line.gap_bytes > 0 => {

@@ -11,7 +11,7 @@ use crate::{
     connect::{Supervisor, request_id},
     context::Context,
     error::{Failure, Operation},
-    render::style::{INDENT, stderr_width, talk, wrapped},
+    render::style::talk_wrapped,
     wait::Patience,
 };
 
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Maintenance, context: &Context) -> Result<(), Fai
             Switch::On => format!("{name}: in maintenance: not repaired, rolled back or given up"),
             Switch::Off => format!("{name}: out of maintenance"),
         };
-        talk(&wrapped(&told, stderr_width(), INDENT));
+        talk_wrapped(&told);
     }
     verb::finish(context, &supervisor, "switch maintenance of", answers, Patience::None).await
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Man) -> Result<(), Failure> {
     let mut tree = App::command().disable_help_subcommand(true);
     tree.build();
     let written = match &args.directory {
-        None => page(&tree).map_err(Cause::Output).and_then(|page| Ok(style::print(&page)?)),
+        None => page(&tree).map_err(Cause::Output).and_then(|page| Ok(style::print_data(&page)?)),
         Some(directory) => fs::create_dir_all(directory)
             .and_then(|()| write(&tree, directory))
             .map_err(|source| Cause::Create { path: directory.clone(), source }),

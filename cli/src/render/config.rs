@@ -7,7 +7,7 @@ use supervisor_proto::v1::{
 
 use super::{
     status::bytes,
-    style::{self, INDENT, clause, paint, printable, stdout_width, wrapped},
+    style::{self, INDENT, clause, paint, printable, printable_line, stdout_width, wrapped},
     table::{Cell, Side, Table},
     time::{Clock, ago},
 };
@@ -20,8 +20,8 @@ const DIGITS: usize = 12;
 pub(crate) const BROKEN: &str = "the file would not survive the next start";
 
 /// The first digits of a snapshot's name.
-pub(crate) fn short(id: &str) -> &str {
-    id.get(..DIGITS).unwrap_or(id)
+pub(crate) fn short(id: &str) -> String {
+    printable(id.get(..DIGITS).unwrap_or(id))
 }
 
 /// The table of snapshots, and below it what a table cannot tell.
@@ -86,7 +86,7 @@ pub(crate) fn state(snapshot: &Snapshot) -> (String, anstyle::Style) {
 
 /// Its note, and why it was taken back.
 fn remarks(snapshot: &Snapshot, clock: &Clock) -> Vec<String> {
-    let id = paint(style::STRONG, short(&snapshot.id));
+    let id = paint(style::STRONG, &short(&snapshot.id));
     let mut told = Vec::new();
     if !snapshot.note.is_empty() {
         told.push(format!("{id}  note: {}", clause(&snapshot.note)));
@@ -110,8 +110,7 @@ pub(crate) fn diff(diff: &str) -> String {
             Some(b'@') => style::FAINT,
             Some(_) | None => style::PLAIN,
         };
-        let shown: Vec<String> = line.split('\t').map(printable).collect();
-        out.push_str(&paint(look, &shown.join("\t")));
+        out.push_str(&paint(look, &printable_line(line)));
         out.push('\n');
     }
     out
@@ -201,7 +200,7 @@ pub(crate) fn ladder(instance: &Instance) -> String {
 
 /// What an operator should know of an instance's configuration, and what to type.
 pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
-    let name = &instance.name;
+    let name = &printable(&instance.name);
     let config = view::status(instance).config.as_ref()?;
     let problem = clause(&config.problem);
     if !problem.is_empty() {
@@ -212,7 +211,7 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
     if degraded.is_empty() {
         return None;
     }
-    let rejected = config.rejected.as_ref().map_or("", |rejected| short(&rejected.content));
+    let rejected = config.rejected.as_ref().map_or_else(String::new, |rejected| short(&rejected.content));
     let good = short(&config.good);
     let stopped = view::status(instance).phase() == Phase::Stopped;
     let how = if stopped { "is to start on" } else { "runs on" };

@@ -34,7 +34,7 @@ impl Lines {
         let told: Vec<(String, &Event)> = events.iter().map(|event| (self.time_of(event), event)).collect();
         for (time, event) in &told {
             self.time = self.time.max(time.len());
-            self.instance = self.instance.max(subject(event).len());
+            self.instance = self.instance.max(subject(event).chars().count());
             self.kind = self.kind.max(event.r#type.len());
         }
         told.iter().map(|(time, event)| self.line(time, event)).collect()
@@ -66,6 +66,6 @@ impl Lines {
 }
 
 /// Whom an event is about.
-fn subject(event: &Event) -> &str {
-    if event.instance.is_empty() { "supervisor" } else { &event.instance }
+fn subject(event: &Event) -> String {
+    if event.instance.is_empty() { "supervisor".to_owned() } else { printable(&event.instance) }
 }

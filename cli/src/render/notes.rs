@@ -6,7 +6,7 @@ use supervisor_proto::v1::{Instance, Phase, Role};
 
 use super::{
     config,
-    style::{self, clause, paint, phase_told, phase_word},
+    style::{self, clause, paint, phase_told, phase_word, printable},
     time::{Clock, ago, until},
 };
 use crate::view;
@@ -60,18 +60,19 @@ fn rescued(primary: &Instance, clock: &Clock) -> String {
         None => {
             let by = failover.rescued_by.join(" or ");
             let by = if by.is_empty() { "a rescue".to_owned() } else { by };
-            with_why(format!("{by} is being made active in place of {}", primary.name), primary, clock)
+            with_why(&format!("{by} is being made active in place of {}", primary.name), primary, clock)
         }
     }
 }
 
 fn stands_in(rescue: &str, primary: &str, role: Role, told_by: &Instance, clock: &Clock) -> String {
     let what = if role == Role::Active { "stands in for" } else { "is being made active in place of" };
-    with_why(format!("{rescue} {what} {primary}"), told_by, clock)
+    with_why(&format!("{rescue} {what} {primary}"), told_by, clock)
 }
 
-fn with_why(mut text: String, told_by: &Instance, clock: &Clock) -> String {
+fn with_why(text: &str, told_by: &Instance, clock: &Clock) -> String {
     let failover = view::failover(told_by);
+    let mut text = printable(text);
     if let Some(since) = &failover.since {
         text.push_str(&format!(" since {} ({})", clock.time(since), ago(since)));
     }
@@ -81,7 +82,7 @@ fn with_why(mut text: String, told_by: &Instance, clock: &Clock) -> String {
 
 /// Why an instance needs a look and what to type, if it does.
 pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
-    let (name, status) = (&instance.name, view::status(instance));
+    let (name, status) = (&printable(&instance.name), view::status(instance));
     let unwell = view::is_unwell(status.phase());
     let held = status.ladder.as_ref().is_some_and(|ladder| ladder.held);
     let end = format!("openclawctl maintenance off {name}");
@@ -105,9 +106,9 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
 
 /// The same, but for its configuration and whether somebody works on it.
 fn trouble(instance: &Instance) -> Option<(String, String)> {
-    let (name, status) = (&instance.name, view::status(instance));
+    let (name, status) = (&printable(&instance.name), view::status(instance));
     let phase = status.phase();
-    let hint = style::printable(status.hint.trim());
+    let hint = printable(status.hint.trim());
     let unwell = view::is_unwell(phase);
     let recycle = status.resources.as_ref().map(|used| clause(&used.recycle)).unwrap_or_default();
     if !unwell && !recycle.is_empty() {

@@ -1,6 +1,6 @@
 //! Labelled lines below a heading.
 
-use super::style::{self, paint, stdout_width, wrapped};
+use super::style::{self, paint, printable, stdout_width, wrapped};
 
 /// The width of the labels.
 const LABEL: usize = 10;
@@ -19,12 +19,13 @@ impl<'a> Sheet<'a> {
         Self { out, width: stdout_width() }
     }
 
-    /// One line, unless there is nothing to tell. An empty label continues the one above.
+    /// One plain line, unless there is nothing to tell. An empty label continues the one above.
     pub(crate) fn line(&mut self, label: &str, value: &str) {
         if !value.is_empty() {
             let label = paint(style::FAINT, &format!("{label:LABEL$}"));
             let room = self.width.map(|width| width.saturating_sub(VALUE));
-            let value = wrapped(value, room, 0).replace('\n', &format!("\n{}", " ".repeat(VALUE)));
+            let value =
+                wrapped(&printable(value), room, 0).replace('\n', &format!("\n{}", " ".repeat(VALUE)));
             self.out.push_str(&format!("  {label}  {value}\n"));
         }
     }

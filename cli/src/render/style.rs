@@ -26,6 +26,13 @@ pub(crate) const STRONG: Style = Style::new().bold();
 /// Text as it is.
 pub(crate) const PLAIN: Style = Style::new();
 
+/// What begins a sequence for the terminal.
+const ESCAPE: char = '\u{1b}';
+/// All that stands behind it in the styles above.
+const OWN: [&str; 7] = ["[0m", "[1m", "[2m", "[31m", "[32m", "[33m", "[36m"];
+/// What is shown for a control character.
+const INSTEAD: char = '\u{fffd}';
+
 /// Of the second and further lines of a sentence.
 pub(crate) const INDENT: usize = 4;
 
@@ -83,10 +90,11 @@ pub(crate) fn stderr_width() -> Option<usize> {
     terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| width.0.into())
 }
 
-/// `text` on lines of at most `width` columns, broken between words; all but the first are indented. Without
-/// a width, as for a pipe, it stays on one line.
+/// `text` on lines of at most `width` columns, broken between words and nowhere else; all but the first are indented.
+/// Without a width, as for a pipe, it stays on one line.
 pub(crate) fn wrapped(text: &str, width: Option<usize>, indent: usize) -> String {
-    let Some(width) = width else { return text.to_owned() };
+    let text = printable_styled(text);
+    let Some(width) = width else { return text };
     let mut out = String::new();
     let mut column = 0;
     for (at, word) in text.split(' ').enumerate() {
@@ -105,16 +113,44 @@ pub(crate) fn wrapped(text: &str, width: Option<usize>, indent: usize) -> String
     out
 }
 
-/// Writes `text` to standard output, in one write where the stream allows.
+/// Writes `text`, which is meant for people, to standard output, in one write where the stream allows.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(guarded(text).as_bytes())?;
     out.flush()
 }
 
-/// Tells a person something on standard error. If nobody can hear it, so be it.
-pub(crate) fn talk(text: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+/// Writes `text`, which is meant for programs, to standard output: byte for byte, but to a terminal as
+/// [`printable_text`].
+pub(crate) fn print_data(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.is_terminal() {
+        true => out.write_all(printable_text(text).as_bytes())?,
+        false => out.write_all(text.as_bytes())?,
+    }
+    out.flush()
+}
+
+/// Tells a person one plain line on standard error. If nobody can hear it, so be it.
+pub(crate) fn talk(line: &str) {
+    tell(&printable(line));
+}
+
+/// The same for a sentence that may need several lines.
+pub(crate) fn talk_wrapped(sentence: &str) {
+    tell(&wrapped(&printable(sentence), stderr_width(), INDENT));
+}
+
+/// The same for lines with colours.
+pub(crate) fn tell(lines: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{}", guarded(lines));
+}
+
+/// Asks a person, on standard error.
+pub(crate) fn ask(question: &str) -> io::Result<()> {
+    let mut err = anstream::stderr().lock();
+    write!(err, "{} ", wrapped(&printable(question), stderr_width(), 0))?;
+    err.flush()
 }
 
 /// `text` in `style`.
@@ -122,9 +158,45 @@ pub(crate) fn paint(style: Style, text: &str) -> String {
     if style.is_plain() { text.to_owned() } else { format!("{style}{text}{style:#}") }
 }
 
-/// `text` without control characters, which could move the cursor or forge lines.
+/// `text` without control characters, which could move the cursor or forge lines, and without those that turn the
+/// order of others around.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    printable_but(text, &[])
+}
+
+/// The same for a line of a file or log, with its tabs.
+pub(crate) fn printable_line(text: &str) -> String {
+    printable_but(text, &['\t'])
+}
+
+/// The same for several lines.
+pub(crate) fn printable_text(text: &str) -> String {
+    printable_but(text, &['\t', '\n'])
+}
+
+/// The same for a line that has colours already.
+pub(crate) fn printable_styled(text: &str) -> String {
+    printable_but(text, &['\t', ESCAPE])
+}
+
+fn printable_but(text: &str, kept: &[char]) -> String {
+    let misleads = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if misleads(c) && !kept.contains(&c) { INSTEAD } else { c }).collect()
+}
+
+/// `text` with no other control characters than line ends, tabs and the sequences of [`OWN`]. All that people read
+/// comes through here, whatever a caller may have forgotten.
+fn guarded(text: &str) -> String {
+    let mut parts = text.split(ESCAPE);
+    let mut out = printable_text(parts.next().unwrap_or_default());
+    for part in parts {
+        match OWN.iter().find(|own| part.starts_with(**own)) {
+            Some(_) => out.push(ESCAPE),
+            None => out.push(INSTEAD),
+        }
+        out.push_str(&printable_text(part));
+    }
+    out
 }
 
 /// `text` as the middle of a sentence: printable, and without its full stop.
@@ -222,6 +294,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_sequences_of_its_own_reach_a_terminal() {
+        let styles = [ERROR, HINT, WARNING, GOOD, BAD, FAINT, STRONG, PLAIN];
+        let own: String = styles.iter().map(|style| paint(*style, "word\t\n")).collect();
+        assert_eq!(guarded(&own), own);
+        assert_eq!(
+            guarded("\u{1b}]0;x\u{7}\u{1b}[8m\u{1b}\u{1b}[2J\u{9b}2J\r\u{1b}"),
+            "\u{fffd}]0;x\u{fffd}\u{fffd}[8m\u{fffd}\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn a_sentence_forges_no_line() {
+        assert_eq!(wrapped("a\nerror: b", None, 2), "a\u{fffd}error: b");
+        assert_eq!(wrapped("a\nerror: b", Some(8), 2), "a\u{fffd}error:\n  b");
+    }
+
+    #[test]
     fn long_text_is_broken_between_words_and_indented() {
         assert_eq!(wrapped("aaa bbb ccc ddd", Some(8), 2), "aaa bbb\n  ccc\n  ddd");
         assert_eq!(wrapped("aaa bbb ccc ddd", None, 2), "aaa bbb ccc ddd");
@@ -233,6 +322,7 @@ mod tests {
     #[test]
     fn control_characters_are_not_printed() {
         assert_eq!(printable("a\u{1b}[2J\nb"), "a\u{fffd}[2J\u{fffd}b");
+        assert_eq!(printable("a\u{9b}2J\u{202e}b\u{2028}c"), "a\u{fffd}2J\u{fffd}b\u{fffd}c");
         assert_eq!(clause(" Killed by SIGKILL. "), "Killed by SIGKILL");
     }
 }

@@ -22,9 +22,9 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// A cell in a style.
-    pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: text.into(), style }
+    /// A cell in a style, on one line.
+    pub(crate) fn styled(text: impl Into<String>, look: Style) -> Self {
+        Self { text: style::printable(&text.into()), style: look }
     }
 
     /// An empty place.

@@ -1,5 +1,6 @@
 //! A supervisor that does what the test says: the v1 services over a Unix socket, and a world to arrange.
 
+mod certificates;
 mod recovery;
 
 use std::{
@@ -20,6 +21,7 @@ use rustix::{
 use supervisor_proto::v1::{
     self as v1, EnterInstanceRequest, EnterInstanceResponse,
     audit_service_server::AuditServiceServer,
+    certificate_service_server::CertificateServiceServer,
     config_service_server::ConfigServiceServer,
     doctor_service_server::{DoctorService, DoctorServiceServer},
     event_service_server::{EventService, EventServiceServer},
@@ -36,6 +38,7 @@ use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use self::certificates::Certificates;
 pub(crate) use self::recovery::Recovery;
 
 /// What a start, stop or restart leads to.
@@ -70,6 +73,9 @@ pub(crate) struct World {
     pub(crate) examined: ExamineResponse,
     pub(crate) examinations: Vec<ExamineRequest>,
     pub(crate) recovery: Recovery,
+    pub(crate) certificates: Certificates,
+    /// The fleet file that an export gives.
+    pub(crate) exported: String,
     pub(crate) environment: GetInstanceEnvironmentResponse,
     pub(crate) entry: EnterInstanceResponse,
     pub(crate) plan: Vec<FleetChange>,
@@ -227,6 +233,8 @@ impl Fake {
             examined: ExamineResponse::default(),
             examinations: Vec::new(),
             recovery: Recovery::default(),
+            certificates: Certificates::default(),
+            exported: "instances:\n  main: {}\n".into(),
             environment: GetInstanceEnvironmentResponse::default(),
             entry: EnterInstanceResponse::default(),
             plan: Vec::new(),
@@ -304,6 +312,7 @@ async fn serve(service: Service, (socket, user): (PathBuf, u32), ready: impl FnO
         .add_service(DoctorServiceServer::new(service.clone()))
         .add_service(ConfigServiceServer::new(service.clone()))
         .add_service(IncidentServiceServer::new(service.clone()))
+        .add_service(CertificateServiceServer::new(service.clone()))
         .add_service(AuditServiceServer::new(service.clone()))
         .add_service(SystemServiceServer::new(service))
         .serve_with_incoming(UnixListenerStream::new(listener));
@@ -361,8 +370,14 @@ impl InstanceService for Service {
         Ok(Response::new(ListInstancesResponse { instances, next_page_token, revision: world.revision }))
     }
 
-    async fn update_instance(&self, _: Request<UpdateInstanceRequest>) -> Answer<UpdateInstanceResponse> {
-        Err(Status::unimplemented("not needed"))
+    async fn update_instance(
+        &self,
+        request: Request<UpdateInstanceRequest>,
+    ) -> Answer<UpdateInstanceResponse> {
+        let request = request.into_inner();
+        self.admit("UpdateInstance", &request.request_id)?;
+        let instance = Some(self.get(&request.name)?);
+        respond(UpdateInstanceResponse { instance, revision: self.world().revision })
     }
 
     async fn delete_instance(
@@ -513,7 +528,7 @@ impl FleetService for Service {
 
     async fn export_fleet(&self, _: Request<ExportFleetRequest>) -> Answer<ExportFleetResponse> {
         self.admit("ExportFleet", "")?;
-        Ok(Response::new(ExportFleetResponse { content: "instances:\n  main: {}\n".into() }))
+        respond(ExportFleetResponse { content: self.world().exported.clone() })
     }
 }
 

@@ -15,4 +15,5 @@ mod incidents;
 mod misc;
 mod status;
 mod streams;
+mod terminal;
 mod verbs;

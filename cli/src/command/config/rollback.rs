@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Operation},
     render::{
         config::short,
-        style::{INDENT, clause, printable, stderr_width, talk, wrapped},
+        style::{clause, printable, talk_wrapped},
     },
     view,
     wait::{Effort, Patience, WaitArgs},
@@ -65,7 +65,7 @@ pub(super) async fn run(args: &RollBack, context: &Context) -> Result<(), Error>
     let instances: Vec<_> = answer.instance.clone().into_iter().collect();
     match context.show {
         Show::Text(_) => {
-            talk(&wrapped(&outcome(&args.name, &answer, request.wait), stderr_width(), INDENT));
+            talk_wrapped(&outcome(&args.name, &answer, request.wait));
             verb::show(context, &instances, answer.revision, &operation)
         }
         Show::Encoded(encoding) => context.print_message(&operation, encoding, "RollBackResponse", &answer),
