@@ -21,7 +21,7 @@ use std::process::{Command, Output, Stdio};
 
 use nix::libc;
 use prost::Message;
-use rustix::process::{Signal, getsid, getuid};
+use rustix::process::{Signal, getuid};
 use supervisor_proto::worker::attach::Role;
 use supervisor_proto::worker::exited::How;
 use supervisor_proto::worker::order::Order as Demand;
@@ -331,8 +331,8 @@ fn a_program_that_is_run_aside_is_behind_the_same_walls_and_leaves_nothing_behin
     assert!(!Path::new(&format!("/proc/{left}")).exists(), "process {left} has outlived it");
     // Its session is its worker's own: groups of this one cannot be joined, and processor time is shared by sessions.
     let (_, stat) = run("cat /proc/$PPID/stat");
-    let session: i32 = stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
-    assert_ne!(session, getsid(None).unwrap().as_raw_nonzero().get(), "{stat}");
+    let session = |stat: &str| stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().to_owned();
+    assert_ne!(session(&stat), session(&fs::read_to_string("/proc/self/stat").unwrap()), "{stat}");
     // It begins where it is told to, with no other environment, and nothing that it says is taken for its worker's word.
     let output = aside(&home, 600, "pwd; echo $HOME${PATH:+,$PATH}; echo mine >&2");
     assert_eq!(told(&output.stdout), format!("{}\n,{PATH}\n", real(&home.place.home())));
