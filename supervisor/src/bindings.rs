@@ -6,12 +6,10 @@
 
 mod token;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use nix::unistd::{Gid, Group, Uid, User};
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
@@ -19,26 +17,31 @@ use crate::{
     settings::access::{Binding, Who},
 };
 
-use token::Digest;
+pub(crate) use token::Digest;
 
 /// The bindings in force. Cheap to clone; all clones change together.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Bindings(Arc<RwLock<Arc<Table>>>);
+pub(crate) struct Bindings(watch::Sender<Arc<Table>>);
 
 impl Bindings {
     /// With these.
     pub(crate) fn new(table: Table) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(table))))
+        Self(watch::Sender::new(Arc::new(table)))
     }
 
     /// Those in force.
     pub(crate) fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
     }
 
-    /// Puts others in force, for calls from now on.
+    /// Tells of each time that others are put in force, from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Table>> {
+        self.0.subscribe()
+    }
+
+    /// Puts others in force, for calls from now on, and for streams that are open.
     pub(crate) fn replace(&self, table: Table) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        self.0.send_replace(Arc::new(table));
     }
 }
 
@@ -114,12 +117,8 @@ impl Table {
     }
 
     /// The role of who knows this token, and the name of the token's file. Takes as long for every token.
-    pub(crate) fn of_token(&self, token: &[u8]) -> Option<(&Grant, &Arc<str>)> {
-        if self.tokens.is_empty() {
-            return None;
-        }
-        let given = Digest::of(token);
-        let known = |held: &&Token| held.digest.is(&given);
+    pub(crate) fn of_token(&self, given: &Digest) -> Option<(&Grant, &Arc<str>)> {
+        let known = |held: &&Token| held.digest.is(given);
         // Each is looked at, whether or not another one was it.
         let found: Vec<&Token> = self.tokens.iter().filter(known).collect();
         found.into_iter().map(|held| (&held.grant, &held.file)).max()
@@ -200,7 +199,7 @@ mod tests {
         assert_eq!(said[0], "`access[0]` (user no-such-user) binds nobody: this host knows no such user");
         assert_eq!(said.len(), 3);
         assert!(said[2].contains("chmod 600"), "{said:?}");
-        assert_eq!(bindings.of_token(b"a-long-enough-token-of-ours"), None);
+        assert_eq!(bindings.of_token(&Digest::of(b"a-long-enough-token-of-ours")), None);
         assert_eq!(bindings.of_process(7, []), Some(&Grant::Viewer));
     }
 
@@ -213,10 +212,10 @@ mod tests {
             binding(Who::TokenFile(path.clone()), Grant::Viewer),
             binding(Who::TokenFile(path), Grant::Operator),
         ]);
-        let (grant, file) = bindings.of_token(b"a-long-enough-token-of-ours").unwrap();
+        let (grant, file) = bindings.of_token(&Digest::of(b"a-long-enough-token-of-ours")).unwrap();
         assert_eq!((grant, &**file), (&Grant::Operator, "deploy.token"));
         for other in [&b"a-long-enough-token-of-our"[..], b"", b"a-long-enough-token-of-ours\n"] {
-            assert_eq!(bindings.of_token(other), None);
+            assert_eq!(bindings.of_token(&Digest::of(other)), None);
         }
         assert!(!format!("{bindings:?}").contains("long-enough"));
     }

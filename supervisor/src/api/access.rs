@@ -26,12 +26,19 @@ pub(crate) struct Rule {
     pub(crate) effect: Effect,
     /// What it is to callers inside an instance, and to those with the role of one.
     pub(crate) inside: Inside,
+    /// Its answer is a stream, which may have no end.
+    pub(crate) streams: bool,
 }
 
 impl Rule {
     /// Its service and its name.
     pub(crate) fn full_name(&self) -> &'static str {
         self.path.trim_start_matches('/')
+    }
+
+    /// The same, answered by a stream.
+    const fn streaming(self) -> Self {
+        Self { streams: true, ..self }
     }
 
     /// Its name.
@@ -42,23 +49,23 @@ impl Rule {
 
 /// Shows what is there.
 const fn view(path: &'static str, inside: Inside) -> Rule {
-    Rule { path, needs: Role::Viewer, effect: Effect::Reads, inside }
+    Rule { path, needs: Role::Viewer, effect: Effect::Reads, inside, streams: false }
 }
 
 /// Shows who may do what, and who did.
 const fn inspect(path: &'static str) -> Rule {
-    Rule { path, needs: Role::Admin, effect: Effect::Reads, inside: Closed }
+    Rule { path, needs: Role::Admin, effect: Effect::Reads, inside: Closed, streams: false }
 }
 
 /// Changes how what is there runs.
 const fn operate(path: &'static str, inside: Inside) -> Rule {
-    Rule { path, needs: Role::Operator, effect: Effect::Changes, inside }
+    Rule { path, needs: Role::Operator, effect: Effect::Changes, inside, streams: false }
 }
 
 /// Changes what is there, or the supervisor itself. Whoever says what is run can do all that the user can that it is
 /// run as; so that is no operator's.
 const fn administer(path: &'static str) -> Rule {
-    Rule { path, needs: Role::Admin, effect: Effect::Changes, inside: Closed }
+    Rule { path, needs: Role::Admin, effect: Effect::Changes, inside: Closed, streams: false }
 }
 
 /// Every RPC.
@@ -74,15 +81,15 @@ pub(crate) const METHODS: &[Rule] = &[
     operate("/openclaw.supervisor.v1.InstanceService/RestartInstance", Mend),
     operate("/openclaw.supervisor.v1.InstanceService/FailOver", Closed),
     operate("/openclaw.supervisor.v1.InstanceService/FailBack", Closed),
-    view("/openclaw.supervisor.v1.InstanceService/WatchInstances", See),
+    view("/openclaw.supervisor.v1.InstanceService/WatchInstances", See).streaming(),
     view("/openclaw.supervisor.v1.InstanceService/GetInstanceEnvironment", Closed),
     // Whoever gets what it takes can run what an agent has written, behind its walls, if it can become its user.
     operate("/openclaw.supervisor.v1.InstanceService/EnterInstance", Closed),
     administer("/openclaw.supervisor.v1.FleetService/ApplyFleet"),
     view("/openclaw.supervisor.v1.FleetService/ExportFleet", Closed),
     view("/openclaw.supervisor.v1.EventService/ListEvents", See),
-    view("/openclaw.supervisor.v1.EventService/WatchEvents", See),
-    view("/openclaw.supervisor.v1.LogService/ReadLogs", See),
+    view("/openclaw.supervisor.v1.EventService/WatchEvents", See).streaming(),
+    view("/openclaw.supervisor.v1.LogService/ReadLogs", See).streaming(),
     view("/openclaw.supervisor.v1.SystemService/GetInfo", Open),
     inspect("/openclaw.supervisor.v1.SystemService/GetSettings"),
     administer("/openclaw.supervisor.v1.SystemService/Reload"),
@@ -112,9 +119,9 @@ pub(crate) const METHODS: &[Rule] = &[
     inspect("/openclaw.supervisor.v1.CertificateService/ListCertificates"),
     administer("/openclaw.supervisor.v1.CertificateService/RevokeCertificate"),
     view("/grpc.health.v1.Health/Check", See),
-    view("/grpc.health.v1.Health/Watch", See),
-    view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open),
-    view("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Open),
+    view("/grpc.health.v1.Health/Watch", See).streaming(),
+    view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open).streaming(),
+    view("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Open).streaming(),
 ];
 
 /// Who may call the RPC at `path`; `None` if there is none.
@@ -132,13 +139,15 @@ mod tests {
 
     use super::*;
 
-    fn methods_of(descriptors: &[u8]) -> Vec<String> {
+    /// The path of each, and whether its answer is a stream.
+    fn methods_of(descriptors: &[u8]) -> Vec<(String, bool)> {
         let set = FileDescriptorSet::decode(descriptors).unwrap();
         let mut paths = Vec::new();
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
-                    paths.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    paths.push((path, method.server_streaming()));
                 }
             }
         }
@@ -153,15 +162,18 @@ mod tests {
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
-        let served: BTreeSet<String> = served.into_iter().flat_map(methods_of).collect();
-        let classified: BTreeSet<String> = METHODS.iter().map(|rule| rule.path.to_owned()).collect();
+        let served: BTreeSet<_> = served.into_iter().flat_map(methods_of).collect();
+        let classified: BTreeSet<_> =
+            METHODS.iter().map(|rule| (rule.path.to_owned(), rule.streams)).collect();
         assert_eq!(served, classified);
         assert_eq!(classified.len(), METHODS.len());
     }
 
     #[test]
     fn whoever_runs_inside_an_instance_changes_nothing_but_what_a_rescue_mends() {
-        for Rule { path, needs, effect, inside } in METHODS {
+        for Rule { path, needs, effect, inside, streams } in METHODS {
+            // What changes something is done, or not, when it is answered.
+            assert!(!streams || *effect == Effect::Reads, "{path}");
             match (effect, inside) {
                 (Effect::Reads, Closed | Open | See | Mend) | (Effect::Changes, Closed | Mend) => {}
                 (Effect::Changes, Open | See) => panic!("{path}"),

@@ -5,7 +5,7 @@
 //!                                │ yes
 //!                 reads ◄────────┴────────► changes: it is read wholly ([`message`]), recorded, done,
 //!                   │                       and its end is recorded ([`record`])
-//!                   └► a service may still refuse a name
+//!                   └► a service may still refuse a name; who loses the right loses its stream ([`stay`])
 //! ```
 //!
 //! A process is known by the credentials that the kernel attached to its end of the socket when it connected
@@ -16,6 +16,7 @@
 mod message;
 mod record;
 mod refusals;
+mod stay;
 
 use std::{
     sync::Arc,
@@ -30,7 +31,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::info;
 
-use self::{record::Record, refusals::Refusals};
+use self::{record::Record, refusals::Refusals, stay::Stay};
 use super::{
     access::{Effect, Rule, rule},
     caller::{Caller, Peer},
@@ -39,7 +40,7 @@ use super::{
 };
 use crate::{
     audit::{self, Audit, Kept},
-    bindings::{Bindings, Table},
+    bindings::{Bindings, Digest, Table},
     handle::Handle,
     lineage::Origin,
     registry,
@@ -87,11 +88,8 @@ impl Gate {
         Self { admins, bindings, handle, audit, refusals }
     }
 
-    fn know(&self, caller: Option<&Caller>, headers: &HeaderMap) -> Known {
-        self.know_peer(caller.map(|caller| caller.peer.clone()), headers)
-    }
-
-    fn know_peer(&self, peer: Option<Peer>, headers: &HeaderMap) -> Known {
+    /// What is known of a peer that shows this token.
+    fn know(&self, peer: Option<Peer>, shown: Option<&Digest>) -> Known {
         let table = self.bindings.table();
         let (own, trusted) = match &peer {
             None => (None, false),
@@ -112,7 +110,6 @@ impl Gate {
                 (table.of_certificate(name).cloned().max(grant.clone()), true)
             }
         };
-        let shown = headers.get(AUTHORIZATION).and_then(|shown| shown.as_bytes().strip_prefix(BEARER));
         let by_token = shown.filter(|_| trusted).and_then(|token| table.of_token(token));
         let by_token = by_token.map(|(grant, file)| (grant.clone(), Arc::clone(file)));
         let (grant, token) = match by_token {
@@ -263,6 +260,11 @@ impl<S> Layer<S> for Gate {
     }
 }
 
+/// The token that a call shows.
+fn shown(headers: &HeaderMap) -> Option<Digest> {
+    headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(BEARER).map(Digest::of)
+}
+
 /// A service behind the [`Gate`].
 #[derive(Debug, Clone)]
 pub(crate) struct Guarded<S> {
@@ -293,16 +295,21 @@ where
             return Box::pin(async move { Ok(none.into_http()) });
         };
         let gate = self.gate.clone();
-        let known = gate.know(request.extensions().get(), request.headers());
+        let peer = request.extensions().get().map(|caller: &Caller| caller.peer.clone());
+        let token = shown(request.headers());
+        // From before its role is looked up on, so that no change is missed.
+        let bound = rule.streams.then(|| gate.bindings.watch());
+        let known = gate.know(peer, token.as_ref());
         // Nobody behind the gate is to have it.
         request.headers_mut().remove(AUTHORIZATION);
-        match gate.admit(rule, &known) {
-            Ok(scope) => request.extensions_mut().insert(scope),
+        let scope = match gate.admit(rule, &known) {
+            Ok(scope) => scope,
             Err(refusal) => {
                 let answer = gate.refuse(rule, &known, refusal);
                 return Box::pin(async move { Ok(answer) });
             }
         };
+        request.extensions_mut().insert(scope.clone());
         match rule.effect {
             Effect::Reads => {
                 let answer = self.inner.call(request);
@@ -311,7 +318,9 @@ where
                     if let Some(reason) = refusals::reason(answer.headers()) {
                         gate.refusals.note(known.recorded(), rule, reason);
                     }
-                    Ok(answer)
+                    let Some(bound) = bound else { return Ok(answer) };
+                    let stay = Stay { gate, rule, peer: known.peer, token, scope, bound };
+                    Ok(answer.map(|body| stay.guard(body)))
                 })
             }
             Effect::Changes => {

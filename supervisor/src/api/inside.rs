@@ -119,6 +119,15 @@ impl Scope {
         request.extensions().get::<Self>().cloned().ok_or(Refusal::Untraced(0))
     }
 
+    /// Whether it allows all that `older` did.
+    pub(super) fn covers(&self, older: &Self) -> bool {
+        match (&self.narrow, &older.narrow) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(narrow), Some(older)) => narrow.insider.name == older.insider.name,
+        }
+    }
+
     /// Who calls, for the history.
     pub(super) fn asker(&self) -> Asker {
         let insider =

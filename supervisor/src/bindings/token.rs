@@ -27,7 +27,7 @@ pub(crate) struct Digest([u8; 32]);
 
 impl Digest {
     /// Of this token.
-    pub(super) fn of(token: &[u8]) -> Self {
+    pub(crate) fn of(token: &[u8]) -> Self {
         Self(Sha256::digest(token).into())
     }
 

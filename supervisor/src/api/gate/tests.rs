@@ -52,7 +52,7 @@ fn known(gate: &Gate, peer: Option<Peer>, token: Option<&str>) -> Known {
     if let Some(token) = token {
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
     }
-    gate.know_peer(peer, &headers)
+    gate.know(peer, shown(&headers).as_ref())
 }
 
 fn grants() -> [Option<Grant>; 5] {

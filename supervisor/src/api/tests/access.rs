@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
 use supervisor_core::ids::Name;
 use supervisor_proto::v1::{
-    AuditEntry, GetInstanceRequest, InstanceSpec, ListAuditRequest, RestartInstanceRequest,
+    AuditEntry, GetInstanceRequest, InstanceSpec, ListAuditRequest, Phase, RestartInstanceRequest,
     StartInstanceRequest, StopInstanceRequest, UpdateInstanceRequest, UpgradeInstanceRequest,
-    audit_entry::Outcome, audit_service_client::AuditServiceClient,
-    instance_service_client::InstanceServiceClient, rescue_policy::Standby,
-    upgrade_service_client::UpgradeServiceClient,
+    WatchEventsRequest, WatchInstancesRequest, WatchInstancesResponse, audit_entry::Outcome,
+    audit_service_client::AuditServiceClient, instance_service_client::InstanceServiceClient,
+    rescue_policy::Standby, upgrade_service_client::UpgradeServiceClient, watch_instances_response::Change,
 };
-use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
+use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue, transport::Channel};
 use tonic_types::StatusExt;
 
 use super::{
@@ -174,6 +174,86 @@ async fn a_token_gives_its_role_to_whoever_shows_it_from_outside() {
     let by_token = entries.iter().find(|entry| entry.outcome() == Outcome::Done).unwrap();
     assert_eq!(by_token.caller.as_ref().unwrap().token_file, "deploy.token");
     assert!(!format!("{entries:?}").contains(TOKEN));
+}
+
+/// Reads a watch until an instance of its is ready.
+async fn until_ready(stream: &mut Streaming<WatchInstancesResponse>) {
+    let is_ready = |change: Change| match change {
+        Change::Changed(one) => one.status.is_some_and(|status| status.phase() == Phase::Ready),
+        Change::Snapshot(_) | Change::Deleted(_) | Change::Bookmark(_) => false,
+    };
+    while !within(stream.message()).await.unwrap().unwrap().change.is_some_and(is_ready) {}
+}
+
+/// With what a stream ends.
+async fn end_of<T>(stream: &mut Streaming<T>) -> Status {
+    within(async {
+        loop {
+            match stream.message().await {
+                Ok(message) => assert!(message.is_some(), "it ended well"),
+                Err(status) => return status,
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_loses_its_role_loses_its_open_streams_and_others_keep_theirs() {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    let server = bound(Some(Grant::Admin)).await;
+    server.create("main", InstanceSpec::default()).await;
+    let file = server.world.directory.path().join("watch.token");
+    fs::write(&file, TOKEN).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let reload = |grant: Option<Grant>| {
+        let user = Who::Uid(nix::unistd::geteuid().as_raw());
+        let by_user = grant.map(|grant| Binding { who: user, grant });
+        let by_token = Binding { who: Who::TokenFile(file.clone()), grant: Grant::Viewer };
+        let bindings: Vec<_> = by_user.into_iter().chain([by_token]).collect();
+        server.world.bindings.replace(Table::look_up(&bindings));
+    };
+    let watch = |token: Option<&str>| {
+        let mut request = Request::new(WatchInstancesRequest::default());
+        let shown = token.map(|token| format!("Bearer {token}").parse().unwrap());
+        shown.map(|shown: MetadataValue<_>| request.metadata_mut().insert("authorization", shown));
+        let mut client = server.instances();
+        async move { within(client.watch_instances(request)).await.map(tonic::Response::into_inner) }
+    };
+    // The token's holder has no other role when it calls.
+    reload(None);
+    let mut others = watch(Some(TOKEN)).await.unwrap();
+    reload(Some(Grant::Viewer));
+    let mut mine = watch(None).await.unwrap();
+    let mut events = server.events();
+    let mut events = within(events.watch_events(WatchEventsRequest::default())).await.unwrap().into_inner();
+    // Another role that is enough disturbs nobody.
+    reload(Some(Grant::Operator));
+    server.up("main").await;
+    until_ready(&mut mine).await;
+
+    reload(None);
+    let fresh = watch(None).await.unwrap_err();
+    let ended = end_of(&mut mine).await;
+    assert_eq!((ended.code(), ended.message()), (Code::PermissionDenied, fresh.message()));
+    assert_eq!(ended.details(), fresh.details());
+    assert!(end_of(&mut events).await.message().contains("and WatchEvents takes viewer"));
+    until_ready(&mut others).await;
+
+    // A role that shows less does not go on with what showed more.
+    reload(Some(Grant::Viewer));
+    let mut mine = watch(None).await.unwrap();
+    reload(Some(Grant::Rescue(Name::new("main").unwrap())));
+    let ended = end_of(&mut mine).await;
+    assert!(ended.message().contains("and WatchInstances takes viewer"), "{ended}");
+    watch(None).await.unwrap();
+
+    // The token is another.
+    fs::write(&file, TOKEN.replace('0', "f")).unwrap();
+    reload(None);
+    let fresh = watch(Some(TOKEN)).await.unwrap_err();
+    let ended = end_of(&mut others).await;
+    assert_eq!((ended.code(), ended.message()), (Code::PermissionDenied, fresh.message()));
 }
 
 /// The audit, as an admin reads it, once all of `server`'s calls are in it.
