@@ -419,6 +419,32 @@ mod tests {
     }
 
     #[test]
+    fn token_files_of_one_name_are_refused_as_they_would_be_one_caller() {
+        let text = "access:\n- {token_file: /srv/a/token, role: admin}\n- {uid: 7, role: viewer}\n\
+                    - {token_file: /srv/b/token, role: operator}\n";
+        let found = problem(text);
+        assert_eq!(
+            (found.file.as_str(), found.place.to_string().as_str(), found.path.as_str()),
+            ("settings.yaml", "4:16", "access[2].token_file")
+        );
+        assert_eq!(
+            found.message,
+            "the file is called as `/srv/a/token` of `access[0]` is, and callers are told apart by that name"
+        );
+        assert_eq!(found.mend, "`mv /srv/b/token /srv/b/b-token`, and write the new path here");
+        // Each that is like the first is told of.
+        let third = format!("{text}- {{token_file: /token, role: viewer}}\n");
+        let problems = Settings::parse(&third, "settings.yaml").unwrap_err();
+        assert_eq!(problems.len(), 2);
+        assert_eq!(problems[1].mend, "`mv /token /other-token`, and write the new path here");
+        // One file is one caller, whatever roles it is given.
+        for other in ["/srv/a/token", "/srv//a/token", "/srv/a/Token", "/srv/b/b.token"] {
+            let text = text.replace("/srv/b/token", other);
+            assert_eq!(Settings::parse(&text, "").unwrap().access.len(), 3, "{other}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_refused_with_their_place() {
         let unknown = problem("events:\n  kepp: 5\n");
         assert_eq!(

@@ -10,6 +10,8 @@
 //! ```
 
 use std::{
+    collections::HashMap,
+    ffi::OsString,
     fmt,
     path::{Path, PathBuf},
 };
@@ -137,8 +139,15 @@ pub(super) fn read(texts: &[Text], wrong: &mut Vec<Wrong>) -> Vec<Binding> {
         return Vec::new();
     }
     let mut bindings = Vec::new();
+    let mut tokens: HashMap<OsString, (usize, PathBuf)> = HashMap::new();
     for (index, text) in texts.iter().enumerate() {
-        match text.binding() {
+        let read = text.binding().and_then(|binding| {
+            if let Who::TokenFile(path) = &binding.who {
+                apart(&mut tokens, index, path)?;
+            }
+            Ok(binding)
+        });
+        match read {
             Ok(binding) => bindings.push(binding),
             Err((field, message, mend)) => {
                 let path = ["access".to_owned(), format!("[{index}]")];
@@ -152,6 +161,28 @@ pub(super) fn read(texts: &[Text], wrong: &mut Vec<Wrong>) -> Vec<Binding> {
 
 /// The field at fault, what is wrong with it, and what to do.
 type Refused = (Option<&'static str>, String, String);
+
+/// Callers are told apart by the names of their tokens' files: two files of one name would be one caller.
+fn apart(tokens: &mut HashMap<OsString, (usize, PathBuf)>, index: usize, path: &Path) -> Result<(), Refused> {
+    let name = path.file_name().unwrap_or_default().to_owned();
+    let (first, other) = tokens.entry(name).or_insert_with(|| (index, path.to_owned()));
+    // One file may have several roles, like one user.
+    if other == path {
+        return Ok(());
+    }
+    let message = format!(
+        "the file is called as `{}` of `access[{first}]` is, and callers are told apart by that name",
+        other.display()
+    );
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let within = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let newer = path.with_file_name(match within.as_ref() {
+        "" => format!("other-{name}"),
+        within => format!("{within}-{name}"),
+    });
+    let mend = format!("`mv {} {}`, and write the new path here", path.display(), newer.display());
+    Err((Some("token_file"), message, mend))
+}
 
 impl Text {
     fn binding(&self) -> Result<Binding, Refused> {

@@ -70,6 +70,15 @@ async fn the_settings_are_shown_and_read_again() {
     );
     assert!(sentence.contains("settings.yaml:1:7"), "{sentence}");
     assert_eq!(server.world.handle.view().pool.first, 20_000, "nothing has changed");
+
+    let one = |directory| format!("- {{ token_file: {directory}/token, role: admin }}\n");
+    fs::write(&file, format!("access:\n{}{}", one("/srv/a"), one("/srv/b"))).unwrap();
+    let sentence = refused(
+        within(server.system().reload(ReloadRequest {})).await,
+        Code::InvalidArgument,
+        "INVALID_SPEC",
+    );
+    assert!(sentence.contains("settings.yaml:3:17"), "{sentence}");
 }
 
 #[tokio::test]
