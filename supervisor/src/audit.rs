@@ -9,7 +9,9 @@
 //!
 //! A call without an end is one whose outcome nobody knows: its caller left, or its supervisor died. Calls are told
 //! apart in two kinds ([`Kept`]), of which neither pushes the other out: what an agent in an instance does, and what
-//! anyone is refused, cannot hide what an operator did.
+//! anyone is refused, cannot hide what an operator did. Within a kind the oldest entries of whoever has most go first,
+//! so that nobody's flood hides what another did; and equal calls of one caller that are refused before they change
+//! anything are one entry.
 
 mod read;
 
@@ -156,6 +158,11 @@ pub(crate) enum Note {
         repeat: bool,
         /// After how long.
         took: Duration,
+    },
+    /// It was refused, as one that was recorded before: that one counts it ([`Note::Again`]).
+    Equal {
+        /// Which.
+        id: u64,
     },
     /// Equal ones came.
     Again {

@@ -354,7 +354,7 @@ where
     let record = Record::begin(&gate.audit, known.recorded(), rule, &arrived.about, known.kept());
     let answer =
         record.scope(known.principal(), service.call(Request::from_parts(parts, arrived.body))).await?;
-    record.end(answer.headers());
+    record.end(answer.headers(), |id, reason| gate.refusals.is_equal(id, &known.recorded(), rule, reason));
     Ok(answer)
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::HeaderMap;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::message::About;
@@ -65,12 +65,16 @@ impl Record {
         CALL.scope(Call { repeated: Arc::clone(&self.repeated), principal }, work).await
     }
 
-    /// The call has its answer, which begins with these.
-    pub(super) fn end(mut self, answer: &HeaderMap) {
+    /// The call has its answer, which begins with these. `is_equal` counts a refusal with one that is recorded already,
+    /// if there is such a one.
+    pub(super) fn end(mut self, answer: &HeaderMap, is_equal: impl FnOnce(u64, String) -> bool) {
         self.has_ended = true;
         // An answer that is none has its status where another has its first bytes.
         match Status::from_header_map(answer) {
-            Some(status) if status.code() != tonic::Code::Ok => self.tell(Outcome::Refused, reason(&status)),
+            Some(status) if changes_nothing(status.code()) && is_equal(self.id, reason(&status)) => {
+                self.audit.note(Note::Equal { id: self.id });
+            }
+            Some(status) if status.code() != Code::Ok => self.tell(Outcome::Refused, reason(&status)),
             Some(_) | None => self.tell(Outcome::Done, String::new()),
         }
     }
@@ -88,6 +92,12 @@ impl Drop for Record {
             self.tell(Outcome::Left, String::new());
         }
     }
+}
+
+/// Whether a call that was answered so was refused by what it says itself, before anything was done. Of others somebody
+/// may ask how far they got.
+fn changes_nothing(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::AlreadyExists | Code::InvalidArgument | Code::PermissionDenied)
 }
 
 /// The contract's name of a refusal, or its code.

@@ -55,6 +55,14 @@ struct Equal {
     reason: String,
 }
 
+impl Equal {
+    fn new(caller: &Caller, rule: &Rule, reason: String) -> Self {
+        // Another process, or the same on another connection, is the same caller.
+        let caller = Caller { pid: None, from: String::new(), ..caller.clone() };
+        Self { caller, method: rule.path, reason }
+    }
+}
+
 struct Count {
     id: u64,
     began: Instant,
@@ -82,28 +90,51 @@ impl Refusals {
     /// Records one.
     pub(super) fn note(&self, caller: Caller, rule: &'static Rule, reason: impl Into<Why>) {
         let Why(reason) = reason.into();
-        // Another process, or the same on another connection, is the same caller.
-        let who = Caller { pid: None, from: String::new(), ..caller.clone() };
-        let equal = Equal { caller: who, method: rule.path, reason };
-        let now_ns = self.audit.now_ns();
+        let equal = Equal::new(&caller, rule, reason);
         let mut lately = self.lock();
-        if let Some(count) = lately.counted.get_mut(&equal).filter(|count| count.began.elapsed() < WINDOW) {
-            count.calls += 1;
-            count.last_ns = now_ns;
-            if !std::mem::replace(&mut lately.is_telling, true) {
-                tokio::spawn(self.clone().tell());
-            }
+        if self.counts(&mut lately, &equal) {
             return;
-        }
-        if lately.counted.len() >= MOST {
-            self.say(&mut lately);
-            lately.counted.clear();
         }
         // Only once for many, so that the log is not flooded either.
         warn!(caller = ?equal.caller, path = rule.path, reason = equal.reason, "a caller was turned away");
         let what = What { method: rule.full_name(), ..What::default() };
         let id = self.audit.refused(caller, what, equal.reason.clone());
-        let count = Count { id, began: Instant::now(), calls: 1, last_ns: now_ns, told: 1 };
+        self.begin(&mut lately, equal, id);
+    }
+
+    /// Whether a call that is recorded under `id` already, and was refused by whoever serves it, is counted with another
+    /// that was refused before it; if not, those that come after it are counted with it.
+    pub(super) fn is_equal(&self, id: u64, caller: &Caller, rule: &'static Rule, reason: String) -> bool {
+        let equal = Equal::new(caller, rule, reason);
+        let mut lately = self.lock();
+        if self.counts(&mut lately, &equal) {
+            return true;
+        }
+        self.begin(&mut lately, equal, id);
+        false
+    }
+
+    /// Counts one with its equals, if there were any lately.
+    fn counts(&self, lately: &mut Lately, equal: &Equal) -> bool {
+        let Some(count) = lately.counted.get_mut(equal).filter(|count| count.began.elapsed() < WINDOW) else {
+            return false;
+        };
+        count.calls += 1;
+        count.last_ns = self.audit.now_ns();
+        if !std::mem::replace(&mut lately.is_telling, true) {
+            tokio::spawn(self.clone().tell());
+        }
+        true
+    }
+
+    /// Counts from now on what is equal to the entry `id`.
+    fn begin(&self, lately: &mut Lately, equal: Equal, id: u64) {
+        if lately.counted.len() >= MOST {
+            self.say(lately);
+            lately.counted.clear();
+        }
+        let last_ns = self.audit.now_ns();
+        let count = Count { id, began: Instant::now(), calls: 1, last_ns, told: 1 };
         if let Some(before) = lately.counted.insert(equal, count) {
             self.say_one(&before);
         }

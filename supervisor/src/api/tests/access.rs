@@ -403,6 +403,45 @@ async fn a_flood_of_refused_calls_is_one_entry_and_pushes_none_out() {
 }
 
 #[tokio::test]
+async fn changes_that_are_refused_for_what_they_say_are_one_entry_for_each_caller_method_and_reason() {
+    let server = Server::start().await;
+    server.up("main").await;
+    let mut client = server.instances();
+    for number in 0..300 {
+        let name = format!("x-{number}");
+        let stop = StopInstanceRequest { name: name.clone(), ..Default::default() };
+        refused(within(client.stop_instance(stop)).await, Code::NotFound, "UNKNOWN_INSTANCE");
+        let restart = RestartInstanceRequest { name, ..Default::default() };
+        refused(within(client.restart_instance(restart)).await, Code::NotFound, "UNKNOWN_INSTANCE");
+        // What is done is an entry each time.
+        let start = StartInstanceRequest { name: "main".into(), ..Default::default() };
+        within(client.start_instance(start)).await.unwrap();
+    }
+    let is_counted = |entries: &[AuditEntry]| {
+        let mut refusals = entries.iter().filter(|entry| entry.outcome() == Outcome::Refused);
+        refusals.clone().count() == 2 && refusals.all(|entry| entry.calls == 300)
+    };
+    let entries = within(async {
+        loop {
+            let entries = audit(&server, ListAuditRequest::default()).await;
+            if is_counted(&entries) {
+                return entries;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let refusals: BTreeSet<_> =
+        entries.iter().filter(|entry| entry.outcome() == Outcome::Refused).map(told).collect();
+    let unknown = "UNKNOWN_INSTANCE";
+    assert_eq!(
+        refusals,
+        BTreeSet::from([("StopInstance", "x-0", "", unknown), ("RestartInstance", "x-0", "", unknown)])
+    );
+    assert_eq!(entries.iter().filter(|entry| told(entry).0 == "StartInstance").count(), 301);
+}
+
+#[tokio::test]
 async fn a_caller_that_leaves_is_remembered_with_an_unknown_outcome() {
     let server = Server::start().await;
     server.world.conduct("main", super::world::Conduct::Starting);

@@ -5,7 +5,7 @@
 //! the file can, supervision goes on without a record, and counts what is missing in it.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,7 @@ const TABLE: &str = "
         took_us INTEGER
     ) STRICT;
     CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (apart, id);
+    CREATE INDEX IF NOT EXISTS audit_by_caller ON audit (apart, inside, token, uid, certificate);
 ";
 
 /// Notes that may wait for the disk, in about 4 MiB. Of more, the oldest are lost, and it is written down how many.
@@ -139,7 +140,7 @@ fn lose(gap: &mut Option<Gap>, note: &Note) {
             widen(gap, Gap { id, unix_ns: began_ns, last_ns, calls });
         }
         // Its call is there, and says that its end is not known.
-        Note::End { .. } | Note::Again { .. } => {}
+        Note::End { .. } | Note::Equal { .. } | Note::Again { .. } => {}
     }
 }
 
@@ -187,6 +188,9 @@ pub(super) fn write(db: &Connection, notes: &Notes) -> rusqlite::Result<(u64, u6
                 )?
                 .execute(params![signed(*id), outcome.word(), reason, repeat, took])?;
             }
+            Note::Equal { id } => {
+                db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([signed(*id)])?;
+            }
             Note::Again { id, calls, last_ns } => {
                 db.prepare_cached("UPDATE audit SET calls = ?2, last_ns = ?3 WHERE id = ?1")?
                     .execute(params![signed(*id), signed(*calls), signed(*last_ns)])?;
@@ -227,7 +231,8 @@ fn put(db: &Connection, entry: &Entry, kept: Kept) -> rusqlite::Result<()> {
     .map(|_| ())
 }
 
-/// Deletes the oldest entries of each kind beyond what is kept.
+/// Deletes of each kind what is too old, and beyond what is kept the oldest entries of whoever has most: nobody's flood
+/// pushes out what others did, as long as they did less.
 pub(super) fn trim(db: &Connection, retention: AuditRetention, now_ns: u64) -> rusqlite::Result<()> {
     let oldest = now_ns.saturating_sub(u64::try_from(retention.age.as_nanos()).unwrap_or(u64::MAX));
     for kept in Kept::ALL {
@@ -235,10 +240,6 @@ pub(super) fn trim(db: &Connection, retention: AuditRetention, now_ns: u64) -> r
             Kept::Long => retention.entries,
             Kept::Apart => KEPT_APART.min(retention.entries),
         };
-        let beyond: Option<i64> = db
-            .prepare_cached("SELECT id FROM audit WHERE apart = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2")?
-            .query_row(params![kept.number(), signed(entries)], |row| row.get(0))
-            .optional()?;
         // Entries are in the order of their times, so this looks only at what is expired and at one more.
         let young: Option<i64> = db
             .prepare_cached("SELECT id FROM audit WHERE apart = ?1 AND last_ns >= ?2 ORDER BY id LIMIT 1")?
@@ -246,7 +247,92 @@ pub(super) fn trim(db: &Connection, retention: AuditRetention, now_ns: u64) -> r
             .optional()?;
         let expired = young.map_or(i64::MAX, |id| id - 1);
         db.prepare_cached("DELETE FROM audit WHERE apart = ?1 AND id <= ?2")?
-            .execute([kept.number(), beyond.map_or(expired, |beyond| beyond.max(expired))])?;
+            .execute([kept.number(), expired])?;
+        let mut held = held(db, kept)?;
+        let counts: Vec<u64> = held.values().map(|(entries, _)| *entries).collect();
+        let share = share(counts, entries);
+        held.retain(|_, (entries, _)| *entries > share);
+        for (entries, hands) in held.values() {
+            forget(db, kept, hands, entries - share)?;
+        }
+    }
+    Ok(())
+}
+
+/// As an entry says who called: who runs inside an instance is that, whatever else it is, and so on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Principal {
+    Inside(String),
+    Token(String),
+    User(u32),
+    Certificate(String),
+}
+
+/// The columns of one kind of entries of one principal: of a token there are as many as users who showed it.
+type Hand = (String, String, Option<u32>, String);
+
+/// How many entries each has.
+fn held(db: &Connection, kept: Kept) -> rusqlite::Result<HashMap<Principal, (u64, Vec<Hand>)>> {
+    let mut held: HashMap<Principal, (u64, Vec<Hand>)> = HashMap::new();
+    let mut statement = db.prepare_cached(
+        "SELECT inside, token, uid, certificate, count(*) FROM audit WHERE apart = ?1
+         GROUP BY inside, token, uid, certificate",
+    )?;
+    let mut rows = statement.query([kept.number()])?;
+    while let Some(row) = rows.next()? {
+        let hand: Hand = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let principal = match &hand {
+            (inside, ..) if !inside.is_empty() => Principal::Inside(inside.clone()),
+            (_, token, ..) if !token.is_empty() => Principal::Token(token.clone()),
+            (_, _, Some(uid), _) => Principal::User(*uid),
+            (_, _, None, certificate) => Principal::Certificate(certificate.clone()),
+        };
+        let (entries, hands) = held.entry(principal).or_default();
+        *entries += u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0);
+        hands.push(hand);
+    }
+    Ok(held)
+}
+
+/// How many entries whoever has more may keep, so that all together have no more than `most`.
+fn share(mut counts: Vec<u64>, most: u64) -> u64 {
+    counts.sort_unstable();
+    let mut left = most;
+    let mut others = u64::try_from(counts.len()).unwrap_or(u64::MAX);
+    for count in counts {
+        // Whoever has least keeps all, and leaves more to the others.
+        let equal = left / others;
+        if count > equal {
+            return equal;
+        }
+        left -= count;
+        others -= 1;
+    }
+    u64::MAX
+}
+
+/// Deletes the oldest entries of one principal.
+fn forget(db: &Connection, kept: Kept, hands: &[Hand], entries: u64) -> rusqlite::Result<()> {
+    let mut ids: Vec<i64> = Vec::new();
+    for (inside, token, uid, certificate) in hands {
+        let mut statement = db.prepare_cached(
+            "SELECT id FROM audit
+             WHERE apart = ?1 AND inside = ?2 AND token = ?3 AND uid IS ?4 AND certificate = ?5
+             ORDER BY id LIMIT ?6",
+        )?;
+        let found = statement
+            .query_map(params![kept.number(), inside, token, uid, certificate, signed(entries)], |row| {
+                row.get(0)
+            })?;
+        for id in found {
+            ids.push(id?);
+        }
+    }
+    ids.sort_unstable();
+    ids.truncate(usize::try_from(entries).unwrap_or(usize::MAX));
+    let mut delete = db.prepare_cached("DELETE FROM audit WHERE id = ?1")?;
+    for id in ids {
+        delete.execute([id])?;
     }
     Ok(())
 }

@@ -472,6 +472,29 @@ mod audit {
     }
 
     #[test]
+    fn of_a_full_record_the_oldest_of_whoever_has_most_go_first() {
+        let directory = TempDir::new().unwrap();
+        let open = Open::new(&directory, KEEP);
+        let audit = recorder(&open, HOUR);
+        let call = |caller: Caller| audit.began(caller, What::default(), Kept::Long);
+        let user = |uid| Caller { uid: Some(uid), ..Caller::default() };
+        let certificate = || Caller { certificate: "ci".into(), ..Caller::default() };
+        // One token is one caller, whoever shows it.
+        let token = |uid| Caller { token: "deploy.token".into(), ..user(uid) };
+        let others: Vec<u64> =
+            (0..100).flat_map(|_| [call(user(7)), call(user(8)), call(certificate())]).collect();
+        let flood = KEEP.audit.entries + 5 * SLACK;
+        let flooded: Vec<u64> =
+            (0..flood).map(|number| call(token(7 + u32::from(number % 2 == 0)))).collect();
+        finish(open);
+        let ids: Vec<u64> = recorded(&directory, 0).iter().map(|entry| entry.id).collect();
+        assert_eq!(ids[..others.len()], others, "whoever had less keeps all");
+        let left = &ids[others.len()..];
+        assert!(left.len() < flooded.len() && left.len() >= 700, "{}", left.len());
+        assert_eq!(left, &flooded[flooded.len() - left.len()..], "the newest of the flood are there");
+    }
+
+    #[test]
     fn notes_that_the_disk_does_not_take_are_bounded_and_what_is_lost_is_said() {
         let directory = TempDir::new().unwrap();
         let all = AuditRetention { entries: 1_000_000, ..KEEP.audit };
