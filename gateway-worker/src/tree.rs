@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_descendant_is_told_by_its_line_as_long_as_it_is_not_reaped() {
-        let script = "cat & echo $!; exec cat";
+        // A shell gives what is in the background no input of its own, and it would end at once.
+        let script = "exec 3<&0; cat <&3 & echo $!; exec cat";
         let mut command = Command::new("/bin/sh");
         let mut child =
             command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -169,6 +170,8 @@ mod tests {
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let grandchild = pid(line.trim()).unwrap();
         let child_pid = Pid::from_child(&child);
+        // To wait for the child would close it, and end both.
+        let input = child.stdin.take();
         assert!(is_descendant(child_pid) && is_descendant(grandchild));
         assert!(!is_descendant(getpid()), "nobody descends from itself");
         assert!(!getppid().is_some_and(is_descendant) && !is_descendant(Pid::INIT));
@@ -181,6 +184,7 @@ mod tests {
         // This process is no subreaper: its grandchild is somebody else's now.
         assert!(!is_descendant(grandchild));
         kill_process(grandchild, Signal::KILL).unwrap();
+        drop(input);
     }
 
     #[test]
