@@ -54,6 +54,9 @@ const PEOPLES: [&str; 2] = ["logs", "workspace"];
 /// In the state directory, these are made anew.
 const PASSING: [&str; 2] = ["tmp", "cache"];
 
+/// What copies lie in beside a state, before the name of its instance.
+const BESIDE: &str = ".openclawctl-upgrades-";
+
 const BEFORE: &str = "before";
 const FAILED: &str = "failed";
 const CONFIG: &str = "config";
@@ -170,7 +173,7 @@ impl Kept {
             true => root.join("upgrades"),
             // By whoever writes in there, a copy could be replaced, and led astray.
             false if is_open(&beside, directories, spec) => return Err(Unfit::Open(beside)),
-            false => beside.join(format!(".openclawctl-upgrades-{name}")),
+            false => beside.join(format!("{BESIDE}{name}")),
         };
         let inside = |path: &Path| {
             let path = fs::canonicalize(path).ok()?;
@@ -272,7 +275,8 @@ impl Kept {
 
     /// A copy beside the state of another user is his own work: he could lead root anywhere.
     fn acting<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        let user = match self.aside.starts_with(self.beside()) {
+        let base = self.aside.parent().and_then(Path::file_name).unwrap_or_default();
+        let user = match base.to_string_lossy().starts_with(BESIDE) {
             true => self.user()?,
             false => None,
         };
