@@ -134,10 +134,10 @@ pub enum LayoutError {
         /// Which.
         path: PathBuf,
     },
-    /// Its agent could put a link to anything in place of the directory of its configuration.
-    #[error("the configuration `{}` lies in a directory that its agent can replace, within `{}`", path.display(), tree.display())]
+    /// Its agent could put a link to anything in place of its state, or of the directory of its configuration.
+    #[error("`{}` lies where its agent can put a link in its place, within `{}`", path.display(), tree.display())]
     Replaceable {
-        /// The configuration.
+        /// What can be replaced.
         path: PathBuf,
         /// Where the agent writes.
         tree: PathBuf,
@@ -164,6 +164,9 @@ impl LayoutError {
             Self::Owner { path, me, .. } => format!("give it to user {me}: chown -R {me} {}", path.display()),
             Self::NoProfile { .. } => {
                 "set the profile up with `openclaw --profile NAME setup`, or leave `profile` out".to_owned()
+            }
+            Self::Replaceable { path, tree } if path.is_dir() => {
+                format!("move it out of `{}`, and say so in `profile.state_dir`", tree.display())
             }
             Self::Replaceable { path, tree } => {
                 let name = path.file_name().unwrap_or_default();
@@ -276,6 +279,10 @@ impl Directories {
                 return Err(LayoutError::Replaceable { path: self.config.clone(), tree: tree.clone() });
             }
         }
+        if self.state != self.workspace && self.state.starts_with(&self.workspace) {
+            let (path, tree) = (self.state.clone(), self.workspace.clone());
+            return Err(LayoutError::Replaceable { path, tree });
+        }
         // A profile that another user has is left to those who have given it.
         if found.uid() != theirs.uid && theirs != Owner::me() {
             return Err(LayoutError::Owner { path: path(), owner: found.uid(), me: theirs.uid });
@@ -298,7 +305,12 @@ impl Directories {
     fn claims(&self) -> Vec<&Path> {
         match self.layout {
             Layout::Managed => Vec::new(),
-            Layout::Profile => vec![&self.state, &self.config, &self.workspace],
+            // What lies in the state is the state's, wherever its agent lets it lead.
+            Layout::Profile => {
+                let beside = [&self.config, &self.workspace].into_iter();
+                let beside = beside.filter(|path| !path.starts_with(&self.state));
+                [&self.state].into_iter().chain(beside).map(PathBuf::as_path).collect()
+            }
         }
     }
 }

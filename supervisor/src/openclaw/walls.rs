@@ -348,10 +348,12 @@ fn prefix(directory: &Path) -> Option<PathBuf> {
     ["lib/node_modules", "bin/node", "pyvenv.cfg"].into_iter().any(is_one).then(|| prefix.to_owned())
 }
 
-/// What is an instance's alone.
+/// What is an instance's alone. What lies in its state is not named again: its agent could make it a link to anything,
+/// which would then be closed to all others.
 fn places(directories: &Directories) -> Vec<PathBuf> {
     let Directories { root, state, config, workspace, .. } = directories;
-    [root, state, config, workspace].into_iter().cloned().collect()
+    let beside = [config, workspace].into_iter().filter(|path| !path.starts_with(state));
+    [root, state].into_iter().chain(beside).cloned().collect()
 }
 
 /// The first grant that would open what no instance may: another instance's directories, or the supervisor's. A rescue

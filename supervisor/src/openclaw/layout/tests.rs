@@ -69,6 +69,33 @@ fn a_profile_whose_agent_could_replace_the_directory_of_its_configuration_is_ref
 }
 
 #[test]
+fn a_profile_whose_agent_could_replace_its_state_is_refused() {
+    let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (state, workspace) = (home.path().join("ws/.openclaw"), Some(home.path().join("ws")));
+    fs::create_dir_all(&state).unwrap();
+    let config = Some(home.path().join("openclaw.json"));
+    let profile = Profile { workspace, config, ..profile(state) };
+    let error = Directories::at(data.path(), &name("main"), Some(&profile)).create(data.path()).unwrap_err();
+    assert!(matches!(error, LayoutError::Replaceable { .. }), "{error}");
+    assert!(error.mend().contains("profile.state_dir"), "{}", error.mend());
+}
+
+#[test]
+fn what_an_agent_links_in_its_profile_is_in_nobodys_way() {
+    let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let of = |who: &str| {
+        let state = home.path().join(who);
+        fs::create_dir_all(&state).unwrap();
+        Directories::at(data.path(), &name(who), Some(&profile(state)))
+    };
+    let (main, lab) = (of("main"), of("lab"));
+    symlink(&main.state, lab.state.join("workspace")).unwrap();
+    for (me, who, other, whose) in [(&main, "main", &lab, "lab"), (&lab, "lab", &main, "main")] {
+        assert_eq!(check_apart(data.path(), (&name(who), me), [(&name(whose), other)]), Ok(()));
+    }
+}
+
+#[test]
 fn nothing_that_lies_in_the_place_of_a_profiles_workspace_is_given_away_or_opened() {
     let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (state, others) = (home.path().join(".openclaw"), home.path().join("others"));

@@ -336,3 +336,14 @@ fn an_instance_with_a_user_of_its_own_is_walled_as_that_user() {
     let walls = around(&InstanceSpec::default(), None, Block::at(18_789).unwrap(), Some(user));
     assert_eq!(walls.user, Some(worker::User { uid: 1_001, gid: 1_001, groups: vec![7] }));
 }
+
+#[test]
+fn what_a_neighbours_agent_links_in_its_profile_is_closed_to_nobody() {
+    let mut world = World::new();
+    let profile = Profile { state_dir: Some(world.at("home/.openclaw-lab")), ..Profile::default() };
+    let before = world.trees("main", &InstanceSpec::default());
+    let lab = world.neighbour("lab", Some(profile));
+    fs::remove_dir(&lab.workspace).unwrap();
+    symlink("/usr", &lab.workspace).unwrap();
+    assert_eq!(world.trees("main", &InstanceSpec::default()), before);
+}
