@@ -95,7 +95,7 @@ pub(crate) fn check(walls: &Walls) -> Result<(), UnfitWalls> {
 
 /// All absolute paths in `walls`, each with what it is.
 pub(crate) fn paths(walls: &Walls) -> impl Iterator<Item = (&'static str, &str)> {
-    let trees = walls.write.iter().chain(&walls.read).map(|tree| ("tree", tree.as_str()));
+    let trees = walls.write.iter().chain(&walls.files).chain(&walls.read).map(|tree| ("tree", tree.as_str()));
     let cgroup = Some(walls.cgroup.as_str()).filter(|cgroup| !cgroup.is_empty());
     trees.chain(cgroup.map(|cgroup| ("cgroup", cgroup)))
 }

@@ -23,3 +23,4 @@ pub mod snapshots;
 pub(crate) mod tree;
 pub mod walls;
 mod ways;
+mod written;

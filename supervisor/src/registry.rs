@@ -97,10 +97,7 @@ pub fn definition(
 }
 /// All instances as they see each other.
 pub(crate) fn neighbours(view: &View) -> Vec<Neighbour> {
-    let neighbour = |instance: &Instance| Neighbour {
-        name: instance.name().clone(),
-        block: instance.record().block,
-        profile: spec(instance).profile,
-    };
+    let neighbour =
+        |instance: &Instance| Neighbour::of(instance.name(), instance.record().block, &spec(instance));
     view.instances.values().map(|instance| neighbour(instance)).collect()
 }

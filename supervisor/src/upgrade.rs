@@ -38,7 +38,11 @@ use tracing::{info, warn};
 use crate::{
     handle::Handle,
     ledger::Trouble,
-    openclaw::{layout::Directories, prepare::Host, runtime},
+    openclaw::{
+        layout::Directories,
+        prepare::{Host, keep_apart},
+        runtime,
+    },
     registry,
     runtimes::{InstallError, Installed, Runtimes, Wanted},
     spec::{InstanceSpec, Kind},
@@ -216,6 +220,8 @@ impl Upgrader {
         let looked = aside(move || {
             let notes = preflight::ask(&host, &of, block, (&after, &neighbours))?;
             let directories = Directories::of(&host.control.data_dir, &of, &after);
+            keep_apart(&host.control.data_dir, (&of, &after), &directories, &neighbours)
+                .map_err(|error| format!("{error}; {}", error.mend()))?;
             let kept = Kept::plan(&directories, &after, &of, journal::now())
                 .map_err(|error: Unfit| error.to_string())?;
             Ok::<_, String>((notes, kept))

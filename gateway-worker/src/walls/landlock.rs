@@ -6,8 +6,8 @@
 use std::os::fd::OwnedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, NetPort, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
 };
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -22,6 +22,10 @@ use crate::kernel;
 /// The rights over files that are walled. ABI 9 has sockets with a path as well, which would close a gateway off
 /// from its own supervisor; those are guarded by who listens.
 const FILES: ABI = ABI::V8;
+
+/// What it takes to write, make and replace files. Without [`AccessFs::RemoveDir`] the kernel moves no directory away,
+/// without [`AccessFs::MakeSym`] it puts no link in the place of anything.
+const REPLACING: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | RemoveFile});
 
 /// The first ABI that knows ports.
 const PORTS_SINCE: i32 = 4;
@@ -47,7 +51,7 @@ enum NoRuleset {
 
 /// Makes the ruleset for `walls`, as far as this kernel knows such; `None` if nothing is left of it.
 pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<RulesetCreated> {
-    let files = !(walls.write.is_empty() && walls.read.is_empty());
+    let files = !(walls.write.is_empty() && walls.read.is_empty() && walls.files.is_empty());
     let ports = !walls.bind.is_empty();
     let asked = [(Kind::Files, files), (Kind::Ports, ports), (Kind::Apart, walls.apart)];
     let kinds = || asked.iter().filter(|(_, asked)| *asked).map(|(kind, _)| *kind);
@@ -131,7 +135,8 @@ fn ruleset(
         ruleset = ruleset.scope(Scope::from_all(ABI::V6))?;
     }
     let mut ruleset = ruleset.create()?;
-    let trees = walls.write.iter().map(|path| (path, all)).chain(walls.read.iter().map(|path| (path, read)));
+    let trees = [(&walls.write, all), (&walls.files, read | REPLACING), (&walls.read, read)];
+    let trees = trees.into_iter().flat_map(|(paths, access)| paths.iter().map(move |path| (path, access)));
     for (path, access) in trees {
         if let Some(tree) = open(path)? {
             ruleset = ruleset.add_rule(PathBeneath::new(tree, access))?;

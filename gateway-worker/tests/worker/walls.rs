@@ -200,6 +200,46 @@ fn a_link_in_the_place_of_a_tree_moves_no_wall() {
 }
 
 #[test]
+fn where_only_files_are_replaced_no_directory_is_and_no_link_is_made() {
+    as_everybody(|who| {
+        let attacker = Home::of(who);
+        let beside = attacker.place.path().join("beside");
+        for made in [beside.clone(), beside.join("state"), beside.join("state/inner")] {
+            fs::create_dir(&made).unwrap();
+            attacker.give(&made);
+        }
+        fs::write(beside.join("config"), "old").unwrap();
+        attacker.give(&beside.join("config"));
+        let mut walls = attacker.walls();
+        walls.files = vec![real(&beside)];
+        let outcome = |attack: &str, path: &str| {
+            attacker.outcome(&format!("{attack} {}", beside.join(path).display()), Some(walls.clone()))
+        };
+        for (attack, path) in [
+            ("replace", "config"),
+            ("write", "copy"),
+            ("read", "config"),
+            ("list", "state"),
+            ("delete", "copy"),
+        ] {
+            let found = outcome(attack, path);
+            assert_eq!(found, Some(How::Code(0)), "{attack} as {who:?}: {}", attacker.place.captured());
+        }
+        assert_eq!(fs::read_to_string(beside.join("config")).unwrap(), "new");
+        for (attack, path) in
+            [("move", "state"), ("move", "state/inner"), ("make", "new"), ("link", "link"), ("pipe", "pipe")]
+        {
+            let found = outcome(attack, path);
+            assert_eq!(found, Some(How::Code(libc::EACCES)), "{attack} as {who:?}");
+        }
+        for (attack, path) in [("make", "new"), ("link", "link"), ("pipe", "pipe"), ("move", "state")] {
+            let path = beside.join(path);
+            assert_eq!(attacker.outcome(&format!("{attack} {}", path.display()), None), Some(How::Code(0)));
+        }
+    });
+}
+
+#[test]
 fn an_agent_that_binds_a_neighbours_port_is_refused_by_tcp_and_by_mptcp() {
     as_everybody(|who| {
         let attacker = Home::of(who);

@@ -151,11 +151,7 @@ impl Scene {
 
     /// The instances as they see each other.
     pub(super) fn neighbours(&self) -> Vec<Neighbour> {
-        let neighbour = |patient: &Patient| Neighbour {
-            name: patient.name.clone(),
-            block: patient.block,
-            profile: patient.spec.profile.clone(),
-        };
+        let neighbour = |patient: &Patient| Neighbour::of(&patient.name, patient.block, &patient.spec);
         self.patients.iter().map(neighbour).collect()
     }
 

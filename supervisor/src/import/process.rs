@@ -112,7 +112,7 @@ fn by_lock(root: &Path, state: &Path, config: &Path) -> Option<Running> {
 /// The locks of this user in a directory of his.
 fn locks(directory: &Path, user: u32) -> Vec<Lock> {
     let found =
-        Place::open(directory).ok().filter(|place| place.standing().is_ok_and(|(uid, _)| uid == user));
+        Place::open(directory).ok().filter(|place| place.standing().is_ok_and(|found| found.uid == user));
     let Some(place) = found else { return Vec::new() };
     let read = |name: &String| {
         let file = place.file(name).ok()?;

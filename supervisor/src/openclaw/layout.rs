@@ -89,9 +89,18 @@ pub struct Neighbour {
     pub block: Block,
     /// Its profile, if it has one.
     pub profile: Option<Profile>,
+    /// What it has been granted to write.
+    pub writes: Vec<PathBuf>,
 }
 
 impl Neighbour {
+    /// The instance with this spec.
+    #[must_use]
+    pub fn of(name: &Name, block: Block, spec: &InstanceSpec) -> Self {
+        let writes = if spec.walls.files() { spec.walls.write.clone() } else { Vec::new() };
+        Self { name: name.clone(), block, profile: spec.profile.clone(), writes }
+    }
+
     /// Its directories.
     #[must_use]
     pub fn directories(&self, data_dir: &Path) -> Directories {
@@ -142,6 +151,14 @@ pub enum LayoutError {
         /// Where the agent writes.
         tree: PathBuf,
     },
+    /// An agent could have led the supervisor there.
+    #[error("the way to `{}` leads over `{}`, a link that an agent could have made", path.display(), link.display())]
+    Led {
+        /// Where to.
+        path: PathBuf,
+        /// By what.
+        link: PathBuf,
+    },
     /// Two instances would share files.
     #[error(transparent)]
     Clash(#[from] Clash),
@@ -173,6 +190,13 @@ impl LayoutError {
                 format!(
                     "move it to `{}`, or out of there, and say so in `profile.config`",
                     tree.join(name).display()
+                )
+            }
+            Self::Led { link, .. } => {
+                let shown = link.display();
+                format!(
+                    "see where it leads (`readlink {shown}`): remove it if nobody knows of it, or else name in the spec \
+                     where it leads to"
                 )
             }
             Self::Clash(clash) => clash.mend(),

@@ -53,6 +53,13 @@ pub(crate) struct Found {
     pub(crate) mode: u32,
 }
 
+/// Whose a directory is, and who may do what in it.
+pub(crate) struct Standing {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+}
+
 /// What is known of a file without reading it.
 pub(crate) struct Look {
     pub(crate) bytes: u64,
@@ -82,10 +89,10 @@ impl Place {
         Self { directory, user: None }
     }
 
-    /// Whose it is, and its mode.
-    pub(crate) fn standing(&self) -> io::Result<(u32, u32)> {
+    /// Whose it is.
+    pub(crate) fn standing(&self) -> io::Result<Standing> {
         let found = fs::fstat(&self.directory)?;
-        Ok((found.st_uid, found.st_mode & 0o7777))
+        Ok(Standing { uid: found.st_uid, gid: found.st_gid, mode: found.st_mode & 0o7777 })
     }
 
     /// Opens a directory in it.

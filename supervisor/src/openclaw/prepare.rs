@@ -25,6 +25,7 @@ use super::{
     reach::{self, ReachError},
     runtime::{self, Resolved, RuntimeError},
     walls::{self, Ground, Trees, shared::LocksError},
+    written,
 };
 use crate::{
     spec::{Check, InstanceSpec, Kind},
@@ -156,7 +157,7 @@ pub fn prepare(host: &Host, request: &Request<'_>) -> Result<Prepared, Refusal> 
     let Request { name, spec, block, .. } = *request;
     let data_dir = &host.control.data_dir;
     let directories = Directories::of(data_dir, name, spec);
-    keep_apart(data_dir, request, &directories)?;
+    keep_apart(data_dir, (request.name, request.spec), &directories, request.neighbours)?;
     directories.create_for(data_dir, request.user)?;
     let runtime = runtime::resolve(spec, host)?;
     check_program(data_dir, request.user, &runtime)?;
@@ -257,20 +258,24 @@ fn uid(user: Option<&User>) -> u32 {
 }
 
 /// Only profiles can meet, and only grants reach out, and most fleets have none: then nothing is looked at.
-fn keep_apart(data_dir: &Path, request: &Request<'_>, mine: &Directories) -> Result<(), LayoutError> {
-    let Request { name, spec, .. } = *request;
+pub(crate) fn keep_apart(
+    data_dir: &Path,
+    (name, spec): (&Name, &InstanceSpec),
+    mine: &Directories,
+    neighbours: &[Neighbour],
+) -> Result<(), LayoutError> {
     let grants = spec.walls.grants().next().is_some();
     if spec.profile.is_none() && !grants {
         return Ok(());
     }
-    let others: Vec<(&Name, Directories)> = request
-        .neighbours
+    let others: Vec<(&Name, Directories)> = neighbours
         .iter()
         .filter(|other| (grants || other.profile.is_some()) && other.name != *name)
         .map(|other| (&other.name, other.directories(data_dir)))
         .collect();
     let others = || others.iter().map(|(name, paths)| (*name, paths));
     check_apart(data_dir, (name, mine), others())?;
+    written::check((mine, spec), data_dir, neighbours)?;
     walls::overreach(data_dir, (name, mine), spec, others()).map_or(Ok(()), |clash| Err(clash.into()))
 }
 

@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::{self, Uid};
 use supervisor_core::{ids::Name, ports::Block};
 use supervisor_proto::worker::{self, PortRange};
 
@@ -31,6 +32,7 @@ use super::{
     prepare::Host,
     runtime::{RUNTIMES, is_executable},
     ways::Ways,
+    written::Written,
 };
 use crate::{
     spec::{InstanceSpec, Kind},
@@ -113,6 +115,8 @@ pub(crate) struct Ground<'a> {
 pub struct Trees {
     /// In these everything.
     pub write: Vec<PathBuf>,
+    /// In these reading, and writing, making and removing files; no directory and no link is made or replaced.
+    pub files: Vec<PathBuf>,
     /// In these reading and running.
     pub read: Vec<PathBuf>,
 }
@@ -121,6 +125,7 @@ pub struct Trees {
 pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     let closed = Closed::new(ground);
     let write = writable(ground, &closed);
+    let files = configuration(ground, &closed).and_then(|path| closed.settled(path, &write));
     let mut read: Vec<PathBuf> = SYSTEM.iter().flat_map(|tree| closed.without(Path::new(tree))).collect();
     // It is a link to a file that is replaced, wherever the host keeps it.
     let names = closed.ways.resolve(Path::new("/etc/resolv.conf"));
@@ -135,8 +140,8 @@ pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     read.extend([logs.clone(), root.join(incident::DIRECTORY)]);
     read.extend(primaries(ground).map(|primary| primary.directories(data_dir(ground)).logs));
     read.extend(ground.spec.walls.read.iter().cloned());
-    let read = read.iter().filter_map(|path| settled(&closed.ways, path, &write)).collect();
-    Trees { read: outermost(read), write: outermost(write) }
+    let read = read.iter().filter_map(|path| closed.settled(path, &write)).collect();
+    Trees { read: outermost(read), files: files.into_iter().collect(), write: outermost(write) }
 }
 
 /// The same with what OpenClaw has in /tmp made, and what is wrong with that, in sentences. No trees where the spec leaves
@@ -150,13 +155,12 @@ pub(crate) fn stand(ground: &Ground<'_>) -> (Option<Trees>, Vec<String>) {
     (Some(trees), wrong)
 }
 
-/// Where a tree is, unless it is open with those that the instance writes, or would be found by a link that it could
-/// have made.
-fn settled(ways: &Ways, path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
-    let is_open = |path: &Path| write.iter().any(|tree| path.starts_with(tree));
-    let is_theirs = path.ancestors().skip(1).any(|above| is_open(&ways.resolve(above)));
-    let found = ways.found(path).filter(|_| !is_theirs)?;
-    (!is_open(&found)).then_some(found)
+/// Where a tree is, unless it is open with those that the instance writes, or would be found by a link that an agent
+/// could have made.
+fn settled((ways, written): (&Ways, &Written), path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
+    let found = ways.found(path).filter(|_| written.link(ways, path).is_none())?;
+    let is_open = write.iter().any(|tree| found.starts_with(tree));
+    (!is_open).then_some(found)
 }
 
 fn data_dir<'a>(ground: &Ground<'a>) -> &'a Path {
@@ -169,18 +173,11 @@ fn primaries<'a>(ground: &Ground<'a>) -> impl Iterator<Item = &'a Neighbour> {
 }
 
 fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
-    let Directories { state, config, workspace, home, tmp, logs, layout, .. } = ground.directories;
-    // None of these lies in another, nor in a tree that an instance writes.
-    let mut write = vec![closed.ways.resolve(state), home.clone(), tmp.clone(), logs.join(OWN_LOG)];
-    let mut more = vec![workspace.clone()];
-    if *layout == Layout::Profile {
-        // OpenClaw replaces it and lays copies beside it, which takes the directory.
-        let beside = config.parent().filter(|parent| closed.may(parent) && parent.components().count() > 2);
-        more.push(beside.unwrap_or(config).to_owned());
-    }
-    more.extend(ground.spec.walls.write.iter().cloned());
-    for path in more {
-        write.extend(settled(&closed.ways, &path, &write));
+    let Directories { state, workspace, home, tmp, logs, .. } = ground.directories;
+    let mut write =
+        vec![closed.ways.resolve(home), closed.ways.resolve(tmp), closed.ways.resolve(&logs.join(OWN_LOG))];
+    for path in [state, workspace].into_iter().chain(&ground.spec.walls.write) {
+        write.extend(closed.settled(path, &write));
     }
     let devices = DEVICES.iter().filter_map(|device| closed.ways.found(Path::new(device)));
     write.extend(devices.filter(|device| closed.leaves(device)));
@@ -194,16 +191,25 @@ fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
     write
 }
 
+/// The directory of a configuration that lies elsewhere: OpenClaw replaces it and lays copies beside it. Where others
+/// have theirs, or people's files lie, the configuration alone.
+fn configuration<'a>(ground: &Ground<'a>, closed: &Closed) -> Option<&'a Path> {
+    let Directories { config, layout, .. } = ground.directories;
+    let is_fit = |beside: &&Path| closed.may(beside) && beside.components().count() > 2;
+    match layout {
+        Layout::Managed => None,
+        Layout::Profile => Some(config.parent().filter(is_fit).unwrap_or(config)),
+    }
+}
+
 /// What an instance has and has been granted. Of what would be found by a link that it could have made, nothing.
 pub(crate) fn granted(directories: &Directories, spec: &InstanceSpec) -> Vec<PathBuf> {
     let Directories { state, config, workspace, home, tmp, .. } = directories;
-    let ways = Ways::default();
-    let mut open = [state, home, tmp].map(|own| ways.resolve(own)).to_vec();
-    let more = [Some(workspace.as_path()), config.parent()].into_iter().flatten();
-    for path in more.chain(spec.walls.grants().map(|(_, _, path)| path)) {
-        open.extend(settled(&ways, path, &open));
-    }
-    open
+    let (ways, written) = (Ways::default(), Written::by_one(directories, spec));
+    let own =
+        [Some(state), Some(home), Some(tmp), Some(workspace)].into_iter().flatten().map(PathBuf::as_path);
+    let own = own.chain(config.parent()).chain(spec.walls.grants().map(|(_, _, path)| path));
+    own.filter_map(|path| settled((&ways, &written), path, &[])).collect()
 }
 
 /// What it takes to run the program: where it is installed, and what is on its PATH.
@@ -266,9 +272,10 @@ struct Closed {
     places: Vec<PathBuf>,
     /// Of what is closed, this may be read: nobody writes there.
     runtimes: PathBuf,
-    /// The home of the supervisor's user is opened to nobody as a whole.
-    home: Option<PathBuf>,
+    /// People's homes are opened to nobody as a whole: the supervisor's user's, and the instance's.
+    homes: Vec<PathBuf>,
     ways: Ways,
+    written: Written,
 }
 
 impl Closed {
@@ -282,10 +289,16 @@ impl Closed {
             .map(|path| ways.resolve(&path))
             .collect();
         let runtimes = data_dir.join(RUNTIMES);
+        let home =
+            ground.host.environment.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from);
+        let homes = home.into_iter().chain(home_of_another(ground)).map(|home| ways.resolve(&home)).collect();
+        let written = Written::by((ground.directories, ground.spec), &data_dir, ground.neighbours);
         places.push(data_dir);
-        let home = ground.host.environment.get("HOME").filter(|home| home.starts_with('/'));
-        let home = home.map(|home| ways.resolve(Path::new(home)));
-        Self { places, runtimes, home, ways }
+        Self { places, runtimes, homes, ways, written }
+    }
+
+    fn settled(&self, path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
+        settled((&self.ways, &self.written), path, write)
     }
 
     /// Whether nothing closed is met by `path`, nor around it.
@@ -297,7 +310,7 @@ impl Closed {
     /// Whether `path` may be opened without having been granted.
     fn may(&self, path: &Path) -> bool {
         let resolved = self.ways.resolve(path);
-        let whole_home = self.home.as_ref().is_some_and(|home| home.starts_with(&resolved));
+        let whole_home = self.homes.iter().any(|home| home.starts_with(&resolved));
         resolved.parent().is_some() && !whole_home && self.leaves(&resolved)
     }
 
@@ -332,6 +345,13 @@ impl Closed {
         found.dedup();
         found
     }
+}
+
+/// The home of the user of a profile, if that is another than the supervisor's.
+fn home_of_another(ground: &Ground<'_>) -> Option<PathBuf> {
+    let is_asked = ground.directories.layout == Layout::Profile && ground.spec.user.is_some();
+    let entry = is_asked.then(|| unistd::User::from_uid(Uid::from_raw(ground.uid)).ok().flatten())??;
+    entry.dir.is_absolute().then_some(entry.dir)
 }
 
 /// Where npm keeps it, together with what it needs.
@@ -411,10 +431,11 @@ pub(crate) fn around(
     let asked = &spec.walls;
     let texts =
         |paths: Vec<PathBuf>| paths.into_iter().map(|path| path.to_string_lossy().into_owned()).collect();
-    let Trees { write, read } = trees.unwrap_or_default();
+    let Trees { write, files, read } = trees.unwrap_or_default();
     let ports = PortRange { first: block.base.into(), last: block.last().into() };
     worker::Walls {
         write: texts(write),
+        files: texts(files),
         read: texts(read),
         bind: asked.ports().then_some(ports).into_iter().collect(),
         apart: asked.apart(),

@@ -3,19 +3,41 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    ffi::OsString,
     io::ErrorKind,
     path::{Component, Path, PathBuf},
 };
 
+/// As path_resolution(7) has it.
+const MOST_LINKS: usize = 40;
+
 /// What has been found.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
-    known: RefCell<HashMap<PathBuf, Option<PathBuf>>>,
+    known: RefCell<HashMap<PathBuf, Way>>,
+}
+
+/// How a path is found.
+#[derive(Debug, Clone, Default)]
+struct Way {
+    /// Where it leads, if anything is there.
+    end: Option<PathBuf>,
+    /// The links that are followed, each where it is.
+    links: Vec<PathBuf>,
 }
 
 impl Ways {
     /// Where `path` leads, if anything is there, as [`Path::canonicalize`] says.
     pub(super) fn found(&self, path: &Path) -> Option<PathBuf> {
+        self.way(path).end
+    }
+
+    /// The links that are followed on the way to `path`, as far as anything is there, each where it is.
+    pub(super) fn links(&self, path: &Path) -> Vec<PathBuf> {
+        self.way(path).links
+    }
+
+    fn way(&self, path: &Path) -> Way {
         if let Some(known) = self.known.borrow().get(path) {
             return known.clone();
         }
@@ -24,20 +46,24 @@ impl Ways {
         found
     }
 
-    fn look(&self, path: &Path) -> Option<PathBuf> {
+    fn look(&self, path: &Path) -> Way {
         let (Some(above), Some(Component::Normal(name))) = (path.parent(), path.components().next_back())
         else {
-            return path.canonicalize().ok();
+            return Way { end: path.canonicalize().ok(), links: links(path) };
         };
         if !path.is_absolute() {
-            return path.canonicalize().ok();
+            return Way { end: path.canonicalize().ok(), links: links(path) };
         }
-        let at = self.found(above)?.join(name);
+        let Way { end, links: before } = self.way(above);
+        let Some(at) = end.map(|above| above.join(name)) else { return Way { end: None, links: before } };
         match at.read_link() {
-            Ok(_) => at.canonicalize().ok(),
+            Ok(_) => {
+                let links = before.into_iter().chain(links(&at)).collect();
+                Way { end: at.canonicalize().ok(), links }
+            }
             // It is there, and no link.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => Some(at),
-            Err(_) => None,
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Way { end: Some(at), links: before },
+            Err(_) => Way { end: None, links: before },
         }
     }
 
@@ -51,6 +77,38 @@ impl Ways {
             })
             .unwrap_or_else(|| path.to_owned())
     }
+}
+
+/// The links on the way to `path`, which is absolute, each where it is, up to the first thing that is not there.
+fn links(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut at = PathBuf::from("/");
+    let mut ahead: Vec<OsString> = reversed(path);
+    while let Some(part) = ahead.pop() {
+        match part.as_encoded_bytes() {
+            b"/" => at = PathBuf::from("/"),
+            b"." => {}
+            b".." => drop(at.pop()),
+            _ => {
+                let next = at.join(&part);
+                match next.read_link() {
+                    // The kernel follows no more either.
+                    Ok(_) if found.len() == MOST_LINKS => break,
+                    Ok(target) => {
+                        ahead.extend(reversed(&target));
+                        found.push(next);
+                    }
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => at = next,
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+    found
+}
+
+fn reversed(path: &Path) -> Vec<OsString> {
+    path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ fn describe(directories: &Directories, hung: &Hung<'_>, at: SystemTime) -> Strin
     for line in log_tail(&directories.logs).unwrap_or_default() {
         let _ = writeln!(text, "  {line}");
     }
-    text
+    // Names of threads and lines of logs are whatever an agent makes them.
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
 fn process(text: &mut String, pid: i32, before: Option<u64>) {
@@ -193,7 +194,7 @@ fn numbers(directory: &Path) -> Vec<i32> {
 fn line(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let text = text.trim();
-    if text.is_empty() || text == "0" { "-".to_owned() } else { text.to_owned() }
+    if text.is_empty() || text == "0" { "-".to_owned() } else { text.replace('\n', " ") }
 }
 
 /// The names begin with the time, so the oldest come first.
@@ -209,6 +210,27 @@ fn forget_old(place: &Place) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_agent_calls_its_threads_is_one_line_and_no_order_to_a_terminal() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = Name::new("main").unwrap();
+        let directories = Directories::at(directory.path(), &name, None);
+        directories.create(directory.path()).unwrap();
+        fs::write(directories.logs.join("gateway.log"), "said \x1b[2J\u{9b}31m\n").unwrap();
+        let named = |called: &'static str| {
+            thread::spawn(move || {
+                fs::write("/proc/thread-self/comm", called).unwrap();
+                let found = line(Path::new("/proc/thread-self/comm"));
+                let hung = Hung { name: &name, incarnation: Incarnation(1), worker: 0, why: called };
+                (found, describe(&directories, &hung, SystemTime::now()))
+            })
+        };
+        let (found, text) = named("a\nb\x1b[2J").join().unwrap();
+        assert_eq!(found, "a b\x1b[2J");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("a\nb [2J"), "{text:?}");
+    }
 
     #[test]
     fn of_all_that_hung_the_newest_are_kept_and_nothing_is_written_through_a_link() {

@@ -88,12 +88,7 @@ impl Roster {
     pub(crate) fn neighbours(&mut self) -> Arc<[Neighbour]> {
         let known = &self.known;
         let all = self.neighbours.get_or_insert_with(|| {
-            let neighbour = |(name, known): (&Name, &Known)| Neighbour {
-                name: name.clone(),
-                block: known.block,
-                profile: known.spec.profile.clone(),
-            };
-            known.iter().map(neighbour).collect()
+            known.iter().map(|(name, known)| Neighbour::of(name, known.block, &known.spec)).collect()
         });
         Arc::clone(all)
     }

@@ -29,7 +29,7 @@ use crate::{
         config::MAX_BYTES,
         file::Durability,
         layout::{Directories, resolve},
-        place::Place,
+        place::{Place, Standing},
         tree,
     },
     spec::{InstanceSpec, UserName},
@@ -155,14 +155,14 @@ impl Kept {
         let settled = |path: &Path| fs::canonicalize(path).map_err(looked(path));
         let (state, root) = (settled(&directories.state)?, settled(&directories.root)?);
         // Whoever else has it was not asked.
-        let user = user::uid(spec.user.as_ref())?;
+        let user = user::of(spec.user.as_ref())?.unwrap_or_else(User::own);
         let found = fs::metadata(&state).map_err(looked(&state))?;
-        if spec.user.is_some() && found.uid() != user {
+        if spec.user.is_some() && found.uid() != user.uid {
             let named = directories.state.clone();
-            return Err(Unfit::Foreign { path: state, named, owner: found.uid(), user });
+            return Err(Unfit::Foreign { path: state, named, owner: found.uid(), user: user.uid });
         }
         let beside = state.parent().unwrap_or(Path::new("/")).to_owned();
-        if !is_kept_by(&beside, user).map_err(looked(&beside))? {
+        if !is_kept_by(&beside, &user).map_err(looked(&beside))? {
             return Err(Unfit::Shared(beside));
         }
         let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).map_err(looked(path));
@@ -301,15 +301,16 @@ impl Kept {
             return Ok(());
         }
         let (before, failed) = (self.aside.join(BEFORE), self.aside.join(FAILED));
-        let user = self.user()?.unwrap_or_else(User::own).uid;
-        if !is_kept_by(self.beside(), user)? {
+        let user = self.user()?.unwrap_or_else(User::own);
+        if !is_kept_by(self.beside(), &user)? {
             let shown = self.beside().display();
             return Err(io::Error::other(format!("`{shown}` is another user's, or others may write there")));
         }
         if !self.is_there(FAILED) && fs::symlink_metadata(&self.state).is_ok() {
+            self.check_owner(&self.state)?;
             tree::rename(&self.state, &failed)?;
         }
-        // Where it is now, nobody puts another in its place.
+        // Where it is now, nobody puts another in its place; before, somebody may have.
         if self.is_there(FAILED)
             && let Err(error) = self.check_owner(&failed)
         {
@@ -364,9 +365,11 @@ fn is_open(directory: &Path, directories: &Directories, spec: &InstanceSpec) -> 
 }
 
 /// Whether nobody but `user`, and root, may put something in `directory`. No link leads there.
-fn is_kept_by(directory: &Path, user: u32) -> io::Result<bool> {
-    let (owner, mode) = Place::settled(directory)?.standing()?;
-    Ok([ROOT, user].contains(&owner) && mode & 0o002 == 0)
+fn is_kept_by(directory: &Path, user: &User) -> io::Result<bool> {
+    let Standing { uid, gid, mode } = Place::settled(directory)?.standing()?;
+    // Most hosts give each user a group of his own, and let that one write.
+    let by_a_group = mode & 0o020 != 0 && ![ROOT, user.gid].contains(&gid);
+    Ok([ROOT, user.uid].contains(&uid) && mode & 0o002 == 0 && !by_a_group)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::exit;
 
 use nix::libc;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with};
 use rustix::process::{Pid, Signal, kill_process};
 use supervisor_proto::worker::attach::Role;
@@ -96,6 +97,14 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "truncate" => truncate(target),
         "delete" => fs::remove_file(target),
         "move-in" => fs::rename(target, "stolen"),
+        "make" => fs::create_dir(target),
+        "link" => std::os::unix::fs::symlink("/", target),
+        "pipe" => mknodat(CWD, target, FileType::Fifo, Mode::RWXU, 0).map_err(io::Error::from),
+        "move" => fs::rename(target, format!("{target}.away")),
+        "replace" => fs::write(format!("{target}.new"), "new")
+            .and_then(|()| fs::rename(target, format!("{target}.old")))
+            .and_then(|()| fs::rename(format!("{target}.new"), target))
+            .and_then(|()| fs::remove_file(format!("{target}.old"))),
         "link-in" => fs::hard_link(target, "stolen"),
         "bind" => TcpListener::bind((Ipv4Addr::LOCALHOST, number(target))).map(drop),
         "bind-mptcp" => bind_mptcp(number(target)),

@@ -269,7 +269,8 @@ fn one_browser_port_is_not_given_twice() {
 
 #[test]
 fn a_browser_of_another_instance_is_refused() {
-    let neighbour = Neighbour { name: name("rescue"), block: Block::at(19_789).unwrap(), profile: None };
+    let neighbour =
+        Neighbour::of(&name("rescue"), Block::at(19_789).unwrap(), &crate::spec::InstanceSpec::default());
     let mut world = World::with("{browser: {\n cdpUrl: 'http://user@127.0.0.1:19800/json'}}");
     world.neighbours = vec![neighbour.clone()];
     let problem = world.refusal();
@@ -297,7 +298,8 @@ fn a_browser_of_another_instance_is_refused() {
 #[test]
 fn files_of_another_instance_are_refused() {
     let mut world = World::new();
-    let neighbour = Neighbour { name: name("rescue"), block: Block::at(19_789).unwrap(), profile: None };
+    let neighbour =
+        Neighbour::of(&name("rescue"), Block::at(19_789).unwrap(), &crate::spec::InstanceSpec::default());
     let theirs = neighbour.directories(world.data.path()).workspace.join("sub");
     world.neighbours = vec![neighbour];
     let text = format!("{{agents: {{defaults: {{workspace: '{}'}}}}}}", theirs.display());

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
 use super::*;
@@ -168,8 +168,8 @@ fn a_profile_that_meets_another_is_refused_before_anything_is_made() {
     let state = world.directory.path().join("openclaw");
     fs::create_dir(&state).unwrap();
     let profile = |path: PathBuf| Some(Profile { state_dir: Some(path), ..Profile::default() });
-    let neighbour =
-        Neighbour { name: name("main"), block: Block::at(18_789).unwrap(), profile: profile(state.clone()) };
+    let theirs = InstanceSpec { profile: profile(state.clone()), ..InstanceSpec::default() };
+    let neighbour = Neighbour::of(&name("main"), Block::at(18_789).unwrap(), &theirs);
     let spec = InstanceSpec { profile: profile(state.join("inner")), ..InstanceSpec::default() };
     let refusal = world.prepare("rescue", 19_789, &spec, std::slice::from_ref(&neighbour)).unwrap_err();
     assert!(matches!(refusal, Refusal::Layout(LayoutError::Clash(_))), "{refusal}");
@@ -177,6 +177,26 @@ fn a_profile_that_meets_another_is_refused_before_anything_is_made() {
     assert!(!world.host.control.data_dir.exists());
     let spec = InstanceSpec { profile: profile(state), ..InstanceSpec::default() };
     assert!(world.prepare("main", 18_789, &spec, &[neighbour]).is_ok(), "an instance does not meet itself");
+}
+
+#[test]
+fn a_profile_that_is_found_by_a_link_which_an_agent_could_have_made_is_refused_with_what_to_do() {
+    let world = World::new();
+    let at = |path: &str| world.directory.path().canonicalize().unwrap().join(path);
+    fs::create_dir_all(at("srv/claw")).unwrap();
+    fs::create_dir_all(at("treasure")).unwrap();
+    let profile = Some(Profile { state_dir: Some(at("srv/claw")), ..Profile::default() });
+    let own = InstanceSpec { profile: profile.clone(), ..InstanceSpec::default() };
+    let grant = crate::spec::Walls { write: vec![at("srv")], ..crate::spec::Walls::default() };
+    let with_grant = InstanceSpec { walls: grant, ..own.clone() };
+    world.prepare("main", 18_789, &with_grant, &[]).unwrap();
+    fs::rename(at("srv/claw"), at("srv/away")).unwrap();
+    symlink(at("treasure"), at("srv/claw")).unwrap();
+    let refusal = world.prepare("main", 18_789, &with_grant, &[]).unwrap_err();
+    assert!(matches!(refusal, Refusal::Layout(LayoutError::Led { .. })), "{refusal}");
+    assert!(refusal.mend().contains(&format!("`readlink {}`", at("srv/claw").display())), "{refusal}");
+    // Where no agent writes, it is people's.
+    world.prepare("main", 18_789, &own, &[]).unwrap();
 }
 
 #[test]

@@ -53,7 +53,8 @@ impl World {
     }
 
     fn neighbour(&mut self, who: &str, profile: Option<Profile>) -> Directories {
-        let neighbour = Neighbour { name: name(who), block: Block::at(20_000).unwrap(), profile };
+        let spec = InstanceSpec { profile, ..InstanceSpec::default() };
+        let neighbour = Neighbour::of(&name(who), Block::at(20_000).unwrap(), &spec);
         let directories = neighbour.directories(&self.host.control.data_dir);
         if let Some(profile) = &neighbour.profile {
             fs::create_dir_all(profile.state_dir.as_ref().unwrap()).unwrap();
@@ -303,8 +304,9 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
     let closed = Closed {
         places: vec![world.at("opt/claw/data")],
         runtimes: world.at("opt/claw/data/runtimes"),
-        home: None,
+        homes: Vec::new(),
         ways: Ways::default(),
+        written: Written::default(),
     };
     let mut trees = closed.without(&world.at("opt"));
     trees.sort();
@@ -313,9 +315,10 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
 
 #[test]
 fn an_instance_has_all_walls_unless_its_spec_leaves_some_out() {
-    let trees = Trees { write: vec!["/w".into()], read: vec!["/r".into()] };
+    let trees = Trees { write: vec!["/w".into()], files: vec!["/f".into()], read: vec!["/r".into()] };
     let all = around(&InstanceSpec::default(), Some(trees), Block::at(18_789).unwrap(), None);
-    assert_eq!((all.write, all.read), (vec!["/w".to_owned()], vec!["/r".to_owned()]));
+    let texts = |path: &str| vec![path.to_owned()];
+    assert_eq!((all.write, all.files, all.read), (texts("/w"), texts("/f"), texts("/r")));
     assert_eq!(all.bind, [PortRange { first: 18_789, last: 18_808 }]);
     assert!(all.apart && all.privileges && all.user.is_none());
     assert!(all.limits.is_some_and(|limits| limits.core_bytes == Some(0)) && all.oom_score_adj.is_some());
@@ -346,4 +349,53 @@ fn what_a_neighbours_agent_links_in_its_profile_is_closed_to_nobody() {
     fs::remove_dir(&lab.workspace).unwrap();
     symlink("/usr", &lab.workspace).unwrap();
     assert_eq!(world.trees("main", &InstanceSpec::default()), before);
+}
+
+#[test]
+fn what_lies_where_a_neighbours_agent_writes_and_becomes_a_link_is_opened_to_nobody() {
+    let mut world = World::new();
+    let shared = world.make("srv/shared");
+    let (inner, treasure) = (world.make("srv/shared/inner"), world.make("srv/treasure"));
+    let block = Block::at(20_000).unwrap();
+    world.neighbours.push(Neighbour::of(&name("lab"), block, &granted(&[], std::slice::from_ref(&shared))));
+    let asked = [granted(&[], std::slice::from_ref(&inner)), granted(std::slice::from_ref(&inner), &[])];
+    let opened = |world: &World, path: &Path| {
+        let opens = |spec: &InstanceSpec| {
+            let trees = world.trees("main", spec);
+            opens(&trees.write, path) || opens(&trees.read, path)
+        };
+        asked.each_ref().map(opens)
+    };
+    assert_eq!(opened(&world, &inner), [true, true], "two may share what both were granted");
+    fs::remove_dir(&inner).unwrap();
+    symlink(&treasure, &inner).unwrap();
+    assert_eq!(opened(&world, &treasure), [false, false]);
+    // A link of people's own that leads over one of an agent's.
+    symlink(&inner, world.at("srv/way")).unwrap();
+    let around = granted(&[], &[world.at("srv/way")]);
+    assert!(!opens(&world.trees("main", &around).write, &treasure));
+    // What an agent has linked keeps nobody out of what is elsewhere.
+    world.neighbours.clear();
+    assert_eq!(opened(&world, &treasure), [true, true], "with nobody who writes there it is people's");
+}
+
+#[test]
+fn beside_a_configuration_that_lies_elsewhere_files_are_replaced_and_nothing_else() {
+    let world = World::new();
+    let beside = world.make("home/etc");
+    let profile = Profile {
+        state_dir: Some(world.make("home/etc/state")),
+        config: Some(beside.join("openclaw.json")),
+        workspace: Some(world.make("home/etc/workspace")),
+    };
+    let spec = InstanceSpec { profile: Some(profile.clone()), ..InstanceSpec::default() };
+    let trees = world.trees("main", &spec);
+    assert_eq!(trees.files, std::slice::from_ref(&beside));
+    assert!(!opens(&trees.write, &beside.join("other")) && opens(&trees.write, &beside.join("state/x")));
+    // In a home that is not only its own, nothing but the file is.
+    let config = world.at("home/openclaw.json");
+    fs::write(&config, "{}").unwrap();
+    let profile = Profile { config: Some(config.clone()), ..profile };
+    let spec = InstanceSpec { profile: Some(profile), ..InstanceSpec::default() };
+    assert_eq!(world.trees("main", &spec).files, [config]);
 }

@@ -279,11 +279,23 @@ fn a_state_where_others_may_put_something_in_its_place_is_not_copied() {
     let kept = world.plan(1);
     kept.copy().unwrap();
     world.spoil();
+    let is_refused = || {
+        let refused = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
+        assert!(refused.to_string().contains("where other users may write"), "{refused}");
+        kept.put_back().unwrap_err();
+        assert!(kept.failed().is_none(), "it was moved");
+    };
     mode(0o1777);
-    let refused = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
-    assert!(refused.to_string().contains("where other users may write"), "{refused}");
-    kept.put_back().unwrap_err();
-    assert!(kept.failed().is_none(), "it was moved");
+    is_refused();
+    // A group that others are in, as far as this user may give it one.
+    if geteuid().is_root() {
+        chown(home.path(), None, Some(THEIRS)).unwrap();
+        mode(0o770);
+        is_refused();
+        chown(home.path(), None, Some(0)).unwrap();
+    }
+    mode(0o770);
+    world.plan(2);
     mode(0o700);
     kept.put_back().unwrap();
     assert!(kept.failed().is_some());
