@@ -186,7 +186,7 @@ fn a_profile_that_is_found_by_a_link_which_an_agent_could_have_made_is_refused_w
     fs::create_dir_all(at("srv/claw")).unwrap();
     fs::create_dir_all(at("treasure")).unwrap();
     let profile = Some(Profile { state_dir: Some(at("srv/claw")), ..Profile::default() });
-    let own = InstanceSpec { profile: profile.clone(), ..InstanceSpec::default() };
+    let own = InstanceSpec { profile, ..InstanceSpec::default() };
     let grant = crate::spec::Walls { write: vec![at("srv")], ..crate::spec::Walls::default() };
     let with_grant = InstanceSpec { walls: grant, ..own.clone() };
     world.prepare("main", 18_789, &with_grant, &[]).unwrap();
