@@ -2,10 +2,10 @@
 
 use std::{
     env,
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File},
     io::{self, Read, Seek, SeekFrom},
     os::unix::{
-        fs::{DirBuilderExt, OpenOptionsExt},
+        fs::{DirBuilderExt, MetadataExt},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -13,6 +13,11 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+    unistd::geteuid,
+};
 use supervisor_proto::v1::GetInfoRequest;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -54,8 +59,9 @@ pub(crate) async fn start(place: &Place, operation: &Operation) -> Result<Superv
         .create(data_dir)
         .map_err(|source| fail(Cause::Create { path: data_dir.clone(), source }))?;
     let log = data_dir.join(LOG);
-    let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-    let mut child = spawn(&program, data_dir, &log).map_err(fail)?;
+    let file = open_log(data_dir).map_err(fail)?;
+    let log_start = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut child = spawn(&program, data_dir, file).map_err(fail)?;
 
     let mut exited: Option<(ExitStatus, Instant)> = None;
     let deadline = Instant::now() + START_DEADLINE;
@@ -112,13 +118,23 @@ fn is_executable(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
+/// Opens the log of a supervisor that is to be started. In a directory of another user, which the supervisor will refuse,
+/// nothing is written before: who has it could lead that anywhere.
+fn open_log(data_dir: &Path) -> Result<File, Cause> {
+    let failed = |source: io::Error| Cause::Create { path: data_dir.join(LOG), source };
+    let directory = File::open(data_dir).map_err(failed)?;
+    let owner = directory.metadata().map_err(failed)?.uid();
+    if owner != geteuid().as_raw() {
+        return Err(Cause::ForeignDirectory { path: data_dir.to_owned(), owner });
+    }
+    let flags = OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let log = openat(&directory, LOG, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    log.map(File::from).map_err(|error| failed(error.into()))
+}
+
 /// Runs the daemon in a process group of its own, so that Ctrl-C in this terminal is not meant for it.
-fn spawn(program: &Path, data_dir: &Path, log: &Path) -> Result<Child, Cause> {
-    let open = || -> io::Result<(File, File)> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
-        Ok((file.try_clone()?, file))
-    };
-    let (out, err) = open().map_err(|source| Cause::Create { path: log.to_owned(), source })?;
+fn spawn(program: &Path, data_dir: &Path, log: File) -> Result<Child, Cause> {
+    let out = log.try_clone().map_err(|source| Cause::Create { path: data_dir.join(LOG), source })?;
     Command::new(program)
         .arg("--data-dir")
         .arg(data_dir)
@@ -128,7 +144,7 @@ fn spawn(program: &Path, data_dir: &Path, log: &Path) -> Result<Child, Cause> {
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(out)
-        .stderr(err)
+        .stderr(log)
         .spawn()
         .map_err(|source| Cause::Spawn { path: program.to_owned(), source })
 }

@@ -19,6 +19,7 @@ mod refusal;
 
 /// When everything fails at once, the first ones tell enough.
 const MAX_TOLD: usize = 10;
+const START_ONE: &str = "`openclawctl up` or `openclawctl supervisor start` starts one";
 const ASK_OWNER: &str = "run it as the user the supervisor runs as, or as root";
 const REPORT: &str = "this is a bug: please report it with the output of `openclawctl version`";
 
@@ -146,6 +147,8 @@ pub(crate) enum Cause {
     NoCredential { line: usize },
     #[error("cannot create {}", .path.display())]
     Create { path: PathBuf, source: io::Error },
+    #[error("{} belongs to user {owner}", .path.display())]
+    ForeignDirectory { path: PathBuf, owner: u32 },
     #[error("cannot start the runtime")]
     Runtime { source: io::Error },
     #[error("`openclaw-supervisor` is neither beside this program nor on PATH")]
@@ -232,7 +235,9 @@ impl Cause {
             | Self::FileEncoding
             | Self::NoCredential { .. } => Kind::Usage,
             Self::DaemonMissing | Self::WorkerMissing => Kind::NotFound,
-            Self::NotItsUser { .. } | Self::NotItsToName { .. } => Kind::NotPermitted,
+            Self::NotItsUser { .. } | Self::NotItsToName { .. } | Self::ForeignDirectory { .. } => {
+                Kind::NotPermitted
+            }
             Self::InsideInstance(_) => Kind::Unreachable,
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Kind::ReaderGone,
             Self::ReadFile { source, .. }
@@ -258,9 +263,7 @@ impl Cause {
     fn hint(&self, subject: Option<&str>) -> Option<String> {
         let status = || format!("openclawctl status {}", subject.unwrap_or_default()).trim_end().to_owned();
         match self {
-            Self::NoListener { .. } => {
-                Some("`openclawctl up` or `openclawctl supervisor start` starts one".to_owned())
-            }
+            Self::NoListener { .. } => Some(START_ONE.to_owned()),
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some(ASK_OWNER.to_owned())
             }
@@ -282,6 +285,9 @@ impl Cause {
             ),
             Self::WorkerMissing => {
                 Some("install `gateway-worker` beside `openclawctl`, or add its directory to PATH".to_owned())
+            }
+            Self::ForeignDirectory { owner, .. } => {
+                Some(format!("run it as user {owner}, or add --data-dir DIR"))
             }
             Self::NotItsUser { uid, .. } => Some(format!("run it as user {uid} or as root")),
             Self::NotItsToName { owner, .. } => Some(format!(

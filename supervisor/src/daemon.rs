@@ -210,8 +210,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let audit = Audit::new(store.audit(), restored.audited, move || clock.now().0);
     let journal = Journal::new(&data_dir, store.latest.clone());
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
-    let (handle, commands) = Handle::new(view);
-    let (events, event_inbox) = mpsc::channel(driver::EVENTS);
+    let ((handle, commands), (events, event_inbox)) = (Handle::new(view), mpsc::channel(driver::EVENTS));
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
     let groups = Groups::find(&restored.id, restored.records.iter().map(|record| &record.name));
@@ -228,6 +227,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
         deleting: Semaphore::new(1),
         walls: walls.clone(),
+        lineage: lineage.clone(),
     };
     let pool = restored.pool.unwrap_or(settings.pool);
     let records = registry::restore(restored.records, &host)?;

@@ -106,10 +106,10 @@ impl Lineage {
 
     /// Where `process` belongs; `None` if that cannot be told, as when it has ended. Reads some files of proc(5).
     pub(crate) fn trace(&self, process: &Process) -> Option<Origin> {
+        // One without a number here is in no PID namespace below this one: a person on a container's host, or an agent
+        // of another supervisor there.
         if process.pid == 0 {
-            // The kernel has no number for it here. What an instance starts is always in this PID namespace or
-            // below it, and has one.
-            return Some(Origin::Outside);
+            return None;
         }
         let origin = (0..TRIES).find_map(|_| self.trace_once(process.pid))?;
         let is_the_same = process.pidfd.as_ref().is_none_or(is_alive);

@@ -99,7 +99,7 @@ async fn a_user_who_puts_a_link_in_the_place_of_its_profile_has_nobodys_files_re
         fs::rename(&state, &away).unwrap();
         symlink(&victim, &state).unwrap();
         kill_9(pid);
-        host.wait("lab", "refused", |status| status.reason.contains("belongs to user")).await;
+        host.wait("lab", "refused", |status| status.reason.contains(", a link")).await;
         let rolled = ctl(&host, &["config", "rollback", "lab"]);
         assert!(!rolled.status.success(), "{rolled:?}");
         let upgraded = ctl(&host, &["upgrade", "lab", "--to", "2.0.0"]);

@@ -90,7 +90,7 @@ async fn start(context: &Context) -> Result<(), Error> {
         return Ok(());
     }
     match connect::Supervisor::connect(&place.clone().into()).await {
-        Err(Cause::NoListener { .. } | Cause::Broken(_)) | Ok(_) if place.is_own_socket() => {
+        Err(Cause::NoListener { .. } | Cause::Broken(_)) | Ok(_) if place.may_start() => {
             daemon::start(&place, &operation).await.map(|_| ())
         }
         Ok(supervisor) => info(&supervisor, &operation).await.map(|_| ()),
@@ -127,7 +127,7 @@ async fn stop(args: &Stop, context: &Context) -> Result<(), Error> {
     if args.wait.patience(Effort::Stop) != Patience::None
         && let Way::Here(place) = &target.way
     {
-        let data_dir = if place.is_own_socket() { &place.data_dir } else { Path::new(&info.data_dir) };
+        let data_dir = if place.may_start() { &place.data_dir } else { Path::new(&info.data_dir) };
         gone(place, &data_dir.join(LOCK), &operation).await?;
     }
     let rest = if args.all { "" } else { "; gateways keep running" };

@@ -75,7 +75,7 @@ pub(super) async fn connect(
     }
     match Supervisor::connect(&target).await {
         // A supervisor of ours would listen elsewhere than on a socket named apart from its directory.
-        Err(Cause::NoListener { .. }) if autostart == Autostart::Allowed && place.is_own_socket() => {
+        Err(Cause::NoListener { .. }) if autostart == Autostart::Allowed && place.may_start() => {
             daemon::start(place, operation).await
         }
         outcome => outcome.map_err(|cause| cause.during(operation)),

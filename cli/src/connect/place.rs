@@ -30,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) data_dir: PathBuf,
     /// Absolute.
     pub(crate) socket: PathBuf,
+    /// Whether one may be started there if none is: the directory was named, or is the default, and holds the socket.
+    starts: bool,
 }
 
 /// Who listens on a socket, by the kernel's word: as whom it has begun to (unix(7), SO_PEERCRED).
@@ -61,7 +63,8 @@ impl Place {
         };
         let data_dir = absolute(&data_dir);
         let socket = socket.map_or_else(|| data_dir.join(SOCKET_NAME), absolute);
-        Ok(Self { data_dir, socket })
+        let starts = socket == data_dir.join(SOCKET_NAME);
+        Ok(Self { data_dir, socket, starts })
     }
 
     /// Whether an option or a variable names one.
@@ -69,15 +72,15 @@ impl Place {
         [&global.data_dir, &global.socket].into_iter().flatten().any(|path| !path.as_os_str().is_empty())
     }
 
-    /// Of the supervisor that listens on `socket`.
+    /// Of the supervisor that listens on `socket`. Others may have said that it does, so none is started there.
     pub(super) fn of_socket(socket: &Path) -> Self {
         let socket = absolute(socket);
-        Self { data_dir: parent(&socket).to_owned(), socket }
+        Self { data_dir: parent(&socket).to_owned(), socket, starts: false }
     }
 
-    /// Whether a supervisor started on the data directory would listen on the socket.
-    pub(crate) fn is_own_socket(&self) -> bool {
-        self.socket == self.data_dir.join(SOCKET_NAME)
+    /// Whether one may be started there if none is.
+    pub(crate) fn may_start(&self) -> bool {
+        self.starts
     }
 
     /// Connects to the socket, bare.

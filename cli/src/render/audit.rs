@@ -119,16 +119,21 @@ fn further(entry: &AuditEntry) -> [Cell; 6] {
 /// Who called, in a word or two.
 fn who(caller: &AuditCaller) -> String {
     let named = |kind: &str, name: &str| format!("{kind} {name}");
-    if !caller.instance.is_empty() {
+    let user = || match (caller.user.is_empty(), caller.uid) {
+        (false, _) => caller.user.clone(),
+        (true, uid) => uid.map_or_else(String::new, |uid| named("uid", &uid.to_string())),
+    };
+    if !caller.instance.is_empty() && caller.role.is_empty() {
+        // Anybody can put an instance's mark on itself.
+        format!("{} as {}", user(), caller.instance)
+    } else if !caller.instance.is_empty() {
         named("inside", &caller.instance)
     } else if !caller.certificate.is_empty() {
         named("cert", &caller.certificate)
     } else if !caller.token_file.is_empty() {
         named("token", &caller.token_file)
-    } else if !caller.user.is_empty() {
-        caller.user.clone()
     } else {
-        caller.uid.map_or_else(String::new, |uid| named("uid", &uid.to_string()))
+        user()
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     env, fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt, chown, symlink},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 
@@ -195,4 +198,21 @@ fn inside_an_instance_no_supervisor_is_started() {
     let ran = finish(command);
     assert_eq!(ran.code, Some(6), "{ran:?}");
     assert!(ran.err.contains("one started inside `main` would end with it"), "{ran:?}");
+}
+
+#[test]
+fn a_directory_of_another_user_is_given_no_log() {
+    let installed = Installed::serving();
+    let (data, target) = (installed.data_dir(), installed.directory.path().join("target"));
+    fs::create_dir(&data).unwrap();
+    symlink(&target, data.join("supervisor.log")).unwrap();
+    let ran = installed.ctl(&["supervisor", "start"]);
+    assert!(ran.err.contains("cannot create") && !target.exists(), "no link is followed: {ran:?}");
+    if nix::unistd::geteuid().is_root() {
+        fs::remove_file(data.join("supervisor.log")).unwrap();
+        chown(&data, Some(64_143), Some(64_143)).unwrap();
+        let ran = installed.ctl(&["supervisor", "start"]);
+        assert!(ran.err.contains("belongs to user 64143") && ran.code == Some(7), "{ran:?}");
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    }
 }

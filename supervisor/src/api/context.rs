@@ -27,7 +27,7 @@ use super::{
     inside::FindOrigin,
     listen::Doors,
     requests::Requests,
-    status::Refusal,
+    status::{Fault, Refusal},
 };
 use crate::{
     audit::Audit,
@@ -39,14 +39,14 @@ use crate::{
     openclaw::{
         config::declared_port,
         guest::{Guest, Held},
-        layout::{Clash, Directories, Layout, check_apart},
+        layout::{Clash, Directories, Layout, check_apart, led_grants, led_home},
         prepare::Host,
-        walls::overreach,
+        walls::grants::{Other, overreach},
     },
     recycle::Recycler,
     registry,
     settings::Settings,
-    spec::InstanceSpec,
+    spec::{InstanceSpec, Violation},
     user::UserError,
     walls::Standings,
 };
@@ -283,19 +283,38 @@ impl Api {
         let check = move || {
             let place = |name: &Name, spec: &InstanceSpec| Directories::of(&data_dir, name, spec);
             let mine = place(&name, &spec);
+            let led = led_home(&mine).into_iter().chain(led_grants(&spec));
+            let led: Vec<Fault> = led
+                .map(|(field, led)| {
+                    Fault::from(Violation { path: field, message: led.to_string(), mend: led.mend() })
+                })
+                .collect();
+            if !led.is_empty() {
+                return Err(Refusal::InvalidFields(led));
+            }
             let theirs: Vec<(&Name, Directories)> =
                 others.iter().map(|(name, spec)| (name, place(name, spec))).collect();
             let profiles = theirs.iter().filter(|(_, directories)| directories.layout == Layout::Profile);
             check_apart(&data_dir, (&name, &mine), profiles.map(|(name, directories)| (*name, directories)))?;
-            let all = theirs.iter().map(|(name, directories)| (*name, directories));
+            let all: Vec<Other<'_>> = others
+                .iter()
+                .zip(&theirs)
+                .map(|((name, spec), (_, directories))| Other {
+                    name,
+                    directories,
+                    writes: &spec.walls.write,
+                })
+                .collect();
             let refused = |clash: Option<Clash>| clash.map_or(Ok(()), Err);
-            refused(overreach(&data_dir, (&name, &mine), &spec, all))?;
+            refused(overreach(&data_dir, (&name, &mine), &spec, &all))?;
             // What others have been granted must not open a new profile to them.
+            let me = Other { name: &name, directories: &mine, writes: &spec.walls.write };
             others.iter().zip(&theirs).filter(|((_, spec), _)| grants(spec)).try_for_each(
-                |((other, spec), (_, at))| refused(overreach(&data_dir, (other, at), spec, [(&name, &mine)])),
-            )
+                |((other, spec), (_, at))| refused(overreach(&data_dir, (other, at), spec, &[me])),
+            )?;
+            Ok(())
         };
-        task::spawn_blocking(check).await.map_err(|_| Refusal::ShuttingDown)?.map_err(Refusal::from)
+        task::spawn_blocking(check).await.map_err(|_| Refusal::ShuttingDown)?
     }
 }
 

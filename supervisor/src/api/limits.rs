@@ -5,10 +5,12 @@
 //! whose it was. Its client sees a lost connection and may come back.
 //!
 //! ```text
-//! Connection ── Seat ─┐                    ┌─ connections   fewest calls first, then the oldest
-//!                     ├──► Limits: short ──┼─ calls         the one with most of them
+//! Connection ── Seat ─┐                    ┌─ connections   of the party with most: fewest calls, then the oldest
+//!                     ├──► Limits: short ──┼─ calls         of the party with most: the one with most of them
 //! answer ────── Call ─┘                    └─ bytes         the one with most that nobody has taken for a while
 //! ```
+//!
+//! A party is all that somebody has at once, however many connections that are: who opens a thousand keeps out itself.
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use supervisor_core::ids::Name;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -51,6 +54,21 @@ enum Short {
     Bytes,
 }
 
+/// Who shares what there is. Of two that have as much, the one that stands later here makes room.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Party {
+    /// The supervisor's own user, and root, outside of all instances.
+    Own,
+    /// Another user who has a role.
+    User(u32),
+    /// Whoever shows this certificate.
+    Certificate(String),
+    /// Whoever runs inside this instance.
+    Inside(Name),
+    /// Whoever has no role, or is not known yet. One user may have thousands of numbers (subuid(5)).
+    Stranger,
+}
+
 /// Who holds what.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -73,6 +91,7 @@ struct Table {
 #[derive(Debug)]
 struct Holder {
     who: String,
+    party: Party,
     calls: usize,
     end: CancellationToken,
 }
@@ -117,16 +136,15 @@ impl Limits {
     }
 
     /// Makes room for a connection of `who`, as the log is to call it.
-    pub(super) fn admit(self: &Arc<Self>, who: String) -> Seat {
+    pub(super) fn admit(self: &Arc<Self>, who: String, party: Party) -> Seat {
         let mut table = self.lock();
         if table.connections.len() >= self.most.connections {
-            let victim = table.connections.iter().min_by_key(|(id, holder)| (holder.calls, **id));
-            let victim = victim.map(|(id, _)| *id);
+            let victim = table.idlest();
             table.end(victim, Short::Connections);
         }
         let connection = table.next();
         let end = CancellationToken::new();
-        table.connections.insert(connection, Holder { who, calls: 0, end: end.clone() });
+        table.connections.insert(connection, Holder { who, party, calls: 0, end: end.clone() });
         Seat { ticket: Ticket { limits: Arc::clone(self), connection }, end }
     }
 }
@@ -137,10 +155,26 @@ impl Table {
         self.last
     }
 
-    /// The connection that has most calls; of several the oldest.
+    /// The connections of the party that has most of something.
+    fn of_the_greediest(&self, has: impl Fn(&Holder) -> usize) -> impl Iterator<Item = (&u64, &Holder)> {
+        let mut sums = BTreeMap::<&Party, usize>::new();
+        for holder in self.connections.values() {
+            *sums.entry(&holder.party).or_default() += has(holder);
+        }
+        // Of several the last.
+        let greediest = sums.into_iter().max_by_key(|(_, sum)| *sum).map(|(party, _)| party);
+        self.connections.iter().filter(move |(_, holder)| Some(&holder.party) == greediest)
+    }
+
+    /// The connection that makes room for another.
+    fn idlest(&self) -> Option<u64> {
+        self.of_the_greediest(|_| 1).min_by_key(|(id, holder)| (holder.calls, **id)).map(|(id, _)| *id)
+    }
+
+    /// The one that makes room for another call; of several the oldest.
     fn busiest(&self) -> Option<u64> {
-        let most = self.connections.iter().max_by_key(|(id, holder)| (holder.calls, std::cmp::Reverse(**id)));
-        most.map(|(id, _)| *id)
+        let theirs = self.of_the_greediest(|holder| holder.calls);
+        theirs.max_by_key(|(id, holder)| (holder.calls, std::cmp::Reverse(**id))).map(|(id, _)| *id)
     }
 
     /// The connection that has most bytes which nobody has taken for a while, if there are any.
@@ -180,6 +214,13 @@ impl Table {
 impl Seat {
     pub(super) fn ticket(&self) -> Ticket {
         self.ticket.clone()
+    }
+
+    /// It is known now whose it is.
+    pub(super) fn is_of(&self, party: Party) {
+        if let Some(holder) = self.ticket.limits.lock().connections.get_mut(&self.ticket.connection) {
+            holder.party = party;
+        }
     }
 }
 
@@ -246,9 +287,9 @@ mod tests {
     #[tokio::test]
     async fn who_comes_gets_in_and_the_oldest_without_a_call_goes() {
         let limits = Limits::new(MOST);
-        let seats: Vec<Seat> = (0..3).map(|pid| limits.admit(format!("process {pid}"))).collect();
+        let seats: Vec<Seat> = (0..3).map(|pid| limits.admit(format!("process {pid}"), Party::Own)).collect();
         let busy = seats[0].ticket().call();
-        let newcomer = limits.admit(String::new());
+        let newcomer = limits.admit(String::new(), Party::Own);
         let ended: Vec<bool> = seats.iter().map(|seat| seat.end.is_cancelled()).collect();
         assert_eq!(ended, [false, true, false]);
         assert!(!newcomer.end.is_cancelled());
@@ -257,9 +298,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_most_connections_makes_room_for_all_others_however_busy_they_are() {
+        let limits = Limits::new(Most { connections: 8, calls: 8, bytes: 100 });
+        let agent = || Party::Inside(Name::new("main").unwrap());
+        let watch = |seat: &Seat| seat.ticket().call();
+        let theirs: Vec<Seat> = (0..8).map(|_| limits.admit(String::new(), agent())).collect();
+        let calls: Vec<Call> = theirs.iter().map(watch).collect();
+        let operator = limits.admit(String::new(), Party::Stranger);
+        operator.is_of(Party::Own);
+        let follow = watch(&operator);
+        // It goes on, and the operator holds less than it, with a call and without.
+        let more: Vec<Seat> = (0..20).map(|_| limits.admit(String::new(), agent())).collect();
+        let other = limits.admit(String::new(), Party::Stranger);
+        other.is_of(Party::Own);
+        let more_calls: Vec<Call> = more.iter().map(watch).collect();
+        let ask = watch(&other);
+        assert!(!operator.end.is_cancelled() && !other.end.is_cancelled());
+        drop((calls, more_calls, follow, ask));
+    }
+
+    #[tokio::test]
+    async fn strangers_with_a_thousand_numbers_are_one_party_and_go_before_those_with_a_role() {
+        let limits = Limits::new(MOST);
+        let strangers: Vec<Seat> = (0..2).map(|_| limits.admit(String::new(), Party::Stranger)).collect();
+        let operator = limits.admit(String::new(), Party::User(1_000));
+        let next = limits.admit(String::new(), Party::Stranger);
+        let last = limits.admit(String::new(), Party::User(1_001));
+        assert!(!operator.end.is_cancelled() && !last.end.is_cancelled());
+        assert!(strangers.iter().all(|seat| seat.end.is_cancelled()) && !next.end.is_cancelled());
+    }
+
+    #[tokio::test]
     async fn the_connection_with_most_calls_makes_room_for_another_call() {
         let limits = Limits::new(MOST);
-        let (modest, greedy) = (limits.admit(String::new()), limits.admit(String::new()));
+        let admit = || limits.admit(String::new(), Party::Own);
+        let (modest, greedy) = (admit(), admit());
         let first = modest.ticket().call();
         let calls: Vec<Call> = (0..3).map(|_| greedy.ticket().call()).collect();
         let last = modest.ticket().call();
@@ -275,7 +348,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answers_that_nobody_takes_go_before_those_on_their_way() {
         let limits = Limits::new(MOST);
-        let (asleep, awake) = (limits.admit(String::new()), limits.admit(String::new()));
+        let admit = || limits.admit(String::new(), Party::Own);
+        let (asleep, awake) = (admit(), admit());
         let (forgotten, moving) = (asleep.ticket().call(), awake.ticket().call());
         forgotten.hold(60);
         moving.hold(90);

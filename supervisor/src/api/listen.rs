@@ -122,7 +122,8 @@ pub(super) async fn serve_through(
     };
     let control = Socket::bind(&path, move || Rights::control(for_all()))
         .map_err(|source| ServeError::Listen { path, source })?;
-    let (doors, connections) = Doors::new(&context.host, context.origins.clone(), Limits::new(most));
+    let (doors, connections) =
+        Doors::new(&context.host, context.origins.clone(), context.bindings.clone(), Limits::new(most));
     let places = context.settings.listen.clone();
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

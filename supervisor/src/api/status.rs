@@ -91,7 +91,7 @@ pub(crate) enum Refusal {
     #[error("{0}")]
     Inside(Insider),
     /// Where the caller runs cannot be told.
-    #[error("process {0} called, and whether it runs inside an instance cannot be told")]
+    #[error("{}", untraced(*.0))]
     Untraced(i32),
     /// Not a page token of this list.
     #[error("the page token is not one that this list gave")]
@@ -172,6 +172,15 @@ impl From<JournalError> for Refusal {
     }
 }
 
+/// The number of a process is 0 where it has none here.
+fn untraced(pid: i32) -> String {
+    let told = "and whether it runs inside an instance cannot be told";
+    match pid {
+        0 => format!("a process of another PID namespace called, {told}"),
+        pid => format!("process {pid} called, {told}"),
+    }
+}
+
 impl Refusal {
     /// What is wrong with one field.
     pub(crate) fn field(field: &str, message: impl Into<String>, mend: impl Into<String>) -> Self {
@@ -240,6 +249,11 @@ impl Refusal {
                     .into()
             }
             Self::Inside(_) => "leave the rest to an operator".into(),
+            Self::Untraced(0) => {
+                "type it in the supervisor's container, or call by TCP: `openclawctl cert issue NAME --role ROLE` there, \
+                 `openclawctl context add NAME --from NAME` here"
+                    .into()
+            }
             Self::Untraced(_) => {
                 "type it in a login of this host, where it lives until the answer has come; what is behind walls of its \
                  own (seccomp, no_new_privs), as a hardened service or a container, calls by TCP: `openclawctl cert \

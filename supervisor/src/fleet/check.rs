@@ -10,8 +10,8 @@ use supervisor_core::{
 use super::{Reader, Surroundings};
 use crate::{
     openclaw::{
-        layout::{Directories, clashes},
-        walls::overreach,
+        layout::{Directories, clashes, led_grants, led_home},
+        walls::grants::{Other, overreach},
     },
     problem::{Place, nearest},
     spec::{FieldPath, InstanceSpec, Profile, Runtime},
@@ -34,6 +34,7 @@ impl Reader<'_> {
         self.check_primaries(surroundings);
         self.check_cycles();
         self.check_directories(surroundings);
+        self.check_links(surroundings);
         self.check_grants(surroundings);
         self.check_versions(surroundings);
     }
@@ -187,16 +188,28 @@ impl Reader<'_> {
         }
     }
 
+    /// No link leads to what is named.
+    fn check_links(&mut self, surroundings: &Surroundings<'_>) {
+        for (name, spec) in self.merged() {
+            let directories = Directories::of(surroundings.data_dir, &name, &spec);
+            for (field, led) in led_home(&directories).into_iter().chain(led_grants(&spec)) {
+                self.refuse(&name, &field, led.to_string(), led.mend());
+            }
+        }
+    }
+
     /// No grant opens what is another instance's, or the supervisor's.
     fn check_grants(&mut self, surroundings: &Surroundings<'_>) {
         let merged = self.merged();
         let place = |name: &Name, spec: &InstanceSpec| Directories::of(surroundings.data_dir, name, spec);
-        let all: Vec<(&Name, Directories)> =
-            merged.iter().map(|(name, spec)| (name, place(name, spec))).collect();
-        for (name, spec) in &merged {
-            let others = all.iter().map(|(name, paths)| (*name, paths));
-            let mine = place(name, spec);
-            let Some(clash) = overreach(surroundings.data_dir, (name, &mine), spec, others) else { continue };
+        let places: Vec<Directories> = merged.iter().map(|(name, spec)| place(name, spec)).collect();
+        let all: Vec<Other<'_>> = merged
+            .iter()
+            .zip(&places)
+            .map(|((name, spec), directories)| Other { name, directories, writes: &spec.walls.write })
+            .collect();
+        for ((name, spec), mine) in merged.iter().zip(&places) {
+            let Some(clash) = overreach(surroundings.data_dir, (name, mine), spec, &all) else { continue };
             let at = spec.walls.grants().find(|(_, _, path)| *path == clash.mine);
             let (field, index) = at.map_or(("write", 0), |(field, index, _)| (field, index));
             self.refuse(name, &FieldPath::of(&["walls", field]).item(index), clash.to_string(), clash.mend());

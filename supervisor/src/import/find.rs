@@ -81,13 +81,18 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// As an instance names it.
+    /// As an instance names it: by the way on which there is no link.
     pub(super) fn profile(&self) -> Profile {
-        Profile {
-            state_dir: Some(self.state.clone()),
-            config: Some(self.config.clone()),
-            workspace: Some(self.workspace.clone()),
-        }
+        let directory = self.config.parent().unwrap_or(&self.config);
+        let config = resolve(directory).join(self.config.file_name().unwrap_or_default());
+        // What lies in the state goes with it, wherever a link leads from there.
+        let (state, own) =
+            (resolve(&self.state), |path: &Path| path.strip_prefix(&self.state).map(Path::to_owned));
+        let workspace = match own(&self.workspace) {
+            Ok(rest) => state.join(rest),
+            Err(_) => resolve(&self.workspace),
+        };
+        Profile { state_dir: Some(state), config: Some(config), workspace: Some(workspace) }
     }
 }
 

@@ -63,8 +63,12 @@ fn neither_an_empty_environment_nor_a_false_mark_is_heard() {
 fn who_has_no_mark_is_outside() {
     let worker = Worker::start(None, "sleep 600 & echo $!; wait");
     assert_eq!(worker.origin(), Some(Origin::Outside));
+}
+
+#[test]
+fn who_calls_from_outside_the_pid_namespace_may_be_anybodys_agent() {
     let unseen = Process { pid: 0, pidfd: None };
-    assert_eq!(Lineage::new("store").trace(&unseen), Some(Origin::Outside));
+    assert_eq!(Lineage::new("store").trace(&unseen), None);
 }
 
 #[test]

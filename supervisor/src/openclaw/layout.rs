@@ -18,6 +18,7 @@
 //! directory or around it. What is left to compare is profiles with profiles, with all links followed.
 
 mod apart;
+mod led;
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -39,8 +40,14 @@ use crate::{
     user::{self, User},
 };
 
-pub(crate) use self::apart::relation;
-pub use self::apart::{Claimed, Clash, Relation, check_apart, clashes, resolve};
+pub(crate) use self::{
+    apart::relation,
+    led::{led_grants, led_home},
+};
+pub use self::{
+    apart::{Claimed, Clash, Relation, check_apart, clashes, resolve},
+    led::Led,
+};
 
 /// For the owner alone.
 const PRIVATE: u32 = 0o700;
@@ -97,8 +104,8 @@ impl Neighbour {
     /// The instance with this spec.
     #[must_use]
     pub fn of(name: &Name, block: Block, spec: &InstanceSpec) -> Self {
-        let writes = if spec.walls.files() { spec.walls.write.clone() } else { Vec::new() };
-        Self { name: name.clone(), block, profile: spec.profile.clone(), writes }
+        let (profile, writes) = (spec.profile.clone(), spec.walls.write.clone());
+        Self { name: name.clone(), block, profile, writes }
     }
 
     /// Its directories.
@@ -151,14 +158,9 @@ pub enum LayoutError {
         /// Where the agent writes.
         tree: PathBuf,
     },
-    /// An agent could have led the supervisor there.
-    #[error("the way to `{}` leads over `{}`, a link that an agent could have made", path.display(), link.display())]
-    Led {
-        /// Where to.
-        path: PathBuf,
-        /// By what.
-        link: PathBuf,
-    },
+    /// A link leads to one of its own.
+    #[error(transparent)]
+    Led(#[from] Led),
     /// Two instances would share files.
     #[error(transparent)]
     Clash(#[from] Clash),
@@ -192,13 +194,7 @@ impl LayoutError {
                     tree.join(name).display()
                 )
             }
-            Self::Led { link, .. } => {
-                let shown = link.display();
-                format!(
-                    "see where it leads (`readlink {shown}`): remove it if nobody knows of it, or else name in the spec \
-                     where it leads to"
-                )
-            }
+            Self::Led(led) => led.mend(),
             Self::Clash(clash) => clash.mend(),
         }
     }

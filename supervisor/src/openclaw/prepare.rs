@@ -21,11 +21,14 @@ use super::{
     contract::Contract,
     environment::{Control, Ingredients, environment},
     incident::{self, Incident},
-    layout::{Directories, LayoutError, Neighbour, check_apart},
+    layout::{Directories, LayoutError, Neighbour, check_apart, led_home},
     reach::{self, ReachError},
     runtime::{self, Resolved, RuntimeError},
-    walls::{self, Ground, Trees, shared::LocksError},
-    written,
+    walls::{
+        self, Ground, Trees,
+        grants::{Other, overreach},
+        shared::LocksError,
+    },
 };
 use crate::{
     spec::{Check, InstanceSpec, Kind},
@@ -268,15 +271,20 @@ pub(crate) fn keep_apart(
     if spec.profile.is_none() && !grants {
         return Ok(());
     }
-    let others: Vec<(&Name, Directories)> = neighbours
+    let others: Vec<(&Neighbour, Directories)> = neighbours
         .iter()
         .filter(|other| (grants || other.profile.is_some()) && other.name != *name)
-        .map(|other| (&other.name, other.directories(data_dir)))
+        .map(|other| (other, other.directories(data_dir)))
         .collect();
-    let others = || others.iter().map(|(name, paths)| (*name, paths));
-    check_apart(data_dir, (name, mine), others())?;
-    written::check((mine, spec), data_dir, neighbours)?;
-    walls::overreach(data_dir, (name, mine), spec, others()).map_or(Ok(()), |clash| Err(clash.into()))
+    if let Some((_, led)) = led_home(mine) {
+        return Err(led.into());
+    }
+    check_apart(data_dir, (name, mine), others.iter().map(|(other, paths)| (&other.name, paths)))?;
+    let others: Vec<Other<'_>> = others
+        .iter()
+        .map(|(other, directories)| Other { name: &other.name, directories, writes: &other.writes })
+        .collect();
+    overreach(data_dir, (name, mine), spec, &others).map_or(Ok(()), |clash| Err(clash.into()))
 }
 
 /// A command may be a wrapper of OpenClaw; then it names the configuration, or somebody put one there.

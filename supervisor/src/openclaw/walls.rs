@@ -11,6 +11,7 @@
 //! instance's directories and the supervisor's are closed whatever else is open: a tree around them is opened without
 //! them.
 
+pub(crate) mod grants;
 pub(crate) mod limits;
 pub(crate) mod shared;
 
@@ -25,10 +26,11 @@ use nix::unistd::{self, Uid};
 use supervisor_core::{ids::Name, ports::Block};
 use supervisor_proto::worker::{self, PortRange};
 
+use self::grants::places;
 use super::{
     file::open_regular,
     incident,
-    layout::{Claimed, Clash, Directories, Layout, Neighbour, Relation, relation, resolve},
+    layout::{Directories, Layout, Led, Neighbour, led_grants, relation},
     prepare::Host,
     runtime::{RUNTIMES, is_executable},
     ways::Ways,
@@ -78,7 +80,7 @@ const SYSTEM: [&str; 30] = [
 
 /// Written by everybody, and nobody's.
 const DEVICES: [&str; 7] =
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"];
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", shared::MEMORY];
 
 /// Variables of the environment that name certificates.
 const CERTIFICATES: [&str; 5] =
@@ -125,7 +127,7 @@ pub struct Trees {
 pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     let closed = Closed::new(ground);
     let write = writable(ground, &closed);
-    let files = configuration(ground, &closed).and_then(|path| closed.settled(path, &write));
+    let files = configuration(ground, &closed).and_then(|path| straight(&closed.ways, path, &write));
     let mut read: Vec<PathBuf> = SYSTEM.iter().flat_map(|tree| closed.without(Path::new(tree))).collect();
     // It is a link to a file that is replaced, wherever the host keeps it.
     let names = closed.ways.resolve(Path::new("/etc/resolv.conf"));
@@ -139,8 +141,8 @@ pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     let Directories { root, logs, .. } = ground.directories;
     read.extend([logs.clone(), root.join(incident::DIRECTORY)]);
     read.extend(primaries(ground).map(|primary| primary.directories(data_dir(ground)).logs));
-    read.extend(ground.spec.walls.read.iter().cloned());
-    let read = read.iter().filter_map(|path| closed.settled(path, &write)).collect();
+    let mut read: Vec<PathBuf> = read.iter().filter_map(|path| closed.settled(path, &write)).collect();
+    read.extend(ground.spec.walls.read.iter().filter_map(|path| straight(&closed.ways, path, &write)));
     Trees { read: outermost(read), files: files.into_iter().collect(), write: outermost(write) }
 }
 
@@ -151,16 +153,20 @@ pub(crate) fn stand(ground: &Ground<'_>) -> (Option<Trees>, Vec<String>) {
         return (None, Vec::new());
     }
     let mut trees = trees(ground);
-    let wrong = shared::make(&mut trees, ground.uid);
+    let mut wrong = shared::make(&mut trees, ground.uid);
+    let not_opened = |(_, led): (_, Led)| format!("{led}; it is not opened; {}", led.mend());
+    wrong.extend(led_grants(ground.spec).map(not_opened));
     (Some(trees), wrong)
 }
 
-/// Where a tree is, unless it is open with those that the instance writes, or would be found by a link that an agent
-/// could have made.
-fn settled((ways, written): (&Ways, &Written), path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
-    let found = ways.found(path).filter(|_| written.link(ways, path).is_none())?;
-    let is_open = write.iter().any(|tree| found.starts_with(tree));
-    (!is_open).then_some(found)
+/// Where a tree that people have named is, unless it is open with those that the instance writes, or a link leads there.
+fn straight(ways: &Ways, path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
+    let found = ways.found(path).filter(|_| ways.links(path).is_empty())?;
+    (!is_open(&found, write)).then_some(found)
+}
+
+fn is_open(path: &Path, write: &[PathBuf]) -> bool {
+    write.iter().any(|tree| path.starts_with(tree))
 }
 
 fn data_dir<'a>(ground: &Ground<'a>) -> &'a Path {
@@ -195,21 +201,27 @@ fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
 /// have theirs, or people's files lie, the configuration alone.
 fn configuration<'a>(ground: &Ground<'a>, closed: &Closed) -> Option<&'a Path> {
     let Directories { config, layout, .. } = ground.directories;
-    let is_fit = |beside: &&Path| closed.may(beside) && beside.components().count() > 2;
+    // Not where programs are that it, or others, run.
+    let runs = |beside: &Path| {
+        let path = ground.environment.get("PATH").map_or("", String::as_str);
+        let programs = [ground.program, &ground.host.beside_daemon];
+        let mut all = programs.into_iter().chain(path.split(':').map(Path::new));
+        all.any(|program| closed.ways.resolve(program).starts_with(closed.ways.resolve(beside)))
+    };
+    let is_fit = |beside: &&Path| closed.may(beside) && beside.components().count() > 2 && !runs(beside);
     match layout {
         Layout::Managed => None,
         Layout::Profile => Some(config.parent().filter(is_fit).unwrap_or(config)),
     }
 }
 
-/// What an instance has and has been granted. Of what would be found by a link that it could have made, nothing.
+/// What an instance has and has been granted, but for what a link leads to.
 pub(crate) fn granted(directories: &Directories, spec: &InstanceSpec) -> Vec<PathBuf> {
     let Directories { state, config, workspace, home, tmp, .. } = directories;
-    let (ways, written) = (Ways::default(), Written::by_one(directories, spec));
-    let own =
-        [Some(state), Some(home), Some(tmp), Some(workspace)].into_iter().flatten().map(PathBuf::as_path);
+    let ways = Ways::default();
+    let own = [state, home, tmp, workspace].into_iter().map(PathBuf::as_path);
     let own = own.chain(config.parent()).chain(spec.walls.grants().map(|(_, _, path)| path));
-    own.filter_map(|path| settled((&ways, &written), path, &[])).collect()
+    own.filter_map(|path| straight(&ways, path, &[])).collect()
 }
 
 /// What it takes to run the program: where it is installed, and what is on its PATH.
@@ -297,8 +309,11 @@ impl Closed {
         Self { places, runtimes, homes, ways, written }
     }
 
+    /// Where a tree of the host's is, unless it is open with those that the instance writes, or an agent could have led
+    /// there.
     fn settled(&self, path: &Path, write: &[PathBuf]) -> Option<PathBuf> {
-        settled((&self.ways, &self.written), path, write)
+        let found = self.ways.found(path).filter(|_| !self.written.leads(&self.ways, path))?;
+        (!is_open(&found, write)).then_some(found)
     }
 
     /// Whether nothing closed is met by `path`, nor around it.
@@ -366,59 +381,6 @@ fn prefix(directory: &Path) -> Option<PathBuf> {
     let prefix = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "bin"))?;
     let is_one = |marker: &str| prefix.join(marker).exists();
     ["lib/node_modules", "bin/node", "pyvenv.cfg"].into_iter().any(is_one).then(|| prefix.to_owned())
-}
-
-/// What is an instance's alone. What lies in its state is not named again: its agent could make it a link to anything,
-/// which would then be closed to all others.
-fn places(directories: &Directories) -> Vec<PathBuf> {
-    let Directories { root, state, config, workspace, .. } = directories;
-    let beside = [config, workspace].into_iter().filter(|path| !path.starts_with(state));
-    [root, state].into_iter().chain(beside).cloned().collect()
-}
-
-/// The first grant that would open what no instance may: another instance's directories, or the supervisor's. A rescue
-/// may be let read what its primaries have.
-pub(crate) fn overreach<'a>(
-    data_dir: &Path,
-    me: (&Name, &Directories),
-    spec: &InstanceSpec,
-    others: impl IntoIterator<Item = (&'a Name, &'a Directories)>,
-) -> Option<Clash> {
-    spec.walls.grants().next()?;
-    let found = |path: PathBuf| (resolve(&path), path);
-    let closed: Vec<(&Name, Vec<(PathBuf, PathBuf)>)> = others
-        .into_iter()
-        .filter(|(name, _)| *name != me.0)
-        .map(|(name, directories)| (name, places(directories).into_iter().map(found).collect()))
-        .collect();
-    let supervisors = resolve(data_dir);
-    spec.walls.grants().find_map(|(access, _, path)| {
-        let granted = resolve(path);
-        let clash = |relation, other: Option<&Name>, theirs: &Path| Clash {
-            name: me.0.clone(),
-            claimed: Claimed::Granted,
-            mine: path.to_owned(),
-            relation,
-            other: other.cloned(),
-            theirs: theirs.to_owned(),
-        };
-        if let Some(how @ (Relation::Same | Relation::Around)) = relation(&granted, &supervisors) {
-            return Some(clash(how, None, data_dir));
-        }
-        let mut of_a_primary = false;
-        for (other, places) in &closed {
-            let met = places.iter().find_map(|(at, theirs)| Some((relation(&granted, at)?, theirs)));
-            let Some((how, theirs)) = met else { continue };
-            let within = places.iter().any(|(at, _)| granted.starts_with(at));
-            if !(within && access == "read" && spec.rescues.contains(other)) {
-                return Some(clash(how, Some(*other), theirs));
-            }
-            of_a_primary = true;
-        }
-        let readable = access == "read" && (of_a_primary || granted.starts_with(supervisors.join(RUNTIMES)));
-        let how = relation(&granted, &supervisors).filter(|_| !readable)?;
-        Some(clash(how, None, data_dir))
-    })
 }
 
 /// What a worker is told of the walls of an instance with this spec, but for its control group.

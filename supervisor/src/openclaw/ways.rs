@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::ErrorKind,
     path::{Component, Path, PathBuf},
 };
@@ -13,7 +13,7 @@ const MOST_LINKS: usize = 40;
 
 /// What has been found.
 #[derive(Debug, Default)]
-pub(super) struct Ways {
+pub(crate) struct Ways {
     known: RefCell<HashMap<PathBuf, Way>>,
 }
 
@@ -27,13 +27,13 @@ struct Way {
 }
 
 impl Ways {
-    /// Where `path` leads, if anything is there, as [`Path::canonicalize`] says.
-    pub(super) fn found(&self, path: &Path) -> Option<PathBuf> {
+    /// Where `path` leads, if it is absolute and anything is there, as [`Path::canonicalize`] says.
+    pub(crate) fn found(&self, path: &Path) -> Option<PathBuf> {
         self.way(path).end
     }
 
     /// The links that are followed on the way to `path`, as far as anything is there, each where it is.
-    pub(super) fn links(&self, path: &Path) -> Vec<PathBuf> {
+    pub(crate) fn links(&self, path: &Path) -> Vec<PathBuf> {
         self.way(path).links
     }
 
@@ -47,23 +47,11 @@ impl Ways {
     }
 
     fn look(&self, path: &Path) -> Way {
-        let (Some(above), Some(Component::Normal(name))) = (path.parent(), path.components().next_back())
-        else {
-            return Way { end: path.canonicalize().ok(), links: links(path) };
-        };
-        if !path.is_absolute() {
-            return Way { end: path.canonicalize().ok(), links: links(path) };
-        }
-        let Way { end, links: before } = self.way(above);
-        let Some(at) = end.map(|above| above.join(name)) else { return Way { end: None, links: before } };
-        match at.read_link() {
-            Ok(_) => {
-                let links = before.into_iter().chain(links(&at)).collect();
-                Way { end: at.canonicalize().ok(), links }
-            }
-            // It is there, and no link.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => Way { end: Some(at), links: before },
-            Err(_) => Way { end: None, links: before },
+        let begins = Way { end: Some(PathBuf::from("/")), links: Vec::new() };
+        match (path.parent(), path.components().next_back()) {
+            _ if !path.is_absolute() => Way::default(),
+            (Some(above), Some(last @ Component::Normal(_))) => go(self.way(above), last.as_os_str()),
+            _ => path.iter().fold(begins, go),
         }
     }
 
@@ -79,11 +67,11 @@ impl Ways {
     }
 }
 
-/// The links on the way to `path`, which is absolute, each where it is, up to the first thing that is not there.
-fn links(path: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut at = PathBuf::from("/");
-    let mut ahead: Vec<OsString> = reversed(path);
+/// One part further, and on wherever a link leads there. Nothing is looked at twice: somebody may change it between two
+/// looks, and what is no link now would lead elsewhere then.
+fn go(way: Way, part: &OsStr) -> Way {
+    let Way { end: Some(mut at), mut links } = way else { return way };
+    let mut ahead: Vec<OsString> = vec![part.to_owned()];
     while let Some(part) = ahead.pop() {
         match part.as_encoded_bytes() {
             b"/" => at = PathBuf::from("/"),
@@ -93,22 +81,19 @@ fn links(path: &Path) -> Vec<PathBuf> {
                 let next = at.join(&part);
                 match next.read_link() {
                     // The kernel follows no more either.
-                    Ok(_) if found.len() == MOST_LINKS => break,
+                    Ok(_) if links.len() == MOST_LINKS => return Way { end: None, links },
                     Ok(target) => {
-                        ahead.extend(reversed(&target));
-                        found.push(next);
+                        ahead.extend(target.iter().rev().map(OsStr::to_owned));
+                        links.push(next);
                     }
+                    // It is there, and no link.
                     Err(error) if error.kind() == ErrorKind::InvalidInput => at = next,
-                    Err(_) => break,
+                    Err(_) => return Way { end: None, links },
                 }
             }
         }
     }
-    found
-}
-
-fn reversed(path: &Path) -> Vec<OsString> {
-    path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+    Way { end: Some(at), links }
 }
 
 #[cfg(test)]
@@ -117,6 +102,36 @@ mod tests {
 
     use super::*;
     use crate::openclaw::layout::resolve;
+
+    #[test]
+    fn what_becomes_a_link_while_it_is_looked_at_leads_nowhere_unseen() {
+        let world = tempfile::tempdir().unwrap();
+        let root = world.path().canonicalize().unwrap();
+        let (place, link, treasure) = (root.join("place"), root.join("link"), root.join("treasure"));
+        fs::create_dir(&place).unwrap();
+        fs::create_dir(&treasure).unwrap();
+        symlink(&treasure, &link).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let mut seen = [0; 2];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    rustix::fs::renameat_with(rustix::fs::CWD, &place, rustix::fs::CWD, &link, exchange)
+                        .unwrap();
+                }
+            });
+            for _ in 0..20_000 {
+                let ways = Ways::default();
+                let (end, links) = (ways.found(&place), ways.links(&place));
+                let is_link = !links.is_empty();
+                assert_eq!(end.as_ref(), Some(if is_link { &treasure } else { &place }), "{links:?}");
+                seen[usize::from(is_link)] += 1;
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+    }
 
     #[test]
     fn every_path_leads_where_the_system_says() {
@@ -156,11 +171,12 @@ mod tests {
             "none/at/all",
             "a/b/",
         ];
-        let others = ["/", "//usr", "/bin", "/proc/self/exe", "relative", "."].map(PathBuf::from);
+        let others = ["/", "//usr", "/bin", "/proc/self/exe", "/.."].map(PathBuf::from);
         // The second time nothing is looked at.
         for path in within.map(at).into_iter().chain(others).flat_map(|path| [path.clone(), path]) {
             assert_eq!(ways.found(&path), path.canonicalize().ok(), "{}", path.display());
             assert_eq!(ways.resolve(&path), resolve(&path), "{}", path.display());
         }
+        assert_eq!(ways.found(Path::new("relative")), None);
     }
 }

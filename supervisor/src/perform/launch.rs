@@ -361,16 +361,17 @@ impl Target {
             let spec: InstanceSpec = serde_json::from_str(spec).map_err(|_| None)?;
             let host = &surroundings.host;
             let kind = registry::kind(&spec, host);
+            let owner = owner(name, &spec).await.ok_or(None)?;
             let secret = match kind {
-                Kind::Openclaw => secret(host, name, &spec).await,
+                Kind::Openclaw => secret(host, &owner, &spec).await,
                 Kind::Builtin | Kind::Command => None,
             };
             let watch_timeout = spec.watched(kind).map_or(Duration::from_secs(5), |watched| watched.timeout);
             let plan = spec.probe_plan(kind, block);
             // Who cannot be told now, may be next time.
-            let is_known = secret.as_ref().is_none_or(|secret| secret.owner.uid.is_ok());
+            let is_known = owner.uid.is_ok();
             let dialect = Rc::new(Cell::new(Dialect::default()));
-            let target = probe::Target { plan, watch_timeout, secret, dialect };
+            let target = probe::Target { plan, watch_timeout, secret, owner, dialect };
             if is_known { Ok(target) } else { Err(Some(target)) }
         });
         target.await.cloned().map_or_else(|once| once, Some)
@@ -378,13 +379,19 @@ impl Target {
 }
 
 /// The gateway's token, from its configuration, if there is one.
-async fn secret(host: &Host, name: &Name, spec: &InstanceSpec) -> Option<Secret> {
-    let directories = Directories::of(&host.control.data_dir, name, spec);
-    let (name, user) = (name.clone(), spec.user.clone());
+async fn secret(host: &Host, owner: &Owner, spec: &InstanceSpec) -> Option<Secret> {
+    let directories = Directories::of(&host.control.data_dir, &owner.name, spec);
+    let owner = owner.clone();
     let find = move || {
         let declared = config::declared_token(directories.own_config());
         let token = declared.ok().flatten()?;
-        Some(Secret { token, owner: Owner { name, uid: user::uid(user.as_ref()) } })
+        Some(Secret { token, owner })
     };
     task::spawn_blocking(find).await.ok()?
+}
+
+/// Who is to answer; `None` if there is nobody left to look that up.
+async fn owner(name: &Name, spec: &InstanceSpec) -> Option<Owner> {
+    let (name, user) = (name.clone(), spec.user.clone());
+    task::spawn_blocking(move || Owner { name, uid: user::uid(user.as_ref()) }).await.ok()
 }

@@ -86,6 +86,7 @@ impl Performer {
                         return;
                     };
                     let report = probe::probe(&target, kind).await;
+                    let report = probe::unless_squatted(report, &target, kind, &surroundings.lineage).await;
                     let _ = surroundings.events.send(Event::Probed(name, incarnation, report)).await;
                 });
             }

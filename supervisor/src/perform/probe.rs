@@ -22,8 +22,9 @@ use supervisor_core::{
 };
 use tokio::time;
 
-use super::port::server::Owner;
+use super::port::server::{self, Owner};
 use crate::{
+    lineage::Lineage,
     openclaw::config::Token,
     spec::{self, ProbePlan},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Target {
     pub(crate) watch_timeout: Duration,
     /// What an OpenClaw without health endpoints wants to see before it answers.
     pub(crate) secret: Option<Secret>,
+    /// Who is to answer.
+    pub(crate) owner: Owner,
     /// What this incarnation has been found to speak. A new incarnation may be a new version, so it begins
     /// anew.
     pub(crate) dialect: Rc<Cell<Dialect>>,
@@ -73,6 +76,23 @@ pub(crate) async fn probe(target: &Target, kind: ProbeKind) -> Report {
             );
             Report { live: live.live, ready: ready.ready, progress: 0 }
         }
+    }
+}
+
+/// The report, unless it says that a start is over and somebody else has answered: between a start and its gateway's
+/// first listening its port is anybody's.
+pub(crate) async fn unless_squatted(
+    report: Report,
+    target: &Target,
+    kind: ProbeKind,
+    lineage: &Lineage,
+) -> Report {
+    let asked =
+        target.plan.startup.as_ref().filter(|_| kind == ProbeKind::Startup && report.ready == Verdict::Pass);
+    let Some(asked) = asked else { return report };
+    match server::squatter(asked.port(), &target.owner, lineage).await {
+        Some(error) => unwell(error.to_string(), progress("another answers")),
+        None => report,
     }
 }
 

@@ -6,7 +6,7 @@ use supervisor_core::{event::Event, ids::Name, time::Moment};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{cgroup::Groups, config::Configs, contract::Contracts, roster::Roster, sweep::Sweeper};
-use crate::{openclaw::prepare::Host, walls::Standings};
+use crate::{lineage::Lineage, openclaw::prepare::Host, walls::Standings};
 
 /// Given to every effect.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Surroundings {
     pub(crate) contracts: Contracts,
     /// How the walls around instances stand.
     pub(crate) walls: Standings,
+    /// Tells which processes are an instance's.
+    pub(crate) lineage: Lineage,
     /// The control groups of instances.
     pub(crate) groups: Groups,
     /// Kills what is left of instances.

@@ -52,6 +52,19 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// The port that is asked.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Tcp { port }
+            | Self::Http { port, .. }
+            | Self::Websocket { port }
+            | Self::Openclaw { port } => *port,
+        }
+    }
+}
+
 /// How a running gateway is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watched {

@@ -27,6 +27,9 @@ const WINDOW: Duration = Duration::from_secs(3600);
 /// How often an entry is brought up to date.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often the log tells of one; the record has all.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
 /// Entries that count. Callers, methods and reasons are few; more than this begin anew.
 const MOST: usize = 4_096;
 
@@ -45,6 +48,23 @@ struct Lately {
     counted: HashMap<Equal, Count>,
     /// A task is to tell what has been counted since.
     is_telling: bool,
+    /// When the log was told of one, and how many it was not told of since.
+    logged: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Lately {
+    /// Tells the log, of one in a while: whoever has no role may have thousands of numbers.
+    fn log(&mut self, equal: &Equal) {
+        if self.logged.is_some_and(|at| at.elapsed() < LOG_EVERY) {
+            self.unlogged += 1;
+            return;
+        }
+        let (caller, path, reason) = (&equal.caller, equal.method, &equal.reason);
+        let others = std::mem::take(&mut self.unlogged);
+        self.logged = Some(Instant::now());
+        warn!(?caller, path, reason, others, "a caller was turned away");
+    }
 }
 
 /// What makes two refusals equal.
@@ -95,8 +115,7 @@ impl Refusals {
         if self.counts(&mut lately, &equal) {
             return;
         }
-        // Only once for many, so that the log is not flooded either.
-        warn!(caller = ?equal.caller, path = rule.path, reason = equal.reason, "a caller was turned away");
+        lately.log(&equal);
         let what = What { method: rule.full_name(), ..What::default() };
         let id = self.audit.refused(caller, what, equal.reason.clone());
         self.begin(&mut lately, equal, id);

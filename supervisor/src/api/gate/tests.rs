@@ -13,7 +13,11 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    api::{access::METHODS, inside::Inside},
+    api::{
+        access::METHODS,
+        inside::Inside,
+        limits::{Limits, Most, Party},
+    },
     audit::tests::Heard,
     role::Role,
     settings::access::{Binding, Who},
@@ -206,7 +210,7 @@ async fn what_access_and_audit_cost_a_call() {
     let nothing =
         tower::service_fn(|_: Request<Body>| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
     let mut guarded = gate.layer(nothing);
-    let seat = crate::api::limits::Limits::new(crate::api::limits::Most::USUAL).admit(String::new());
+    let seat = Limits::new(Most::USUAL).admit(String::new(), Party::Own);
     let caller = Caller { peer: process(0, Some(Origin::Outside)), ticket: seat.ticket() };
     let framed = |message: Vec<u8>| -> Bytes {
         let length = u32::try_from(message.len()).unwrap();

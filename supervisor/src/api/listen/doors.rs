@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     api::{inside::FindOrigin, limits::Limits},
+    bindings::Bindings,
     openclaw::prepare::Host,
     pki::{Files, INIT, Keeper},
     settings::listen::{Listen, UnixPlace},
@@ -100,6 +101,7 @@ pub(in crate::api) struct Doors(Arc<Inner>);
 struct Inner {
     keeper: Keeper,
     origins: FindOrigin,
+    bindings: Bindings,
     limits: Arc<Limits>,
     connections: mpsc::Sender<Connection>,
     reception: Reception,
@@ -148,6 +150,7 @@ impl Doors {
     pub(super) fn new(
         host: &Host,
         origins: FindOrigin,
+        bindings: Bindings,
         limits: Arc<Limits>,
     ) -> (Self, mpsc::Receiver<Connection>) {
         let (connections, incoming) = mpsc::channel(WAITING);
@@ -162,6 +165,7 @@ impl Doors {
         let inner = Inner {
             keeper,
             origins,
+            bindings,
             limits,
             connections,
             reception,
@@ -375,7 +379,8 @@ impl Inner {
         match listening {
             Listening::Tcp(listener) => tcp::serve(listener, self.reception.clone()).await,
             Listening::Unix(socket) => {
-                let connections = socket.connections(Arc::clone(&self.limits), self.origins.clone());
+                let connections =
+                    socket.connections(Arc::clone(&self.limits), self.origins.clone(), self.bindings.clone());
                 // Nobody is left to serve them once the server has ended.
                 connections
                     .for_each(async |connection| {

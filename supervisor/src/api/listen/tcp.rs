@@ -31,7 +31,10 @@ use super::{
     connection::Connection,
 };
 use crate::{
-    api::{caller::Peer, limits::Limits},
+    api::{
+        caller::Peer,
+        limits::{Limits, Party},
+    },
     pki::{ALPN, Facts, Keeper, Kept, Trust},
 };
 
@@ -143,7 +146,7 @@ impl Reception {
         let not_after = facts.not_after;
         let name = facts.name.clone();
         let peer = Peer::Certificate { name: facts.name, grant: facts.grant, serial: facts.serial, address };
-        let seat = self.limits.admit(format!("`{name}` at {address}"));
+        let seat = self.limits.admit(format!("`{name}` at {address}"), Party::Certificate(name.clone()));
         let end = seat.end.clone();
         let (alive, gone) = oneshot::channel();
         let connection = Connection::new(Either::Right(stream), peer, seat).until_dropped(alive);

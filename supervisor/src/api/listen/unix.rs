@@ -34,9 +34,11 @@ use crate::{
     api::{
         caller::Peer,
         inside::{FindOrigin, TRACED},
-        limits::Limits,
+        limits::{Limits, Party},
     },
+    bindings::Bindings,
     kernel::peer_groups,
+    lineage::Origin,
 };
 
 /// The longest path in a Unix socket's address, without its final NUL (unix(7)).
@@ -147,15 +149,16 @@ impl Socket {
         self,
         limits: Arc<Limits>,
         origins: FindOrigin,
+        bindings: Bindings,
     ) -> impl Stream<Item = Connection> {
         let socket: Arc<Path> = self.path.as_path().into();
         let accepted = stream::unfold(self, |mut socket| async { Some((socket.accept().await, socket)) });
         let traced = accepted.map(move |stream| {
-            let (origins, socket) = (origins.clone(), Arc::clone(&socket));
+            let (origins, socket, bindings) = (origins.clone(), Arc::clone(&socket), bindings.clone());
             let peer = stream.peer_cred();
             let pid = peer.as_ref().ok().and_then(|peer| peer.pid());
-            let seat = limits
-                .admit(pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}")));
+            let who = pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"));
+            let seat = limits.admit(who, Party::Stranger);
             async move {
                 let peer = peer.ok()?;
                 let origin = origins.of(&stream).await;
@@ -163,6 +166,7 @@ impl Socket {
                 let groups = peer_groups(&stream).unwrap_or_default().into();
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
                 let peer = Peer::Unix { uid, gid, pid, groups, origin, socket };
+                seat.is_of(party(&peer, &bindings));
                 Some(Connection::new(Either::Left(stream), peer, seat))
             }
         });
@@ -187,6 +191,24 @@ impl Socket {
                 }
             }
         }
+    }
+}
+
+/// With whom it shares what there is. Of who says to run inside an instance and does not, that instance has the worst.
+fn party(peer: &Peer, bindings: &Bindings) -> Party {
+    const ROOT: u32 = 0;
+    match peer {
+        Peer::Unix { origin: Some(Origin::Inside(name)), .. } => Party::Inside(name.clone()),
+        Peer::Unix { uid, origin: Some(Origin::Outside), .. } if [ROOT, geteuid().as_raw()].contains(uid) => {
+            Party::Own
+        }
+        Peer::Unix { uid, gid, groups, origin: Some(Origin::Outside), .. } => {
+            let groups = groups.iter().copied().chain([*gid]);
+            let has_role = bindings.table().of_process(*uid, groups).is_some();
+            if has_role { Party::User(*uid) } else { Party::Stranger }
+        }
+        Peer::Unix { origin: None, .. } => Party::Stranger,
+        Peer::Certificate { name, .. } => Party::Certificate(name.clone()),
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Claimed {
     Own,
     /// Opened to it in the wall around its files.
     Granted,
+    /// The same, in a tree that is written already, or around one.
+    Nested,
 }
 
 impl Claimed {
@@ -41,7 +43,7 @@ impl Claimed {
     fn by(self, name: &Name) -> String {
         match self {
             Self::Own => format!(" of `{name}`"),
-            Self::Granted => format!(", granted to `{name}`,"),
+            Self::Granted | Self::Nested => format!(", granted to `{name}`,"),
         }
     }
 }
@@ -79,6 +81,18 @@ impl Clash {
                 "leave `profile` out, and the supervisor makes directories of its own".to_owned()
             }
             (Claimed::Granted, _, Relation::Around) => {
+                format!("grant the directories in it that `{}` needs, and not that one", self.name)
+            }
+            (Claimed::Nested, None, _) => {
+                format!("leave it out: `{}` and all others may write there already", self.name)
+            }
+            (Claimed::Nested, Some(other), Relation::Same | Relation::Inside) if *other == self.name => {
+                format!("leave it out: `{other}` may write there already")
+            }
+            (Claimed::Nested, Some(other), _) if *other != self.name => {
+                format!("grant `{}` and `{other}` the same directory, or directories apart", self.name)
+            }
+            (Claimed::Nested, Some(_), _) => {
                 format!("grant the directories in it that `{}` needs, and not that one", self.name)
             }
             (Claimed::Granted, _, Relation::Same | Relation::Inside) => {

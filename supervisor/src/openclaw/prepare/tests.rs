@@ -180,23 +180,26 @@ fn a_profile_that_meets_another_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_profile_that_is_found_by_a_link_which_an_agent_could_have_made_is_refused_with_what_to_do() {
+fn a_profile_that_a_link_leads_to_is_refused_with_what_to_do() {
     let world = World::new();
     let at = |path: &str| world.directory.path().canonicalize().unwrap().join(path);
-    fs::create_dir_all(at("srv/claw")).unwrap();
-    fs::create_dir_all(at("treasure")).unwrap();
+    for made in ["srv/claw", "treasure/claw"] {
+        fs::create_dir_all(at(made)).unwrap();
+    }
     let profile = Some(Profile { state_dir: Some(at("srv/claw")), ..Profile::default() });
-    let own = InstanceSpec { profile, ..InstanceSpec::default() };
-    let grant = crate::spec::Walls { write: vec![at("srv")], ..crate::spec::Walls::default() };
-    let with_grant = InstanceSpec { walls: grant, ..own.clone() };
-    world.prepare("main", 18_789, &with_grant, &[]).unwrap();
+    let spec = InstanceSpec { profile, ..InstanceSpec::default() };
+    world.prepare("main", 18_789, &spec, &[]).unwrap();
+    let is_refused = || {
+        let refusal = world.prepare("main", 18_789, &spec, &[]).unwrap_err();
+        assert!(matches!(refusal, Refusal::Layout(LayoutError::Led { .. })), "{refusal}");
+        assert!(refusal.mend().contains(&format!("write `{}`", at("treasure/claw").display())), "{refusal}");
+    };
     fs::rename(at("srv/claw"), at("srv/away")).unwrap();
-    symlink(at("treasure"), at("srv/claw")).unwrap();
-    let refusal = world.prepare("main", 18_789, &with_grant, &[]).unwrap_err();
-    assert!(matches!(refusal, Refusal::Layout(LayoutError::Led { .. })), "{refusal}");
-    assert!(refusal.mend().contains(&format!("`readlink {}`", at("srv/claw").display())), "{refusal}");
-    // Where no agent writes, it is people's.
-    world.prepare("main", 18_789, &own, &[]).unwrap();
+    symlink(at("treasure/claw"), at("srv/claw")).unwrap();
+    is_refused();
+    fs::rename(at("srv"), at("elsewhere")).unwrap();
+    symlink(at("treasure"), at("srv")).unwrap();
+    is_refused();
 }
 
 #[test]

@@ -25,6 +25,9 @@ use rustix::{
 
 use super::Trees;
 
+/// Memory that all processes of the host share.
+pub(crate) const MEMORY: &str = "/dev/shm";
+
 /// Where locks are; the user's number follows.
 const LOCKS: &str = "/tmp/openclaw-state-locks-";
 

@@ -2,9 +2,12 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use super::*;
+use super::{
+    grants::{Other, overreach},
+    *,
+};
 use crate::{
-    openclaw::environment::Control,
+    openclaw::{environment::Control, layout::resolve},
     spec::{Profile, Walls},
 };
 use supervisor_core::ports::Block;
@@ -89,11 +92,14 @@ impl World {
 
     fn overreach(&self, who: &str, spec: &InstanceSpec) -> Option<String> {
         let data_dir = &self.host.control.data_dir;
-        let all: Vec<(Name, Directories)> =
-            self.neighbours.iter().map(|other| (other.name.clone(), other.directories(data_dir))).collect();
+        let all: Vec<(&Neighbour, Directories)> =
+            self.neighbours.iter().map(|other| (other, other.directories(data_dir))).collect();
         let me = (name(who), Directories::of(data_dir, &name(who), spec));
-        let others = all.iter().map(|(name, directories)| (name, directories));
-        let clash = overreach(data_dir, (&me.0, &me.1), spec, others)?;
+        let others: Vec<Other<'_>> = all
+            .iter()
+            .map(|(other, directories)| Other { name: &other.name, directories, writes: &other.writes })
+            .collect();
+        let clash = overreach(data_dir, (&me.0, &me.1), spec, &others)?;
         Some(format!("{clash}; {}", clash.mend()))
     }
 }
@@ -241,14 +247,27 @@ fn a_link_that_an_agent_plants_in_place_of_a_directory_opens_nothing_more() {
 }
 
 #[test]
-fn what_the_owner_has_linked_is_opened_where_it_is() {
+fn what_people_name_is_opened_where_no_link_leads_there() {
     let world = World::new();
-    let real = world.make("disk/openclaw");
-    symlink(&real, world.at("home/.openclaw")).unwrap();
-    let profile = Some(Profile { state_dir: Some(world.at("home/.openclaw")), ..Profile::default() });
-    let trees = world.trees("main", &InstanceSpec { profile, ..InstanceSpec::default() });
-    assert!(trees.write.contains(&real), "{trees:?}");
-    assert!(!trees.write.contains(&world.at("home/.openclaw")), "a worker follows no link: {trees:?}");
+    let (real, link) = (world.make("disk/openclaw"), world.at("home/.openclaw"));
+    symlink(&real, &link).unwrap();
+    let opened = |state: &Path| {
+        let profile = Some(Profile { state_dir: Some(state.to_owned()), ..Profile::default() });
+        let trees = world.trees("main", &InstanceSpec { profile, ..InstanceSpec::default() });
+        trees.write.contains(&real)
+    };
+    assert_eq!([opened(&real), opened(&link)], [true, false]);
+    // Of what is the host's, people's links are followed, and agents' are not.
+    let (bin, shared) = (world.make("disk/bin"), world.make("srv/shared"));
+    symlink(&bin, world.at("home/bin")).unwrap();
+    symlink(&bin, shared.join("bin")).unwrap();
+    let reads = |path: PathBuf, spec: &InstanceSpec| {
+        let trees = world.trees_of("main", spec, Path::new("/bin/true"), &path.display().to_string());
+        opens(&trees.read, &bin)
+    };
+    let writer = granted(&[], std::slice::from_ref(&shared));
+    assert!(reads(world.at("home/bin"), &writer) && reads(shared.join("bin"), &InstanceSpec::default()));
+    assert!(!reads(shared.join("bin"), &writer));
 }
 
 #[test]
@@ -370,13 +389,31 @@ fn what_lies_where_a_neighbours_agent_writes_and_becomes_a_link_is_opened_to_nob
     fs::remove_dir(&inner).unwrap();
     symlink(&treasure, &inner).unwrap();
     assert_eq!(opened(&world, &treasure), [false, false]);
-    // A link of people's own that leads over one of an agent's.
-    symlink(&inner, world.at("srv/way")).unwrap();
-    let around = granted(&[], &[world.at("srv/way")]);
-    assert!(!opens(&world.trees("main", &around).write, &treasure));
-    // What an agent has linked keeps nobody out of what is elsewhere.
+    // Whose link it is, nobody can tell once who could have made it is gone.
     world.neighbours.clear();
-    assert_eq!(opened(&world, &treasure), [true, true], "with nobody who writes there it is people's");
+    assert_eq!(opened(&world, &treasure), [false, false]);
+}
+
+#[test]
+fn a_tree_to_be_written_in_or_around_another_is_refused_when_it_is_asked_for() {
+    let mut world = World::new();
+    let (outer, inner, apart) =
+        (world.make("srv/shared"), world.make("srv/shared/inner"), world.make("srv/apart"));
+    let block = Block::at(20_000).unwrap();
+    world.neighbours.push(Neighbour::of(&name("lab"), block, &granted(&[], std::slice::from_ref(&outer))));
+    let told = |write: &[&PathBuf]| {
+        let write: Vec<PathBuf> = write.iter().map(|path| (*path).clone()).collect();
+        world.overreach("main", &granted(&[], &write)).unwrap_or_default()
+    };
+    assert_eq!(told(&[&outer, &apart]), "", "two may write in one directory");
+    assert!(told(&[&inner]).ends_with("grant `main` and `lab` the same directory, or directories apart"));
+    assert!(told(&[&world.at("srv")]).contains("lies around"));
+    assert!(told(&[&apart, &world.make("srv/apart/own")]).contains("lies"), "in its own");
+    assert!(told(&[&PathBuf::from("/dev/shm/box")]).ends_with("all others may write there already"));
+    let state = world.make("srv/claw/state");
+    let profile = Some(Profile { state_dir: Some(state), ..Profile::default() });
+    let spec = InstanceSpec { profile, ..granted(&[], &[world.at("srv/claw")]) };
+    assert!(world.overreach("main", &spec).unwrap().contains("lies around"));
 }
 
 #[test]
@@ -392,7 +429,12 @@ fn beside_a_configuration_that_lies_elsewhere_files_are_replaced_and_nothing_els
     let trees = world.trees("main", &spec);
     assert_eq!(trees.files, std::slice::from_ref(&beside));
     assert!(!opens(&trees.write, &beside.join("other")) && opens(&trees.write, &beside.join("state/x")));
-    // In a home that is not only its own, nothing but the file is.
+    // Where programs are that others run, nothing but the file is, nor in a home that is not only its own.
+    let (config, program) = (beside.join("openclaw.json"), world.program("home/etc/bin/tool", ""));
+    fs::write(&config, "{}").unwrap();
+    let path = program.parent().unwrap().display().to_string();
+    let trees = world.trees_of("main", &spec, Path::new("/bin/true"), &path);
+    assert_eq!(trees.files, std::slice::from_ref(&config));
     let config = world.at("home/openclaw.json");
     fs::write(&config, "{}").unwrap();
     let profile = Profile { config: Some(config.clone()), ..profile };

@@ -19,6 +19,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    lineage::Lineage,
     openclaw::{environment::Control, prepare::Host, snapshots::content_id},
     perform::{
         Contracts,
@@ -64,6 +65,7 @@ impl Scene {
             sweeper: Sweeper::start().unwrap(),
             deleting: Semaphore::new(1),
             walls: Default::default(),
+            lineage: Lineage::new(&restored.id),
         };
         Self { performer: Performer::new(surroundings, store), events, directory }
     }

@@ -5,16 +5,19 @@
 //! to be shown what is the gateway's.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, ErrorKind},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use supervisor_core::ids::Name;
 use tokio::{net::TcpStream, task};
 
-use super::Socket;
-use crate::user::UserError;
+use super::{Hold, Holder, Socket, holders};
+use crate::{
+    lineage::{Lineage, Origin, Process},
+    user::UserError,
+};
 
 /// Connections over IPv4.
 const TABLE: &str = "/proc/self/net/tcp";
@@ -90,6 +93,39 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
     }
 }
 
+/// Who listens on a port of this host and is neither `owner`, nor root, nor a process of that instance, which may have
+/// become somebody else. To be asked before a gateway is said to be ready: others may have taken its port before it.
+pub(crate) async fn squatter(port: u16, owner: &Owner, lineage: &Lineage) -> Option<ServerError> {
+    const ROOT: u32 = 0;
+    let mine = *owner.uid.as_ref().ok()?;
+    let (name, lineage) = (owner.name.clone(), lineage.clone());
+    let look = move || {
+        let is_foreign =
+            |holder: &&Holder| holder.hold == Hold::Listening && ![ROOT, mine].contains(&holder.uid);
+        if listeners(port).all(|uid| [ROOT, mine].contains(&uid)) {
+            return None;
+        }
+        let inside = Some(Origin::Inside(name.clone()));
+        let is_its = |holder: &Holder| {
+            holder.pid.is_some_and(|pid| lineage.trace(&Process { pid, pidfd: None }) == inside)
+        };
+        let found = holders(&[port]);
+        let foreign = found.iter().find(|holder| is_foreign(holder) && !is_its(holder))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Some(ServerError::Foreign { address, uid: foreign.uid, name })
+    };
+    task::spawn_blocking(look).await.ok()?
+}
+
+/// The users that listen on a port.
+fn listeners(port: u16) -> impl Iterator<Item = u32> {
+    let tables = [TABLE, TABLE_6].into_iter().filter_map(|table| fs::read_to_string(table).ok());
+    let sockets: Vec<Socket> =
+        tables.flat_map(|table| table.lines().filter_map(Socket::parse).collect::<Vec<_>>()).collect();
+    let ours = move |socket: &Socket| socket.local.port() == port && socket.hold == Hold::Listening;
+    sockets.into_iter().filter(ours).map(|socket| socket.uid)
+}
+
 /// Whose socket the end `local` of the connection with `remote` is; `None` if no process has it.
 fn user_of(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     for _ in 0..LOOKS {
@@ -119,6 +155,8 @@ fn user_of(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
 mod tests {
     use std::net::{Ipv6Addr, TcpListener};
 
+    use nix::unistd::geteuid;
+
     use super::*;
 
     fn owner(uid: u32) -> Owner {
@@ -145,6 +183,21 @@ mod tests {
             let error = check(&client, &owner(me)).await.unwrap_err();
             assert!(matches!(error, ServerError::Nobody { .. }), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_taken_a_port_before_its_gateway_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, me) = (listener.local_addr().unwrap().port(), geteuid().as_raw());
+        let lineage = Lineage::new("store");
+        let found =
+            async |uid: u32| squatter(port, &owner(uid), &lineage).await.map(|error| error.to_string());
+        assert_eq!(found(me).await, None);
+        // What root serves is taken for anybody's.
+        let expected = (me != 0).then(|| format!("`127.0.0.1:{port}` is served by user {me}, not by `main`"));
+        assert_eq!(found(me + 1).await, expected);
+        drop(listener);
+        assert_eq!(found(me + 1).await, None, "nobody listens there");
     }
 
     #[test]

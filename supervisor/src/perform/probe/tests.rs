@@ -127,14 +127,19 @@ fn target(asked: Option<spec::Target>) -> Target {
         liveness: asked.clone(),
         readiness: asked,
     };
-    Target { plan, watch_timeout: PATIENT, secret: None, dialect: Rc::new(Cell::new(Dialect::default())) }
+    let dialect = Rc::new(Cell::new(Dialect::default()));
+    Target { plan, watch_timeout: PATIENT, secret: None, owner: owner(), dialect }
 }
 
 /// The token of this configuration, for a gateway of this user.
 fn secret(config: &Path) -> Option<Secret> {
     let token = config::declared_token(Own::nobodys(config)).unwrap()?;
-    let uid = rustix::process::geteuid().as_raw();
-    Some(Secret { token, owner: Owner { name: Name::new("main").unwrap(), uid: Ok(uid) } })
+    Some(Secret { token, owner: owner() })
+}
+
+/// A gateway of this user.
+fn owner() -> Owner {
+    Owner { name: Name::new("main").unwrap(), uid: Ok(rustix::process::geteuid().as_raw()) }
 }
 
 /// The head, left in the socket.

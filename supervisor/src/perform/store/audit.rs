@@ -266,29 +266,33 @@ enum Principal {
     Token(String),
     User(u32),
     Certificate(String),
+    /// All who have no role: one of them may have thousands of numbers (subuid(5)).
+    Strangers,
 }
 
-/// The columns of one kind of entries of one principal: of a token there are as many as users who showed it.
-type Hand = (String, String, Option<u32>, String);
+/// The columns of one kind of entries of one principal: of a token there are as many as users who showed it. The last one
+/// says whether there was a role.
+type Hand = (String, String, Option<u32>, String, bool);
 
 /// How many entries each has.
 fn held(db: &Connection, kept: Kept) -> rusqlite::Result<HashMap<Principal, (u64, Vec<Hand>)>> {
     let mut held: HashMap<Principal, (u64, Vec<Hand>)> = HashMap::new();
     let mut statement = db.prepare_cached(
-        "SELECT inside, token, uid, certificate, count(*) FROM audit WHERE apart = ?1
-         GROUP BY inside, token, uid, certificate",
+        "SELECT inside, token, uid, certificate, role != '', count(*) FROM audit WHERE apart = ?1
+         GROUP BY inside, token, uid, certificate, role != ''",
     )?;
     let mut rows = statement.query([kept.number()])?;
     while let Some(row) = rows.next()? {
-        let hand: Hand = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        let hand: Hand = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
         let principal = match &hand {
+            (.., false) => Principal::Strangers,
             (inside, ..) if !inside.is_empty() => Principal::Inside(inside.clone()),
             (_, token, ..) if !token.is_empty() => Principal::Token(token.clone()),
-            (_, _, Some(uid), _) => Principal::User(*uid),
-            (_, _, None, certificate) => Principal::Certificate(certificate.clone()),
+            (_, _, Some(uid), ..) => Principal::User(*uid),
+            (_, _, None, certificate, _) => Principal::Certificate(certificate.clone()),
         };
         let (entries, hands) = held.entry(principal).or_default();
-        *entries += u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0);
+        *entries += u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0);
         hands.push(hand);
     }
     Ok(held)
@@ -314,16 +318,16 @@ fn share(mut counts: Vec<u64>, most: u64) -> u64 {
 /// Deletes the oldest entries of one principal.
 fn forget(db: &Connection, kept: Kept, hands: &[Hand], entries: u64) -> rusqlite::Result<()> {
     let mut ids: Vec<i64> = Vec::new();
-    for (inside, token, uid, certificate) in hands {
+    for (inside, token, uid, certificate, has_role) in hands {
         let mut statement = db.prepare_cached(
             "SELECT id FROM audit
-             WHERE apart = ?1 AND inside = ?2 AND token = ?3 AND uid IS ?4 AND certificate = ?5
-             ORDER BY id LIMIT ?6",
+             WHERE apart = ?1 AND inside = ?2 AND token = ?3 AND uid IS ?4 AND certificate = ?5 AND (role != '') = ?6
+             ORDER BY id LIMIT ?7",
         )?;
-        let found = statement
-            .query_map(params![kept.number(), inside, token, uid, certificate, signed(entries)], |row| {
-                row.get(0)
-            })?;
+        let found = statement.query_map(
+            params![kept.number(), inside, token, uid, certificate, has_role, signed(entries)],
+            |row| row.get(0),
+        )?;
         for id in found {
             ids.push(id?);
         }

@@ -477,8 +477,9 @@ mod audit {
         let open = Open::new(&directory, KEEP);
         let audit = recorder(&open, HOUR);
         let call = |caller: Caller| audit.began(caller, What::default(), Kept::Long);
-        let user = |uid| Caller { uid: Some(uid), ..Caller::default() };
-        let certificate = || Caller { certificate: "ci".into(), ..Caller::default() };
+        let known = || Caller { role: "operator".into(), ..Caller::default() };
+        let user = |uid| Caller { uid: Some(uid), ..known() };
+        let certificate = || Caller { certificate: "ci".into(), ..known() };
         // One token is one caller, whoever shows it.
         let token = |uid| Caller { token: "deploy.token".into(), ..user(uid) };
         let others: Vec<u64> =
@@ -492,6 +493,28 @@ mod audit {
         let left = &ids[others.len()..];
         assert!(left.len() < flooded.len() && left.len() >= 700, "{}", left.len());
         assert_eq!(left, &flooded[flooded.len() - left.len()..], "the newest of the flood are there");
+    }
+
+    #[test]
+    fn callers_without_a_role_are_one_however_many_numbers_they_have() {
+        let directory = TempDir::new().unwrap();
+        let open = Open::new(&directory, KEEP);
+        let audit = recorder(&open, HOUR);
+        let role = || "operator".to_owned();
+        let agent = || Caller { inside: "main".into(), role: role(), ..Caller::default() };
+        let theirs: Vec<u64> =
+            (0..50).map(|_| audit.refused(agent(), What::default(), "INSIDE_INSTANCE".into())).collect();
+        let flood = u32::try_from(KEEP.audit.entries + 5 * SLACK).unwrap();
+        for uid in 0..flood {
+            // One of them says that it runs inside the same instance.
+            let inside = if uid % 2 == 0 { "main".into() } else { String::new() };
+            let stranger = Caller { uid: Some(100_000 + uid), inside, ..Caller::default() };
+            audit.refused(stranger, What::default(), "NOT_PERMITTED".into());
+        }
+        finish(open);
+        let ids: Vec<u64> = recorded(&directory, 0).iter().map(|entry| entry.id).collect();
+        assert_eq!(ids[..theirs.len()], theirs);
+        assert!(ids.len() < theirs.len() + flood as usize, "some of the flood are gone");
     }
 
     #[test]

@@ -124,3 +124,22 @@ async fn a_gateway_of_the_instances_user_is_shown_its_token() {
     assert!(heard.contains(TOKEN), "{heard}");
     assert_eq!(fails(&report.ready), "the gateway turned the probe away: no");
 }
+
+#[tokio::test]
+async fn a_start_is_not_over_because_another_user_answers() {
+    let lineage = Lineage::new("store");
+    let report = async |uid: u32| {
+        let impostor = Impostor::start("127.0.0.1", uid);
+        let asked = target(Some(spec::Target::Tcp { port: impostor.port }));
+        let report = probe(&asked, Startup).await;
+        assert_eq!(report.ready, Verdict::Pass);
+        (impostor.port, unless_squatted(report, &asked, Startup, &lineage).await)
+    };
+    let (_, mine) = report(rustix::process::geteuid().as_raw()).await;
+    assert_eq!(mine.ready, Verdict::Pass);
+    if rustix::process::geteuid().is_root() {
+        let (port, theirs) = report(SOMEBODY).await;
+        let expected = format!("`127.0.0.1:{port}` is served by user {SOMEBODY}, not by `main`");
+        assert_eq!(theirs.ready, Verdict::Fail(expected));
+    }
+}
