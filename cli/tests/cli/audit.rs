@@ -89,7 +89,7 @@ fn programs_get_the_answer_as_the_contract_has_it_and_the_filters_are_sent() {
     assert_eq!((asked.page_size, asked.instance.as_str()), (5, "main"));
     assert_eq!((asked.caller.as_str(), asked.method.as_str()), ("root", "StopInstance"));
     let lines = fake.ctl(&["audit", "-o", "jsonl"]).done();
-    assert_eq!(lines.lines().count(), 6);
+    assert_eq!(lines.lines().count(), 7);
 }
 
 #[test]
