@@ -173,6 +173,8 @@ pub(crate) enum Cause {
         "this supervisor is user {owner}'s, who is not root, and names user {uid}: it may name nobody else than itself"
     )]
     NotItsToName { uid: u32, owner: u32 },
+    #[error("this supervisor is user {owner}'s, and root's shell is not to take exports from it")]
+    ForeignExports { owner: u32 },
     #[error("`gateway-worker`, which builds its walls, is neither beside this program nor on PATH")]
     WorkerMissing,
     #[error("cannot hand its walls over")]
@@ -235,9 +237,10 @@ impl Cause {
             | Self::FileEncoding
             | Self::NoCredential { .. } => Kind::Usage,
             Self::DaemonMissing | Self::WorkerMissing => Kind::NotFound,
-            Self::NotItsUser { .. } | Self::NotItsToName { .. } | Self::ForeignDirectory { .. } => {
-                Kind::NotPermitted
-            }
+            Self::NotItsUser { .. }
+            | Self::NotItsToName { .. }
+            | Self::ForeignDirectory { .. }
+            | Self::ForeignExports { .. } => Kind::NotPermitted,
             Self::InsideInstance(_) => Kind::Unreachable,
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Kind::ReaderGone,
             Self::ReadFile { source, .. }
@@ -289,6 +292,7 @@ impl Cause {
             Self::ForeignDirectory { owner, .. } => {
                 Some(format!("run it as user {owner}, or add --data-dir DIR"))
             }
+            Self::ForeignExports { owner } => Some(format!("run it as user {owner}")),
             Self::NotItsUser { uid, .. } => Some(format!("run it as user {uid} or as root")),
             Self::NotItsToName { owner, .. } => Some(format!(
                 "see with `openclawctl supervisor status` whether user {owner}'s is the one you mean; in a container, run \

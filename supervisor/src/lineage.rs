@@ -62,6 +62,10 @@ const ROOT: u32 = 0;
 /// Of an environment. A worker's has one variable; what others hide beyond this says nothing of a worker.
 const MOST_ENVIRONMENT: u64 = 256 << 10;
 
+/// Of all environments that are looked through for one process. Two hundred parents with a few KiB each are fewer; who
+/// gives them more does so in order not to be traced.
+const MOST_IN_ALL: usize = 4 << 20;
+
 /// Where a process belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -111,36 +115,59 @@ impl Lineage {
         if process.pid == 0 {
             return None;
         }
-        let origin = (0..TRIES).find_map(|_| self.trace_once(process.pid))?;
-        let is_the_same = process.pidfd.as_ref().is_none_or(is_alive);
-        is_the_same.then_some(origin)
+        let is_the_same = || process.pidfd.as_ref().is_none_or(is_alive);
+        for _ in 0..TRIES {
+            // Nobody needs an answer who has ended.
+            let traced = if is_the_same() { self.trace_once(process.pid) } else { Err(Untold::Hidden) };
+            match traced {
+                Ok(origin) => return is_the_same().then_some(origin),
+                Err(Untold::Hidden) => return None,
+                Err(Untold::Ended) => {}
+            }
+        }
+        None
     }
 
-    fn trace_once(&self, pid: i32) -> Option<Origin> {
+    fn trace_once(&self, pid: i32) -> Result<Origin, Untold> {
         let mut above = 0;
         let mut hides = false;
+        let mut looked_through = 0;
         for ancestor in line(pid)?.into_iter().rev() {
-            match self.marked(ancestor) {
-                Ok(Mark::Ours(name)) => return Some(Origin::Inside(name)),
+            let (mark, bytes) = self.marked(ancestor);
+            looked_through += bytes;
+            match mark {
+                Ok(Mark::Ours(name)) => return Ok(Origin::Inside(name)),
                 // An agent is nobody's operator.
-                Ok(Mark::Others) => return None,
+                Ok(Mark::Others) => return Err(Untold::Hidden),
+                Ok(Mark::None) if looked_through > MOST_IN_ALL => return Err(Untold::Hidden),
                 Ok(Mark::None) => {}
                 // No worker: this supervisor can read those.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    hides |= user(ancestor)? == geteuid().as_raw() && is_adopted(ancestor, above);
+                    let owner = user(ancestor).ok_or(Untold::Ended)?;
+                    hides |= owner == geteuid().as_raw() && is_adopted(ancestor, above);
                 }
-                Err(_) => return None,
+                Err(_) => return Err(Untold::Ended),
             }
             above = ancestor;
         }
-        if let Some(name) = self.grouped(&read(pid, "cgroup", MOST_GROUPS).ok()?) {
-            return Some(Origin::Inside(name));
+        if let Some(name) = self.grouped(&read(pid, "cgroup", MOST_GROUPS).map_err(|_| Untold::Ended)?) {
+            return Ok(Origin::Inside(name));
         }
         // It may be what a killed worker has left, and keeps its mark to itself or has shed it. Walls cannot be shed.
-        let own = std::process::id().try_into().ok()?;
-        let (me, caller, walls) = (geteuid().as_raw(), user(pid)?, Walls::of(pid)?);
-        let may_be_an_agent = walls.are_an_agents(caller, &Walls::of(own)?, me);
-        (!hides && !may_be_an_agent).then_some(Origin::Outside)
+        match hides || is_walled(pid).ok_or(Untold::Ended)? {
+            true => Err(Untold::Hidden),
+            false => Ok(Origin::Outside),
+        }
+    }
+
+    /// Whether a process runs below a worker of this instance, which the supervisor's user has started. Others can have
+    /// put the mark on themselves.
+    pub(crate) fn is_below_a_worker(&self, pid: i32, name: &Name) -> bool {
+        let is_worker = |ancestor: &i32| {
+            let is_ours = user(*ancestor) == Some(geteuid().as_raw());
+            is_ours && matches!(self.marked(*ancestor).0, Ok(Mark::Ours(of)) if of == *name)
+        };
+        line(pid).is_ok_and(|line| line.iter().skip(1).any(is_worker))
     }
 
     /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
@@ -150,18 +177,39 @@ impl Lineage {
         group.split('/').find_map(name)
     }
 
-    /// The mark that a process carries.
-    fn marked(&self, pid: i32) -> io::Result<Mark> {
-        let environment = read(pid, "environ", MOST_ENVIRONMENT)?;
+    /// The mark that a process carries, and how much was looked through for it.
+    fn marked(&self, pid: i32) -> (io::Result<Mark>, usize) {
+        match read(pid, "environ", MOST_ENVIRONMENT) {
+            Ok(environment) => (Ok(self.mark_in(&environment)), environment.len()),
+            Err(error) => (Err(error), 0),
+        }
+    }
+
+    fn mark_in(&self, environment: &[u8]) -> Mark {
         let variables = environment.split(|byte| *byte == 0);
         let mut marks = variables.filter_map(|variable| variable.strip_prefix(MARK.as_bytes())).peekable();
         if marks.peek().is_none() {
-            return Ok(Mark::None);
+            return Mark::None;
         }
         let name = marks.find_map(|mark| mark.strip_prefix(self.prefix.as_slice()));
         let name = name.and_then(|name| Name::new(str::from_utf8(name).ok()?).ok());
-        Ok(name.map_or(Mark::Others, Mark::Ours))
+        name.map_or(Mark::Others, Mark::Ours)
     }
+}
+
+/// Why it cannot be told where a process belongs.
+enum Untold {
+    /// It, or one of its parents, has ended meanwhile.
+    Ended,
+    /// It would be no other if it were looked at again.
+    Hidden,
+}
+
+/// Whether a process may be an agent, by its walls: of this supervisor, or of another. `None` if it has ended.
+pub(crate) fn is_walled(pid: i32) -> Option<bool> {
+    let own = std::process::id().try_into().ok()?;
+    let (me, caller, walls) = (geteuid().as_raw(), user(pid)?, Walls::of(pid)?);
+    Some(walls.are_an_agents(caller, &Walls::of(own)?, me))
 }
 
 /// Whose instance a process says that it belongs to.
@@ -210,20 +258,23 @@ impl Walls {
     }
 }
 
-/// A process and its parents, the root last; `None` if one of them ended meanwhile.
-fn line(pid: i32) -> Option<Vec<i32>> {
+/// A process and its parents, the root last.
+fn line(pid: i32) -> Result<Vec<i32>, Untold> {
     let mut line = Vec::new();
     let (mut next, mut child_started) = (pid, u64::MAX);
     while next != 0 {
-        let (parent, started) = parent(next)?;
+        let (parent, started) = parent(next).ok_or(Untold::Ended)?;
         // No child is older than its parent: this is somebody else with the number of a parent that has ended.
-        if started > child_started || line.len() == MOST_PARENTS {
-            return None;
+        if started > child_started {
+            return Err(Untold::Ended);
+        }
+        if line.len() == MOST_PARENTS {
+            return Err(Untold::Hidden);
         }
         line.push(next);
         (next, child_started) = (parent, started);
     }
-    Some(line)
+    Ok(line)
 }
 
 /// The parent of a process, and when the process was started, in clock ticks.
@@ -242,7 +293,9 @@ fn parent(pid: i32) -> Option<(i32, u64)> {
 /// supervisor descends, too (PR_SET_CHILD_SUBREAPER). A login of the supervisor's user, which nobody may read
 /// either, has a parent of its own; that from which the supervisor was started is no orphan of it.
 fn is_adopted(pid: i32, parent: i32) -> bool {
-    let Some(own) = i32::try_from(std::process::id()).ok().and_then(line) else { return true };
+    let Some(own) = i32::try_from(std::process::id()).ok().and_then(|own| line(own).ok()) else {
+        return true;
+    };
     !own.contains(&pid) && own.contains(&parent)
 }
 

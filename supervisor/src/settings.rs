@@ -371,7 +371,7 @@ mod tests {
                     access:\n- {uid: 7, role: viewer}\n- {user: alice, role: operator}\n\
                     - {gid: 8, role: viewer}\n- {group: ops, role: admin}\n\
                     - {certificate: ci, role: operator}\n\
-                    - {token_file: /etc/a.token, role: rescue, instance: rescue}\n\
+                    - {token_file: /srv/a.token, role: rescue, instance: rescue}\n\
                     audit: {keep: 2000, keep_for: 7d}\n";
         let settings = Settings::parse(text, "").unwrap();
         assert_eq!(Settings::parse(&settings.to_yaml().unwrap(), ""), Ok(settings.clone()));
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(told[3..], ["/run/d.sock (0600)", "[::1]:7443"]);
         let told: Vec<String> = settings.access.iter().map(ToString::to_string).collect();
         assert_eq!(told[0], "uid 7: viewer");
-        assert_eq!(told[5], "token_file /etc/a.token: rescue of `rescue`");
+        assert_eq!(told[5], "token_file /srv/a.token: rescue of `rescue`");
         assert_eq!(
             Settings::default().changes(&Settings { access: settings.access, ..Settings::default() }).len(),
             1
@@ -442,6 +442,19 @@ mod tests {
             let text = text.replace("/srv/b/token", other);
             assert_eq!(Settings::parse(&text, "").unwrap().access.len(), 3, "{other}");
         }
+    }
+
+    #[test]
+    fn a_token_file_that_every_instance_could_read_is_refused() {
+        let found =
+            problem("access:\n- {uid: 7, role: viewer}\n- {token_file: /etc/claw/token, role: admin}\n");
+        assert_eq!(found.path, "access[1].token_file");
+        assert_eq!(found.message, "every instance may read in `/etc`, and so the token");
+        assert!(
+            found.mend.starts_with("move the file into the supervisor's data directory"),
+            "{}",
+            found.mend
+        );
     }
 
     #[test]

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
+use nix::unistd::geteuid;
 use supervisor_proto::v1::{GetInstanceEnvironmentRequest, GetInstanceEnvironmentResponse};
 
 use crate::{
     complete,
     connect::Supervisor,
     context::{Context, Show},
-    error::{Error, Failure, Operation},
+    error::{Cause, Error, Failure, Operation},
     render::style::printable,
 };
+
+const ROOT: u32 = 0;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +38,14 @@ pub(crate) async fn run(args: &Env, context: &Context) -> Result<(), Failure> {
     let supervisor = context.connect(&operation).await?;
     let environment = get(&supervisor, &args.name, &operation).await?;
     match context.show {
-        Show::Text(_) => context.print_data(&operation, &exports(&environment))?,
+        Show::Text(_) => {
+            // Root's shell would load what that user likes.
+            let owner = supervisor.owner().map_or(ROOT, |owner| owner.uid);
+            if owner != ROOT && geteuid().is_root() {
+                return Err(Cause::ForeignExports { owner }.during(&operation).into());
+            }
+            context.print_data(&operation, &exports(&environment))?;
+        }
         Show::Encoded(encoding) => {
             context.print_message(&operation, encoding, "GetInstanceEnvironmentResponse", &environment)?;
         }

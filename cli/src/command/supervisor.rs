@@ -1,11 +1,11 @@
 //! `openclawctl supervisor`: the daemon itself.
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use clap::{Args, Subcommand};
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
+    fcntl::{Flock, FlockArg, OFlag},
 };
 use supervisor_proto::v1::{GetInfoRequest, GetInfoResponse, ReloadRequest, ShutdownRequest};
 use tokio::time::{Instant, sleep};
@@ -152,7 +152,9 @@ async fn gone(place: &Place, lock: &Path, operation: &Operation) -> Result<(), E
 
 /// Whether a supervisor holds `lock`. If it cannot be seen from here, the socket has to tell.
 fn is_held(lock: &Path) -> bool {
-    File::open(lock).is_ok_and(|file| {
+    // Whoever has the directory may have put a pipe there.
+    let open = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(lock);
+    open.is_ok_and(|file| {
         Flock::lock(file, FlockArg::LockSharedNonblock).is_err_and(|(_, error)| error == Errno::EWOULDBLOCK)
     })
 }

@@ -123,10 +123,7 @@ fn who(caller: &AuditCaller) -> String {
         (false, _) => caller.user.clone(),
         (true, uid) => uid.map_or_else(String::new, |uid| named("uid", &uid.to_string())),
     };
-    if !caller.instance.is_empty() && caller.role.is_empty() {
-        // Anybody can put an instance's mark on itself.
-        format!("{} as {}", user(), caller.instance)
-    } else if !caller.instance.is_empty() {
+    if !caller.instance.is_empty() {
         named("inside", &caller.instance)
     } else if !caller.certificate.is_empty() {
         named("cert", &caller.certificate)

@@ -39,7 +39,7 @@ use crate::{
     openclaw::{
         config::declared_port,
         guest::{Guest, Held},
-        layout::{Clash, Directories, Layout, check_apart, led_grants, led_home},
+        layout::{Clash, Directories, Layout, check_apart, led_by_people, led_home},
         prepare::Host,
         walls::grants::{Other, overreach},
     },
@@ -283,7 +283,13 @@ impl Api {
         let check = move || {
             let place = |name: &Name, spec: &InstanceSpec| Directories::of(&data_dir, name, spec);
             let mine = place(&name, &spec);
-            let led = led_home(&mine).into_iter().chain(led_grants(&spec));
+            let theirs: Vec<(&Name, Directories)> =
+                others.iter().map(|(name, spec)| (name, place(name, spec))).collect();
+            let me = (&mine, spec.walls.write.as_slice());
+            let writers =
+                others.iter().zip(&theirs).map(|((_, spec), (_, at))| (at, spec.walls.write.as_slice()));
+            let granted = led_by_people(&data_dir, &spec, writers.chain([me]));
+            let led = led_home(&mine).into_iter().chain(granted);
             let led: Vec<Fault> = led
                 .map(|(field, led)| {
                     Fault::from(Violation { path: field, message: led.to_string(), mend: led.mend() })
@@ -292,8 +298,6 @@ impl Api {
             if !led.is_empty() {
                 return Err(Refusal::InvalidFields(led));
             }
-            let theirs: Vec<(&Name, Directories)> =
-                others.iter().map(|(name, spec)| (name, place(name, spec))).collect();
             let profiles = theirs.iter().filter(|(_, directories)| directories.layout == Layout::Profile);
             check_apart(&data_dir, (&name, &mine), profiles.map(|(name, directories)| (*name, directories)))?;
             let all: Vec<Other<'_>> = others

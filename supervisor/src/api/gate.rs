@@ -221,7 +221,8 @@ impl Known {
 
     /// For the record.
     fn recorded(&self) -> audit::Caller {
-        let inside = self.inside().map(ToString::to_string);
+        // Who has no role by itself may have put the mark on itself.
+        let inside = self.inside().filter(|_| self.grant.is_some()).map(ToString::to_string);
         // A role that does not count inside an instance is none there.
         let role = match (&inside, &self.grant) {
             (Some(_), _) | (None, None) => String::new(),

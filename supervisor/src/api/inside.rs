@@ -41,7 +41,11 @@ pub(crate) enum Inside {
 }
 
 /// Callers traced at once. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
-pub(super) const TRACED: usize = 64;
+const TRACED: usize = 64;
+
+/// Of those who have no role by their user, or may be agents, so many: some make themselves hard to trace, and are not to
+/// keep operators waiting.
+const STRANGERS: usize = 2;
 
 /// Finds out where a calling process belongs; `None` if that cannot be told. May block.
 #[derive(Clone)]
@@ -49,6 +53,7 @@ pub(crate) struct FindOrigin {
     find: Arc<OriginOf>,
     /// What is stuck in the kernel is not given up, and must not become ever more.
     threads: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
 }
 
 /// From a process to where it belongs.
@@ -62,18 +67,20 @@ impl fmt::Debug for FindOrigin {
 
 impl FindOrigin {
     pub(crate) fn new(find: impl Fn(&Process) -> Option<Origin> + Send + Sync + 'static) -> Self {
-        Self { find: Arc::new(find), threads: Arc::new(Semaphore::new(TRACED)) }
+        let [threads, strangers] = [TRACED, STRANGERS].map(|most| Arc::new(Semaphore::new(most)));
+        Self { find: Arc::new(find), threads, strangers }
     }
 
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
     /// kernel has that (Linux 6.5), so that nobody else is taken for it. On older kernels its number could only be
     /// another's if all numbers had been used between its connecting and this.
     /// It has a thread of its own: those for file work may all be waiting for a disk.
-    pub(super) async fn of(&self, stream: &UnixStream) -> Option<Origin> {
+    pub(super) async fn of(&self, stream: &UnixStream, is_quick: bool) -> Option<Origin> {
         let pid = stream.peer_cred().ok()?.pid()?;
         let process = Process { pid, pidfd: getsockopt(stream, PeerPidfd).ok() };
         let traced = async {
-            let permit = Arc::clone(&self.threads).acquire_owned().await.ok()?;
+            let threads = if is_quick { &self.threads } else { &self.strangers };
+            let permit = Arc::clone(threads).acquire_owned().await.ok()?;
             let (answer, origin) = oneshot::channel();
             let find = Arc::clone(&self.find);
             let trace = move || {

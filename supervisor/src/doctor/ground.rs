@@ -28,15 +28,10 @@ pub(super) fn directories(scene: &Scene, patient: &Patient) -> Directories {
     let made = Directories::at(&resolve(scene.data_dir()), &patient.name, None);
     match own.layout {
         Layout::Managed => made,
-        // What the spec names is the operator's word, also if it is a link.
+        // By the way on which there is no link. Where one leads there now, nothing is looked at.
         Layout::Profile => {
-            let state = resolve(&own.state);
-            let config = match own.config.strip_prefix(&own.state) {
-                Ok(inside) => state.join(inside),
-                Err(_) => above(&own.config),
-            };
-            let workspace = resolve(&own.workspace);
-            Directories { state, config, workspace, layout: own.layout, user: own.user.clone(), ..made }
+            let Directories { state, config, workspace, layout, user, .. } = own.clone();
+            Directories { state, config, workspace, layout, user, ..made }
         }
     }
 }

@@ -10,7 +10,7 @@ use supervisor_core::{
 use super::{Reader, Surroundings};
 use crate::{
     openclaw::{
-        layout::{Directories, clashes, led_grants, led_home},
+        layout::{Directories, clashes, led_by_people, led_home},
         walls::grants::{Other, overreach},
     },
     problem::{Place, nearest},
@@ -190,10 +190,14 @@ impl Reader<'_> {
 
     /// No link leads to what is named.
     fn check_links(&mut self, surroundings: &Surroundings<'_>) {
-        for (name, spec) in self.merged() {
-            let directories = Directories::of(surroundings.data_dir, &name, &spec);
-            for (field, led) in led_home(&directories).into_iter().chain(led_grants(&spec)) {
-                self.refuse(&name, &field, led.to_string(), led.mend());
+        let merged = self.merged();
+        let place = |(name, spec): &(Name, InstanceSpec)| Directories::of(surroundings.data_dir, name, spec);
+        let places: Vec<Directories> = merged.iter().map(place).collect();
+        for ((name, spec), directories) in merged.iter().zip(&places) {
+            let all = places.iter().zip(&merged).map(|(at, (_, spec))| (at, spec.walls.write.as_slice()));
+            let grants = led_by_people(surroundings.data_dir, spec, all);
+            for (field, led) in led_home(directories).into_iter().chain(grants) {
+                self.refuse(name, &field, led.to_string(), led.mend());
             }
         }
     }

@@ -81,6 +81,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// As it was found, maybe by links.
+    pub(super) fn as_found(&self) -> [&Path; 3] {
+        [&self.state, &self.workspace, self.config.parent().unwrap_or(&self.config)]
+    }
+
     /// As an instance names it: by the way on which there is no link.
     pub(super) fn profile(&self) -> Profile {
         let directory = self.config.parent().unwrap_or(&self.config);

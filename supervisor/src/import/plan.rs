@@ -17,8 +17,9 @@ use crate::{
             Wanted,
             check::{check, told},
         },
-        layout::{Directories, Neighbour, check_apart, resolve},
+        layout::{Directories, Neighbour, check_apart, led_by_agents, resolve},
         runtime,
+        walls::grants::written_by_others,
     },
     registry,
     settings::ephemeral_ports,
@@ -109,6 +110,8 @@ impl Importer {
         if let Err(clash) = apart {
             obstacles.push(format!("{clash}; {}", clash.mend()));
         }
+        obstacles.extend(written_by_others(&mine, neighbours));
+        obstacles.extend(led_by_agents(self.data_dir(), &found.as_found(), neighbours));
         match self.validate(&name, spec).await {
             Ok(()) => obstacles.extend(self.config_obstacle(found, &name, &mine, neighbours)),
             Err(denied) => obstacles.push(denied),

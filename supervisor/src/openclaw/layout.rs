@@ -42,7 +42,7 @@ use crate::{
 
 pub(crate) use self::{
     apart::relation,
-    led::{led_grants, led_home},
+    led::{led_by_agents, led_by_people, led_grants, led_home},
 };
 pub use self::{
     apart::{Claimed, Clash, Relation, check_apart, clashes, resolve},

@@ -26,11 +26,11 @@ use nix::unistd::{self, Uid};
 use supervisor_core::{ids::Name, ports::Block};
 use supervisor_proto::worker::{self, PortRange};
 
-use self::grants::places;
+use self::grants::{is_made_of, places};
 use super::{
     file::open_regular,
     incident,
-    layout::{Directories, Layout, Led, Neighbour, led_grants, relation},
+    layout::{Directories, Layout, Led, Neighbour, led_grants, relation, resolve},
     prepare::Host,
     runtime::{RUNTIMES, is_executable},
     ways::Ways,
@@ -95,6 +95,12 @@ const SCRIPT: u64 = 16 << 10;
 /// Entries of a directory that are opened one by one, because what is closed lies among them.
 const ENTRIES: usize = 1_000;
 
+/// The tree that every instance may read, whatever its spec says, and in which `path` lies.
+pub(crate) fn open_to_all(path: &Path) -> Option<&'static str> {
+    let path = resolve(path);
+    SYSTEM.into_iter().find(|tree| path.starts_with(resolve(Path::new(tree))))
+}
+
 /// Whom the trees are for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ground<'a> {
@@ -156,6 +162,12 @@ pub(crate) fn stand(ground: &Ground<'_>) -> (Option<Trees>, Vec<String>) {
     let mut wrong = shared::make(&mut trees, ground.uid);
     let not_opened = |(_, led): (_, Led)| format!("{led}; it is not opened; {}", led.mend());
     wrong.extend(led_grants(ground.spec).map(not_opened));
+    wrong.extend(trees.files.iter().filter(|tree| **tree == ground.directories.config).map(|config| {
+        format!(
+            "OpenClaw cannot replace its configuration, as other things lie beside `{}`; give it a directory of its own",
+            config.display()
+        )
+    }));
     (Some(trees), wrong)
 }
 
@@ -180,10 +192,9 @@ fn primaries<'a>(ground: &Ground<'a>) -> impl Iterator<Item = &'a Neighbour> {
 
 fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
     let Directories { state, workspace, home, tmp, logs, .. } = ground.directories;
-    let mut write =
-        vec![closed.ways.resolve(home), closed.ways.resolve(tmp), closed.ways.resolve(&logs.join(OWN_LOG))];
+    let mut write = vec![home.clone(), tmp.clone(), logs.join(OWN_LOG)];
     for path in [state, workspace].into_iter().chain(&ground.spec.walls.write) {
-        write.extend(closed.settled(path, &write));
+        write.extend(straight(&closed.ways, path, &write));
     }
     let devices = DEVICES.iter().filter_map(|device| closed.ways.found(Path::new(device)));
     write.extend(devices.filter(|device| closed.leaves(device)));
@@ -197,22 +208,28 @@ fn writable(ground: &Ground<'_>, closed: &Closed) -> Vec<PathBuf> {
     write
 }
 
-/// The directory of a configuration that lies elsewhere: OpenClaw replaces it and lays copies beside it. Where others
-/// have theirs, or people's files lie, the configuration alone.
+/// The directory of a configuration that lies elsewhere, if it is the configuration's alone: OpenClaw replaces it and lays
+/// copies beside it. Else the configuration: nobody can tell whose the other things are.
 fn configuration<'a>(ground: &Ground<'a>, closed: &Closed) -> Option<&'a Path> {
     let Directories { config, layout, .. } = ground.directories;
-    // Not where programs are that it, or others, run.
-    let runs = |beside: &Path| {
-        let path = ground.environment.get("PATH").map_or("", String::as_str);
-        let programs = [ground.program, &ground.host.beside_daemon];
-        let mut all = programs.into_iter().chain(path.split(':').map(Path::new));
-        all.any(|program| closed.ways.resolve(program).starts_with(closed.ways.resolve(beside)))
+    let is_fit = |beside: &&Path| {
+        closed.may(beside) && beside.components().count() > 2 && is_alone(ground.directories, beside)
     };
-    let is_fit = |beside: &&Path| closed.may(beside) && beside.components().count() > 2 && !runs(beside);
     match layout {
         Layout::Managed => None,
         Layout::Profile => Some(config.parent().filter(is_fit).unwrap_or(config)),
     }
+}
+
+/// Whether nothing lies beside a configuration but what is made of it, and the instance's other directories.
+fn is_alone(directories: &Directories, beside: &Path) -> bool {
+    let Directories { config, state, workspace, .. } = directories;
+    let is_of_it = |entry: &fs::DirEntry| {
+        let path = entry.path();
+        path == *state || path == *workspace || is_made_of(config, entry)
+    };
+    let Ok(entries) = fs::read_dir(beside) else { return false };
+    entries.take(ENTRIES).all(|entry| entry.is_ok_and(|entry| is_of_it(&entry)))
 }
 
 /// What an instance has and has been granted, but for what a link leads to.
@@ -304,7 +321,12 @@ impl Closed {
         let home =
             ground.host.environment.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from);
         let homes = home.into_iter().chain(home_of_another(ground)).map(|home| ways.resolve(&home)).collect();
-        let written = Written::by((ground.directories, ground.spec), &data_dir, ground.neighbours);
+        let others = ground.neighbours.iter().filter(|one| one.profile.is_some() || !one.writes.is_empty());
+        let others: Vec<(Directories, &[PathBuf])> =
+            others.map(|one| (one.directories(&data_dir), one.writes.as_slice())).collect();
+        let me = (ground.directories, ground.spec.walls.write.as_slice());
+        let others = others.iter().map(|(directories, writes)| (directories, *writes));
+        let written = Written::by(&data_dir, others.chain([me]));
         places.push(data_dir);
         Self { places, runtimes, homes, ways, written }
     }

@@ -5,31 +5,35 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    layout::{Directories, Layout, Neighbour},
+    layout::{Directories, Layout},
     walls::shared,
     ways::Ways,
 };
-use crate::spec::InstanceSpec;
 
 /// The trees.
 #[derive(Debug, Default)]
 pub(super) struct Written(Vec<PathBuf>);
 
 impl Written {
-    /// What `me` and all others of a data directory write, to which no link leads.
-    pub(super) fn by(me: (&Directories, &InstanceSpec), data_dir: &Path, instances: &[Neighbour]) -> Self {
+    /// What instances with these directories and these grants write, to which no link leads.
+    pub(super) fn by<'a>(
+        data_dir: &Path,
+        instances: impl IntoIterator<Item = (&'a Directories, &'a [PathBuf])>,
+    ) -> Self {
         // The supervisor makes no link among the directories that it makes.
         let mut trees = vec![data_dir.join("instances"), PathBuf::from(shared::MEMORY)];
-        trees.extend(given(me.0, &me.1.walls.write));
-        for instance in instances.iter().filter(|one| one.profile.is_some() || !one.writes.is_empty()) {
-            trees.extend(given(&instance.directories(data_dir), &instance.writes));
-        }
+        trees.extend(instances.into_iter().flat_map(|(directories, writes)| given(directories, writes)));
         Self(trees)
     }
 
-    /// Whether one of them could have led there.
+    /// Whether one of them could have made what is there.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        self.0.iter().any(|tree| path.starts_with(tree))
+    }
+
+    /// Whether one of them could have led to `path`.
     pub(super) fn leads(&self, ways: &Ways, path: &Path) -> bool {
-        ways.links(path).iter().any(|link| self.0.iter().any(|tree| link.starts_with(tree)))
+        ways.links(path).iter().any(|link| self.holds(link))
     }
 }
 

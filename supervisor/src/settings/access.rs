@@ -5,7 +5,7 @@
 //! - { user: alice, role: operator }
 //! - { group: ops, role: viewer }
 //! - { certificate: ci, role: admin }
-//! - { token_file: /etc/openclaw/deploy.token, role: operator }
+//! - { token_file: /var/lib/openclaw-supervisor/deploy.token, role: operator }
 //! - { uid: 1007, role: rescue, instance: rescue }
 //! ```
 
@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use supervisor_core::ids::Name;
 
 use super::Wrong;
-use crate::role::{Grant, GrantError, Role};
+use crate::{
+    openclaw::walls::open_to_all,
+    role::{Grant, GrantError, Role},
+};
 
 /// The most bindings: each call looks through all of them.
 pub(super) const MOST: usize = 256;
@@ -144,6 +147,7 @@ pub(super) fn read(texts: &[Text], wrong: &mut Vec<Wrong>) -> Vec<Binding> {
         let read = text.binding().and_then(|binding| {
             if let Who::TokenFile(path) = &binding.who {
                 apart(&mut tokens, index, path)?;
+                closed(path)?;
             }
             Ok(binding)
         });
@@ -161,6 +165,14 @@ pub(super) fn read(texts: &[Text], wrong: &mut Vec<Wrong>) -> Vec<Binding> {
 
 /// The field at fault, what is wrong with it, and what to do.
 type Refused = (Option<&'static str>, String, String);
+
+/// Agents have the supervisor's user, unless their instances have users of their own.
+fn closed(path: &Path) -> Result<(), Refused> {
+    let Some(tree) = open_to_all(path) else { return Ok(()) };
+    let message = format!("every instance may read in `{tree}`, and so the token");
+    let mend = "move the file into the supervisor's data directory, which is closed to them, and write the new path here";
+    Err((Some("token_file"), message, mend.into()))
+}
 
 /// Callers are told apart by the names of their tokens' files: two files of one name would be one caller.
 fn apart(tokens: &mut HashMap<OsString, (usize, PathBuf)>, index: usize, path: &Path) -> Result<(), Refused> {

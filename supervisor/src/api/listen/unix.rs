@@ -33,12 +33,12 @@ use super::{ACCEPT_PAUSE, connection::Connection};
 use crate::{
     api::{
         caller::Peer,
-        inside::{FindOrigin, TRACED},
-        limits::{Limits, Party},
+        inside::FindOrigin,
+        limits::{Limits, Most, Party},
     },
     bindings::Bindings,
     kernel::peer_groups,
-    lineage::Origin,
+    lineage::{Origin, is_walled},
 };
 
 /// The longest path in a Unix socket's address, without its final NUL (unix(7)).
@@ -89,6 +89,10 @@ impl fmt::Debug for Socket {
 
 /// Device and inode of the socket's file.
 type Inode = (u64, u64);
+
+/// Connections whose processes are being traced, or wait for that: more than there are seats, so that who has one does not
+/// wait behind those.
+const WAITING: usize = 2 * Most::USUAL.connections;
 
 impl Socket {
     /// Listens at `path`.
@@ -161,17 +165,23 @@ impl Socket {
             let seat = limits.admit(who, Party::Stranger);
             async move {
                 let peer = peer.ok()?;
-                let origin = origins.of(&stream).await;
                 // Without them it is in fewer groups, and may do less.
-                let groups = peer_groups(&stream).unwrap_or_default().into();
+                let groups: Arc<[u32]> = peer_groups(&stream).unwrap_or_default().into();
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
+                let has_role = is_own(uid) || has_role(&bindings, uid, gid, &groups);
+                // Whoever may be an agent does not keep an operator waiting, whatever its user is.
+                let is_quick = has_role && pid.and_then(is_walled) == Some(false);
+                let origin = tokio::select! {
+                    () = seat.end.cancelled() => return None,
+                    origin = origins.of(&stream, is_quick) => origin,
+                };
                 let peer = Peer::Unix { uid, gid, pid, groups, origin, socket };
-                seat.is_of(party(&peer, &bindings));
+                seat.is_of(party(&peer, has_role));
                 Some(Connection::new(Either::Left(stream), peer, seat))
             }
         });
         // Who has no credentials is nobody, and is let go.
-        traced.buffer_unordered(TRACED).filter_map(future::ready)
+        traced.buffer_unordered(WAITING).filter_map(future::ready)
     }
 
     async fn accept(&mut self) -> UnixStream {
@@ -194,20 +204,24 @@ impl Socket {
     }
 }
 
-/// With whom it shares what there is. Of who says to run inside an instance and does not, that instance has the worst.
-fn party(peer: &Peer, bindings: &Bindings) -> Party {
+/// Whether it is the supervisor's own user, or root.
+fn is_own(uid: u32) -> bool {
     const ROOT: u32 = 0;
+    [ROOT, geteuid().as_raw()].contains(&uid)
+}
+
+/// Whether the settings give a role to this user, or to a group of his.
+fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
+    bindings.table().of_process(uid, groups.iter().copied().chain([gid])).is_some()
+}
+
+/// With whom it shares what there is. Of who says to run inside an instance and does not, that instance has the worst.
+fn party(peer: &Peer, has_role: bool) -> Party {
     match peer {
-        Peer::Unix { origin: Some(Origin::Inside(name)), .. } => Party::Inside(name.clone()),
-        Peer::Unix { uid, origin: Some(Origin::Outside), .. } if [ROOT, geteuid().as_raw()].contains(uid) => {
-            Party::Own
-        }
-        Peer::Unix { uid, gid, groups, origin: Some(Origin::Outside), .. } => {
-            let groups = groups.iter().copied().chain([*gid]);
-            let has_role = bindings.table().of_process(*uid, groups).is_some();
-            if has_role { Party::User(*uid) } else { Party::Stranger }
-        }
-        Peer::Unix { origin: None, .. } => Party::Stranger,
+        Peer::Unix { origin: Some(Origin::Inside(name)), .. } if has_role => Party::Inside(name.clone()),
+        Peer::Unix { uid, origin: Some(Origin::Outside), .. } if is_own(*uid) => Party::Own,
+        Peer::Unix { uid, origin: Some(Origin::Outside), .. } if has_role => Party::User(*uid),
+        Peer::Unix { .. } => Party::Stranger,
         Peer::Certificate { name, .. } => Party::Certificate(name.clone()),
     }
 }

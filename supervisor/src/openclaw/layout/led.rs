@@ -7,9 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Directories, Layout};
+use super::{Directories, Layout, Neighbour};
 use crate::{
-    openclaw::ways::Ways,
+    openclaw::{ways::Ways, written::Written},
     spec::{FieldPath, InstanceSpec},
 };
 
@@ -59,10 +59,42 @@ pub(crate) fn led_home(directories: &Directories) -> Option<(FieldPath, Led)> {
     all.find_map(|(field, path)| Some((FieldPath::of(&["profile", field]), Led::to(&ways, path)?)))
 }
 
+/// Of those, what people can mend: a link where instances write could be an agent's, which is not to keep everybody from
+/// changing anything. Nothing is opened by that either.
+pub(crate) fn led_by_people<'a>(
+    data_dir: &Path,
+    spec: &InstanceSpec,
+    all: impl IntoIterator<Item = (&'a Directories, &'a [PathBuf])>,
+) -> Vec<(FieldPath, Led)> {
+    let mut led: Vec<(FieldPath, Led)> = led_grants(spec).collect();
+    if !led.is_empty() {
+        let written = Written::by(data_dir, all);
+        led.retain(|(_, led)| !written.holds(&led.link));
+    }
+    led
+}
+
 /// The grants that a link leads to, and the fields that name them.
 pub(crate) fn led_grants(spec: &InstanceSpec) -> impl Iterator<Item = (FieldPath, Led)> {
     let ways = Ways::default();
     spec.walls.grants().filter_map(move |(field, index, path)| {
         Some((FieldPath::of(&["walls", field]).item(index), Led::to(&ways, path)?))
+    })
+}
+
+/// The first of these to which a link leads that an agent could have made, in a sentence with what to do.
+pub(crate) fn led_by_agents(data_dir: &Path, paths: &[&Path], others: &[Neighbour]) -> Option<String> {
+    let ways = Ways::default();
+    let directories: Vec<Directories> = others.iter().map(|other| other.directories(data_dir)).collect();
+    let written = directories.iter().zip(others.iter().map(|other| other.writes.as_slice()));
+    let written = Written::by(data_dir, written);
+    let link = |path: &Path| ways.links(path).into_iter().find(|link| written.holds(link));
+    paths.iter().find_map(|path| {
+        let (path, link) = (path.display(), link(path)?);
+        let link = link.display();
+        Some(format!(
+            "the way to `{path}` leads over `{link}`, where an instance writes; see where that leads (`readlink {link}`), and \
+             remove it"
+        ))
     })
 }

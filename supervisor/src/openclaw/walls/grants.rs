@@ -3,18 +3,26 @@
 //! Nor is a tree granted to be written that lies in another such tree: whoever writes in the outer one could put a link in
 //! the place of the inner one, and nobody could say any more what had been granted.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use supervisor_core::ids::Name;
 
 use crate::{
     openclaw::{
-        layout::{Claimed, Clash, Directories, Layout, Relation, relation, resolve},
+        layout::{Claimed, Clash, Directories, Layout, Led, Neighbour, Relation, relation, resolve},
+        place::UNFINISHED,
         runtime::RUNTIMES,
-        walls::shared,
+        walls::{ENTRIES, shared},
+        ways::Ways,
     },
     spec::InstanceSpec,
 };
+
+/// How OpenClaw calls files that it is replacing.
+const OPENCLAWS: &str = ".fs-safe-replace.";
 
 /// Another instance.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +38,22 @@ pub(crate) struct Other<'a> {
 pub(super) fn places(directories: &Directories) -> Vec<PathBuf> {
     let Directories { root, state, config, workspace, .. } = directories;
     let beside = [config, workspace].into_iter().filter(|path| !path.starts_with(state));
-    [root, state].into_iter().chain(beside).cloned().collect()
+    let mut places: Vec<PathBuf> = [root, state].into_iter().chain(beside).cloned().collect();
+    if !config.starts_with(state)
+        && let Some(Ok(entries)) = config.parent().map(fs::read_dir)
+    {
+        let made = entries.flatten().take(ENTRIES).filter(|entry| is_made_of(config, entry));
+        places.extend(made.map(|entry| entry.path()));
+    }
+    places
+}
+
+/// Whether a file is what OpenClaw, or the supervisor, makes of a configuration: as secret as that, and beside it.
+pub(super) fn is_made_of(config: &Path, entry: &fs::DirEntry) -> bool {
+    let name = config.file_name().unwrap_or_default().as_encoded_bytes();
+    let (called, made) = (entry.file_name(), [name, OPENCLAWS.as_bytes(), UNFINISHED.as_bytes()]);
+    let is_made = made.into_iter().any(|made| called.as_encoded_bytes().starts_with(made));
+    is_made && entry.file_type().is_ok_and(|kind| kind.is_file())
 }
 
 /// The first grant that no instance may have.
@@ -52,8 +75,10 @@ fn foreign(data_dir: &Path, me: &Name, spec: &InstanceSpec, others: &[Other<'_>]
     let closed: Vec<(&Name, Vec<(PathBuf, PathBuf)>)> = others
         .map(|other| (other.name, places(other.directories).into_iter().map(found).collect()))
         .collect();
-    let supervisors = resolve(data_dir);
-    spec.walls.grants().find_map(|(access, _, path)| {
+    let (supervisors, ways) = (resolve(data_dir), Ways::default());
+    // What a link leads to is opened to nobody.
+    let straight = spec.walls.grants().filter(|(_, _, path)| Led::to(&ways, path).is_none());
+    straight.into_iter().find_map(|(access, _, path)| {
         let granted = resolve(path);
         let clash = |relation, other: Option<&Name>, theirs: &Path| Clash {
             name: me.clone(),
@@ -97,8 +122,8 @@ fn nested(me: (&Name, &Directories), writes: &[PathBuf], others: &[Other<'_>]) -
     let mine = own.iter().copied().chain(writes).map(|path| (name, path));
     let all: Vec<(&Name, &PathBuf, PathBuf)> =
         mine.chain(theirs).map(|(whose, path)| (whose, path, resolve(path))).collect();
-    let memory = Path::new(shared::MEMORY);
-    writes.iter().find_map(|path| {
+    let (memory, ways) = (Path::new(shared::MEMORY), Ways::default());
+    writes.iter().filter(|path| Led::to(&ways, path).is_none()).find_map(|path| {
         let granted = resolve(path);
         if let Some(how) = relation(&granted, memory) {
             let theirs = memory.to_owned();
@@ -115,6 +140,21 @@ fn nested(me: (&Name, &Directories), writes: &[PathBuf], others: &[Other<'_>]) -
                 other: Some((*whose).clone()),
                 theirs: (*other).clone(),
             })
+        })
+    })
+}
+
+/// What of an instance's own another may write, in a sentence with what to do.
+pub(crate) fn written_by_others(directories: &Directories, others: &[Neighbour]) -> Option<String> {
+    places(directories).into_iter().find_map(|place| {
+        let at = resolve(&place);
+        others.iter().find_map(|other| {
+            let tree = other.writes.iter().find(|tree| relation(&at, &resolve(tree)).is_some())?;
+            let (place, tree, name) = (place.display(), tree.display(), &other.name);
+            Some(format!(
+                "`{place}` and `{tree}`, which `{name}` may write, lie in one another; take that out of the `walls.write` of \
+                 `{name}`"
+            ))
         })
     })
 }

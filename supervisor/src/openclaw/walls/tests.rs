@@ -301,8 +301,10 @@ fn a_grant_around_or_inside_what_is_the_supervisors_is_refused_with_what_to_do()
         assert!(told.contains("of the supervisor"), "{told}");
     }
     symlink(&main.workspace, world.at("home/shortcut")).unwrap();
-    let told = world.overreach("lab", &granted(&[world.at("home/shortcut")], &[])).unwrap();
-    assert!(told.contains("of `main`"), "links are followed: {told}");
+    let by_a_link = granted(&[world.at("home/shortcut")], &[]);
+    assert_eq!(world.overreach("lab", &by_a_link), None, "it is opened to nobody");
+    let (field, led) = led_grants(&by_a_link).next().unwrap();
+    assert_eq!((field.to_string().as_str(), led.end), ("walls.read[0]", Some(main.workspace.clone())));
     assert_eq!(
         world.overreach("lab", &granted(&[world.make("home/music")], &[world.make("home/notes")])),
         None
@@ -330,6 +332,26 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
     let mut trees = closed.without(&world.at("opt"));
     trees.sort();
     assert_eq!(trees, [world.at("opt/claw/share"), world.at("opt/tools")]);
+}
+
+#[test]
+fn what_is_made_of_a_configuration_is_as_closed_to_others_as_that() {
+    let mut world = World::new();
+    let config = world.make("opt/claw").join("openclaw.json");
+    for made in ["openclaw.json", "openclaw.json.last-good", ".unfinished-1-0", "other"] {
+        fs::write(config.with_file_name(made), "").unwrap();
+    }
+    let state_dir = Some(world.make("home/.openclaw-lab"));
+    world.neighbour("lab", Some(Profile { state_dir, config: Some(config), ..Profile::default() }));
+    let lab = world.neighbours[0].directories(&world.host.control.data_dir);
+    let closed = Closed {
+        places: places(&lab),
+        runtimes: world.at("none"),
+        homes: Vec::new(),
+        ways: Ways::default(),
+        written: Written::default(),
+    };
+    assert_eq!(closed.without(&world.at("opt")), [world.at("opt/claw/other")]);
 }
 
 #[test]
@@ -429,12 +451,19 @@ fn beside_a_configuration_that_lies_elsewhere_files_are_replaced_and_nothing_els
     let trees = world.trees("main", &spec);
     assert_eq!(trees.files, std::slice::from_ref(&beside));
     assert!(!opens(&trees.write, &beside.join("other")) && opens(&trees.write, &beside.join("state/x")));
-    // Where programs are that others run, nothing but the file is, nor in a home that is not only its own.
-    let (config, program) = (beside.join("openclaw.json"), world.program("home/etc/bin/tool", ""));
-    fs::write(&config, "{}").unwrap();
-    let path = program.parent().unwrap().display().to_string();
-    let trees = world.trees_of("main", &spec, Path::new("/bin/true"), &path);
-    assert_eq!(trees.files, std::slice::from_ref(&config));
+    // What is made of it is no reason.
+    let config = beside.join("openclaw.json");
+    for made in ["openclaw.json", "openclaw.json.last-good", ".fs-safe-replace.1.tmp"] {
+        fs::write(beside.join(made), "{}").unwrap();
+    }
+    assert_eq!(world.trees("main", &spec).files, std::slice::from_ref(&beside));
+    // Where anything else lies, nothing but the file is opened, nor in a home that is not only its own.
+    for other in ["deploy.token", "openclaw.json.d/x", "bin/tool"] {
+        let other = world.program(&format!("home/etc/{other}"), "");
+        assert_eq!(world.trees("main", &spec).files, std::slice::from_ref(&config), "{other:?}");
+        fs::remove_file(&other).unwrap();
+        let _ = fs::remove_dir(other.parent().unwrap());
+    }
     let config = world.at("home/openclaw.json");
     fs::write(&config, "{}").unwrap();
     let profile = Profile { config: Some(config.clone()), ..profile };

@@ -14,10 +14,7 @@ use supervisor_core::ids::Name;
 use tokio::{net::TcpStream, task};
 
 use super::{Hold, Holder, Socket, holders};
-use crate::{
-    lineage::{Lineage, Origin, Process},
-    user::UserError,
-};
+use crate::{lineage::Lineage, user::UserError};
 
 /// Connections over IPv4.
 const TABLE: &str = "/proc/self/net/tcp";
@@ -93,8 +90,9 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
     }
 }
 
-/// Who listens on a port of this host and is neither `owner`, nor root, nor a process of that instance, which may have
-/// become somebody else. To be asked before a gateway is said to be ready: others may have taken its port before it.
+/// Why what a port answered is not taken for the answer of `owner`'s gateway, which has just started: somebody listens
+/// there who is neither that user, nor root, nor a process of the instance, which may have become somebody else. Or nobody
+/// does any more.
 pub(crate) async fn squatter(port: u16, owner: &Owner, lineage: &Lineage) -> Option<ServerError> {
     const ROOT: u32 = 0;
     let mine = *owner.uid.as_ref().ok()?;
@@ -102,28 +100,29 @@ pub(crate) async fn squatter(port: u16, owner: &Owner, lineage: &Lineage) -> Opt
     let look = move || {
         let is_foreign =
             |holder: &&Holder| holder.hold == Hold::Listening && ![ROOT, mine].contains(&holder.uid);
-        if listeners(port).all(|uid| [ROOT, mine].contains(&uid)) {
+        let users = listeners(port);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if users.is_empty() {
+            return Some(ServerError::Nobody { address, name });
+        }
+        if users.iter().all(|uid| [ROOT, mine].contains(uid)) {
             return None;
         }
-        let inside = Some(Origin::Inside(name.clone()));
-        let is_its = |holder: &Holder| {
-            holder.pid.is_some_and(|pid| lineage.trace(&Process { pid, pidfd: None }) == inside)
-        };
+        let is_its = |holder: &Holder| holder.pid.is_some_and(|pid| lineage.is_below_a_worker(pid, &name));
         let found = holders(&[port]);
         let foreign = found.iter().find(|holder| is_foreign(holder) && !is_its(holder))?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Some(ServerError::Foreign { address, uid: foreign.uid, name })
+        Some(ServerError::Foreign { address, uid: foreign.uid, name: name.clone() })
     };
     task::spawn_blocking(look).await.ok()?
 }
 
 /// The users that listen on a port.
-fn listeners(port: u16) -> impl Iterator<Item = u32> {
+fn listeners(port: u16) -> Vec<u32> {
     let tables = [TABLE, TABLE_6].into_iter().filter_map(|table| fs::read_to_string(table).ok());
     let sockets: Vec<Socket> =
         tables.flat_map(|table| table.lines().filter_map(Socket::parse).collect::<Vec<_>>()).collect();
     let ours = move |socket: &Socket| socket.local.port() == port && socket.hold == Hold::Listening;
-    sockets.into_iter().filter(ours).map(|socket| socket.uid)
+    sockets.into_iter().filter(ours).map(|socket| socket.uid).collect()
 }
 
 /// Whose socket the end `local` of the connection with `remote` is; `None` if no process has it.
@@ -197,7 +196,8 @@ mod tests {
         let expected = (me != 0).then(|| format!("`127.0.0.1:{port}` is served by user {me}, not by `main`"));
         assert_eq!(found(me + 1).await, expected);
         drop(listener);
-        assert_eq!(found(me + 1).await, None, "nobody listens there");
+        let nobody = format!("nobody can be seen to serve `127.0.0.1:{port}`, so it is not taken for `main`");
+        assert_eq!(found(me).await, Some(nobody));
     }
 
     #[test]

@@ -285,8 +285,8 @@ fn held(db: &Connection, kept: Kept) -> rusqlite::Result<HashMap<Principal, (u64
     while let Some(row) = rows.next()? {
         let hand: Hand = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
         let principal = match &hand {
-            (.., false) => Principal::Strangers,
             (inside, ..) if !inside.is_empty() => Principal::Inside(inside.clone()),
+            (.., false) => Principal::Strangers,
             (_, token, ..) if !token.is_empty() => Principal::Token(token.clone()),
             (_, _, Some(uid), ..) => Principal::User(*uid),
             (_, _, None, certificate, _) => Principal::Certificate(certificate.clone()),

@@ -500,15 +500,12 @@ mod audit {
         let directory = TempDir::new().unwrap();
         let open = Open::new(&directory, KEEP);
         let audit = recorder(&open, HOUR);
-        let role = || "operator".to_owned();
-        let agent = || Caller { inside: "main".into(), role: role(), ..Caller::default() };
+        let agent = || Caller { inside: "main".into(), ..Caller::default() };
         let theirs: Vec<u64> =
             (0..50).map(|_| audit.refused(agent(), What::default(), "INSIDE_INSTANCE".into())).collect();
         let flood = u32::try_from(KEEP.audit.entries + 5 * SLACK).unwrap();
         for uid in 0..flood {
-            // One of them says that it runs inside the same instance.
-            let inside = if uid % 2 == 0 { "main".into() } else { String::new() };
-            let stranger = Caller { uid: Some(100_000 + uid), inside, ..Caller::default() };
+            let stranger = Caller { uid: Some(100_000 + uid), ..Caller::default() };
             audit.refused(stranger, What::default(), "NOT_PERMITTED".into());
         }
         finish(open);
