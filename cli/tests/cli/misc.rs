@@ -113,6 +113,19 @@ fn a_supervisor_that_is_not_root_names_nobody_but_itself() {
 }
 
 #[test]
+fn roots_shell_takes_no_exports_from_a_supervisor_that_is_not_roots() {
+    let Some((_directory, fake)) = of_another_user() else { return };
+    let ran = fake.ctl(&["env", "rescue"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(7), ""), "{ran:?}");
+    assert!(
+        ran.err.contains("root's shell") && ran.err.contains(&format!("run it as user {SUPERVISOR}")),
+        "{ran:?}"
+    );
+    // What is only looked at may be.
+    assert!(fake.ctl(&["env", "rescue", "-o", "json"]).done().contains("/usr/bin:/bin"));
+}
+
+#[test]
 fn outside_root_becomes_the_user_of_the_supervisor_and_is_in_no_group_that_it_only_says() {
     let Some((_directory, fake)) = of_another_user() else { return };
     let script = ["run", "--outside", "rescue", "--", "sh", "-c", "id -u; id -g; id -G"];

@@ -239,3 +239,38 @@ impl fmt::Display for Insider {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_hard_to_trace_keeps_no_operator_waiting() {
+        let (stuck, done) = (Arc::new(Barrier::new(STRANGERS + 1)), Arc::new(Semaphore::new(0)));
+        let (held, told) = (Arc::clone(&stuck), Arc::clone(&done));
+        let origins = FindOrigin::new(move |process| {
+            told.add_permits(1);
+            held.wait();
+            (process.pid != 0).then_some(Origin::Outside)
+        });
+        let (mine, _other) = UnixStream::pair().unwrap();
+        let asked = async |is_quick: bool| origins.of(&mine, is_quick).await;
+        // As many as there are threads for them, and more behind those.
+        let strangers = futures_util::future::join_all((0..STRANGERS).map(|_| asked(false)));
+        tokio::pin!(strangers);
+        let begun = async { done.acquire_many(u32::try_from(STRANGERS).unwrap()).await.unwrap().forget() };
+        tokio::select! {
+            _ = &mut strangers => panic!("they are stuck"),
+            () = begun => {}
+        }
+        // One more of them waits for a thread, and an operator does not: it is looked at, and lets all go.
+        tokio::select! {
+            biased;
+            _ = asked(false) => panic!("there is no thread for it"),
+            operator = asked(true) => assert_eq!(operator, Some(Origin::Outside)),
+        }
+        assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
+    }
+}

@@ -184,3 +184,15 @@ fn who_is_in_the_control_group_of_an_instance_is_inside_it() {
         assert_eq!(found(elsewhere), None, "{elsewhere}");
     }
 }
+
+#[test]
+fn who_has_more_parents_than_anybody_is_looked_at_once() {
+    // Each shell starts the next one and waits for it; all of them end with the last.
+    let script = "n=$1; [ $n -gt 0 ] || { echo $$; exec sleep 600; }; sh \"$0\" $((n - 1)); exit";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    let begin = format!("sh {} {}", file.path().display(), MOST_PARENTS + 4);
+    let worker = Worker::start(Some("store/main"), &begin);
+    assert!(matches!(line(worker.told), Err(Untold::Hidden)));
+    assert_eq!(worker.origin(), None);
+}

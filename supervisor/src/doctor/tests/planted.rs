@@ -114,3 +114,21 @@ fn a_run_directory_that_is_too_deep_for_any_stack_is_removed() {
     assert_eq!((outcome.findings.len(), outcome.mended.len()), (0, 1), "{outcome:?}");
     assert!(!top.exists());
 }
+
+#[test]
+fn a_profile_that_a_link_leads_to_is_not_gone_into() {
+    let mut world = World::new();
+    for directory in ["theirs/.openclaw/credentials", "roots/.openclaw/credentials"] {
+        fs::create_dir_all(world.at(directory)).unwrap();
+        fs::set_permissions(world.at(directory), Permissions::from_mode(0o755)).unwrap();
+    }
+    let profile = Profile { state_dir: Some(world.at("theirs/.openclaw")), ..Profile::default() };
+    world.add("lab", 18_789, InstanceSpec { profile: Some(profile), ..InstanceSpec::default() });
+    assert!(!world.check(files::open).is_empty());
+    fs::rename(world.at("theirs"), world.at("away")).unwrap();
+    symlink(world.at("roots"), world.at("theirs")).unwrap();
+    let outcome = world.fix(files::open);
+    assert!(outcome.mended.is_empty(), "{outcome:?}");
+    let mode = |path: &str| fs::metadata(world.at(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!([mode("roots/.openclaw"), mode("roots/.openclaw/credentials")], [0o755, 0o755]);
+}
