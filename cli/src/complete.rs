@@ -12,7 +12,7 @@ use crate::{
     contexts::{Contexts, Door},
     render::{
         config,
-        style::{Color, phase_word, printable},
+        style::{Color, phase_word},
     },
     view,
 };
@@ -54,9 +54,9 @@ pub(crate) fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// Whether a shell can show it as it is.
+/// Whether a shell takes it as a word and nothing else, unquoted as it stands on the line. A supervisor may be anybody's.
 fn is_harmless(word: &str) -> bool {
-    printable(word) == word
+    word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 /// The contexts whose names begin with `current`, with where they lead.
@@ -119,5 +119,17 @@ fn global() -> Global {
         context: given("--context").and_then(|name| name.into_os_string().into_string().ok()),
         output: Output::Table,
         color: Color::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_shell_would_run_is_not_offered() {
+        assert!(["main", "web-1", "a1b2c3", "x_y.z"].into_iter().all(is_harmless));
+        let words = ["a$(id)", "a`id`", "a;id", "a b", "a'b", "a\\b", "a\u{1b}[0m", "a>b", "~root", "a&"];
+        assert!(!words.into_iter().any(is_harmless));
     }
 }

@@ -173,8 +173,8 @@ pub(crate) enum Cause {
         "this supervisor is user {owner}'s, who is not root, and names user {uid}: it may name nobody else than itself"
     )]
     NotItsToName { uid: u32, owner: u32 },
-    #[error("this supervisor is user {owner}'s, and root's shell is not to take exports from it")]
-    ForeignExports { owner: u32 },
+    #[error("this supervisor is {}, and this user's shell is not to take exports from it", whose(*.owner))]
+    ForeignExports { owner: Option<u32> },
     #[error("`gateway-worker`, which builds its walls, is neither beside this program nor on PATH")]
     WorkerMissing,
     #[error("cannot hand its walls over")]
@@ -195,6 +195,11 @@ pub(crate) enum Cause {
     Decode(#[from] prost::DecodeError),
     #[error("the contract has no message {0}")]
     UnknownMessage(&'static str),
+}
+
+/// Who has a supervisor; `None`: it is known by its certificate alone.
+fn whose(owner: Option<u32>) -> String {
+    owner.map_or_else(|| "on another host, or may be".to_owned(), |owner| format!("user {owner}'s"))
 }
 
 impl Cause {
@@ -289,10 +294,9 @@ impl Cause {
             Self::WorkerMissing => {
                 Some("install `gateway-worker` beside `openclawctl`, or add its directory to PATH".to_owned())
             }
-            Self::ForeignDirectory { owner, .. } => {
-                Some(format!("run it as user {owner}, or add --data-dir DIR"))
-            }
-            Self::ForeignExports { owner } => Some(format!("run it as user {owner}")),
+            Self::ForeignDirectory { owner, .. } => Some(format!("run it as user {owner}, or name another")),
+            Self::ForeignExports { owner: Some(owner) } => Some(format!("run it as user {owner}")),
+            Self::ForeignExports { owner: None } => Some("type it there; -o json shows it here".to_owned()),
             Self::NotItsUser { uid, .. } => Some(format!("run it as user {uid} or as root")),
             Self::NotItsToName { owner, .. } => Some(format!(
                 "see with `openclawctl supervisor status` whether user {owner}'s is the one you mean; in a container, run \

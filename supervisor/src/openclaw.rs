@@ -22,5 +22,5 @@ pub mod runtime;
 pub mod snapshots;
 pub(crate) mod tree;
 pub mod walls;
-mod ways;
-mod written;
+pub(crate) mod ways;
+pub(crate) mod written;

@@ -39,9 +39,9 @@ pub(crate) async fn run(args: &Env, context: &Context) -> Result<(), Failure> {
     let environment = get(&supervisor, &args.name, &operation).await?;
     match context.show {
         Show::Text(_) => {
-            // Root's shell would load what that user likes.
-            let owner = supervisor.owner().map_or(ROOT, |owner| owner.uid);
-            if owner != ROOT && geteuid().is_root() {
+            // The shell would load what that user likes.
+            let owner = supervisor.owner().map(|owner| owner.uid);
+            if !owner.is_some_and(|owner| [ROOT, geteuid().as_raw()].contains(&owner)) {
                 return Err(Cause::ForeignExports { owner }.during(&operation).into());
             }
             context.print_data(&operation, &exports(&environment))?;

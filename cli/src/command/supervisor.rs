@@ -152,8 +152,9 @@ async fn gone(place: &Place, lock: &Path, operation: &Operation) -> Result<(), E
 
 /// Whether a supervisor holds `lock`. If it cannot be seen from here, the socket has to tell.
 fn is_held(lock: &Path) -> bool {
-    // Whoever has the directory may have put a pipe there.
-    let open = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(lock);
+    // Whoever has the directory may have put a pipe there, or a link.
+    let open =
+        OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits()).open(lock);
     open.is_ok_and(|file| {
         Flock::lock(file, FlockArg::LockSharedNonblock).is_err_and(|(_, error)| error == Errno::EWOULDBLOCK)
     })

@@ -113,12 +113,12 @@ fn a_supervisor_that_is_not_root_names_nobody_but_itself() {
 }
 
 #[test]
-fn roots_shell_takes_no_exports_from_a_supervisor_that_is_not_roots() {
+fn a_shell_takes_no_exports_from_a_supervisor_of_another_user_who_is_not_root() {
     let Some((_directory, fake)) = of_another_user() else { return };
     let ran = fake.ctl(&["env", "rescue"]);
     assert_eq!((ran.code, ran.out.as_str()), (Some(7), ""), "{ran:?}");
     assert!(
-        ran.err.contains("root's shell") && ran.err.contains(&format!("run it as user {SUPERVISOR}")),
+        ran.err.contains("this user's shell") && ran.err.contains(&format!("run it as user {SUPERVISOR}")),
         "{ran:?}"
     );
     // What is only looked at may be.

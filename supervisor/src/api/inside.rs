@@ -40,20 +40,37 @@ pub(crate) enum Inside {
     Mend,
 }
 
-/// Callers traced at once. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
-const TRACED: usize = 64;
+/// In which line a caller waits to be traced: some make themselves hard to trace, and are not to keep others waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// The supervisor's user and root, without walls around them.
+    Own,
+    /// Who else has a role by its user, and no walls around it.
+    Known,
+    /// Who has a role by its user, and may be an agent: a rescue that mends, too.
+    Agents,
+    /// Whoever else there is.
+    Strangers,
+}
 
-/// Of those who have no role by their user, or may be agents, so many: some make themselves hard to trace, and are not to
-/// keep operators waiting.
-const STRANGERS: usize = 2;
+impl Line {
+    const ALL: [Self; 4] = [Self::Own, Self::Known, Self::Agents, Self::Strangers];
+
+    /// Callers traced at once. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
+    const fn traced(self) -> usize {
+        match self {
+            Self::Own => 64,
+            Self::Known | Self::Agents | Self::Strangers => 2,
+        }
+    }
+}
 
 /// Finds out where a calling process belongs; `None` if that cannot be told. May block.
 #[derive(Clone)]
 pub(crate) struct FindOrigin {
     find: Arc<OriginOf>,
     /// What is stuck in the kernel is not given up, and must not become ever more.
-    threads: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    threads: [Arc<Semaphore>; 4],
 }
 
 /// From a process to where it belongs.
@@ -67,20 +84,19 @@ impl fmt::Debug for FindOrigin {
 
 impl FindOrigin {
     pub(crate) fn new(find: impl Fn(&Process) -> Option<Origin> + Send + Sync + 'static) -> Self {
-        let [threads, strangers] = [TRACED, STRANGERS].map(|most| Arc::new(Semaphore::new(most)));
-        Self { find: Arc::new(find), threads, strangers }
+        let threads = Line::ALL.map(|line| Arc::new(Semaphore::new(line.traced())));
+        Self { find: Arc::new(find), threads }
     }
 
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
     /// kernel has that (Linux 6.5), so that nobody else is taken for it. On older kernels its number could only be
     /// another's if all numbers had been used between its connecting and this.
     /// It has a thread of its own: those for file work may all be waiting for a disk.
-    pub(super) async fn of(&self, stream: &UnixStream, is_quick: bool) -> Option<Origin> {
+    pub(super) async fn of(&self, stream: &UnixStream, line: Line) -> Option<Origin> {
         let pid = stream.peer_cred().ok()?.pid()?;
         let process = Process { pid, pidfd: getsockopt(stream, PeerPidfd).ok() };
         let traced = async {
-            let threads = if is_quick { &self.threads } else { &self.strangers };
-            let permit = Arc::clone(threads).acquire_owned().await.ok()?;
+            let permit = Arc::clone(&self.threads[line as usize]).acquire_owned().await.ok()?;
             let (answer, origin) = oneshot::channel();
             let find = Arc::clone(&self.find);
             let trace = move || {
@@ -248,6 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_hard_to_trace_keeps_no_operator_waiting() {
+        const STRANGERS: usize = Line::Strangers.traced();
         let (stuck, done) = (Arc::new(Barrier::new(STRANGERS + 1)), Arc::new(Semaphore::new(0)));
         let (held, told) = (Arc::clone(&stuck), Arc::clone(&done));
         let origins = FindOrigin::new(move |process| {
@@ -256,9 +273,9 @@ mod tests {
             (process.pid != 0).then_some(Origin::Outside)
         });
         let (mine, _other) = UnixStream::pair().unwrap();
-        let asked = async |is_quick: bool| origins.of(&mine, is_quick).await;
+        let asked = async |line| origins.of(&mine, line).await;
         // As many as there are threads for them, and more behind those.
-        let strangers = futures_util::future::join_all((0..STRANGERS).map(|_| asked(false)));
+        let strangers = futures_util::future::join_all((0..STRANGERS).map(|_| asked(Line::Strangers)));
         tokio::pin!(strangers);
         let begun = async { done.acquire_many(u32::try_from(STRANGERS).unwrap()).await.unwrap().forget() };
         tokio::select! {
@@ -268,8 +285,8 @@ mod tests {
         // One more of them waits for a thread, and an operator does not: it is looked at, and lets all go.
         tokio::select! {
             biased;
-            _ = asked(false) => panic!("there is no thread for it"),
-            operator = asked(true) => assert_eq!(operator, Some(Origin::Outside)),
+            _ = asked(Line::Strangers) => panic!("there is no thread for it"),
+            operator = asked(Line::Own) => assert_eq!(operator, Some(Origin::Outside)),
         }
         assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
     }

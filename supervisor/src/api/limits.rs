@@ -65,8 +65,10 @@ pub(super) enum Party {
     Certificate(String),
     /// Whoever runs inside this instance.
     Inside(Name),
-    /// Whoever has no role, or is not known yet. One user may have thousands of numbers (subuid(5)).
+    /// Whoever has no role. One user may have thousands of numbers (subuid(5)).
     Stranger,
+    /// Whoever of this user has just come, and is not known yet.
+    Newcomer(u32),
 }
 
 /// Who holds what.
@@ -304,12 +306,12 @@ mod tests {
         let watch = |seat: &Seat| seat.ticket().call();
         let theirs: Vec<Seat> = (0..8).map(|_| limits.admit(String::new(), agent())).collect();
         let calls: Vec<Call> = theirs.iter().map(watch).collect();
-        let operator = limits.admit(String::new(), Party::Stranger);
+        let operator = limits.admit(String::new(), Party::Newcomer(0));
         operator.is_of(Party::Own);
         let follow = watch(&operator);
         // It goes on, and the operator holds less than it, with a call and without.
         let more: Vec<Seat> = (0..20).map(|_| limits.admit(String::new(), agent())).collect();
-        let other = limits.admit(String::new(), Party::Stranger);
+        let other = limits.admit(String::new(), Party::Newcomer(0));
         other.is_of(Party::Own);
         let more_calls: Vec<Call> = more.iter().map(watch).collect();
         let ask = watch(&other);
@@ -326,6 +328,14 @@ mod tests {
         let last = limits.admit(String::new(), Party::User(1_001));
         assert!(!operator.end.is_cancelled() && !last.end.is_cancelled());
         assert!(strangers.iter().all(|seat| seat.end.is_cancelled()) && !next.end.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_a_user_floods_is_not_taken_for_one_of_that_flood() {
+        let limits = Limits::new(MOST);
+        let rescue = limits.admit(String::new(), Party::Newcomer(7));
+        let flood: Vec<Seat> = (0..20).map(|_| limits.admit(String::new(), Party::Newcomer(9))).collect();
+        assert!(!rescue.end.is_cancelled() && flood[..17].iter().all(|seat| seat.end.is_cancelled()));
     }
 
     #[tokio::test]

@@ -2,9 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use nix::unistd::geteuid;
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
@@ -14,10 +17,17 @@ use super::{
     scene::{Budget, Scene, text},
 };
 use crate::{
-    openclaw::runtime::{self, Resolved},
+    openclaw::{
+        runtime::{self, Resolved},
+        ways::Ways,
+        written::Written,
+    },
     spec::Kind,
     tool::Tool,
 };
+
+/// Who may change everything.
+const ROOT: u32 = 0;
 
 /// OpenClaw's entry.
 const ENTRY: &str = "openclaw.mjs";
@@ -39,16 +49,17 @@ struct Installed {
 pub(super) fn node(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut found: BTreeMap<Installed, Finding> = BTreeMap::new();
     let mut well: Vec<Installed> = Vec::new();
+    let writers = scene.patients.iter().map(|one| (&one.directories, one.spec.walls.write.as_slice()));
+    let (ways, written) = (Ways::default(), Written::by(scene.data_dir(), writers));
+    let is_an_agents = |node: &Path| written.holds(node) || written.leads(&ways, node);
     for patient in &scene.patients {
         let Ok(resolved) = runtime::resolve(&patient.spec, &scene.host) else { continue };
         if resolved.kind != Kind::Openclaw || !budget.take() {
             continue;
         }
         let search = scene.host.environment.get("PATH").map_or("", String::as_str);
-        let Some(installed) = installed(&resolved, search).filter(|installed| !well.contains(installed))
-        else {
-            continue;
-        };
+        let installed = installed(&resolved, search).filter(|installed| !well.contains(installed));
+        let Some(installed) = installed.filter(|installed| !is_an_agents(&installed.node)) else { continue };
         if let Some(known) = found.remove(&installed) {
             found.insert(installed, known.of(&patient.name));
         } else if let Some(finding) = unfit(&installed) {
@@ -101,6 +112,10 @@ fn installed(resolved: &Resolved, search: &str) -> Option<Installed> {
 fn unfit(installed: &Installed) -> Option<Finding> {
     let package: Package = serde_json::from_str(&text(&installed.package)?).ok()?;
     let wanted = package.engines?.remove("node")?;
+    // It is run as the supervisor's user, outside all walls.
+    if !is_trusted(&installed.node) {
+        return None;
+    }
     let version = Tool::new(&installed.node, &["--version"]).ask(ASK)?;
     if satisfies(&version, &wanted)? {
         return None;
@@ -110,6 +125,24 @@ fn unfit(installed: &Installed) -> Option<Finding> {
     let mend = format!("install a Node {wanted} there, then restart the instances");
     let finding = Finding::new("runtime.node", Severity::Error, what, why, Mend::Do(mend));
     Some(finding.in_file(&installed.package, None))
+}
+
+/// Whether nobody but root and this user may change what is run there.
+fn is_trusted(program: &Path) -> bool {
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let me = geteuid().as_raw();
+    let is_kept = |path: &Path| {
+        fs::symlink_metadata(path).is_ok_and(|found| {
+            // In a sticky directory nobody replaces what is another's.
+            let is_sticky = found.is_dir() && found.mode() & STICKY != 0;
+            let is_closed = found.is_symlink() || is_sticky || found.mode() & OTHERS_WRITE == 0;
+            [ROOT, me].contains(&found.uid()) && is_closed
+        })
+    };
+    // By the way that is named, and where it leads to.
+    let Ok(found) = program.canonicalize() else { return false };
+    program.ancestors().chain(found.ancestors()).all(is_kept)
 }
 
 /// Whether a version is in npm's range; `None` if one of them cannot be read. Their ranges differ from Cargo's in
@@ -169,6 +202,11 @@ mod tests {
             "{}",
             finding.what
         );
+        // One that others could have put there is not asked.
+        fs::set_permissions(at("node"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(unfit(&installed), None);
+        fs::set_permissions(at("node"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(unfit(&installed).is_some());
         fs::write(at("package.json"), r#"{"engines":{"node":">=20"}}"#).unwrap();
         assert_eq!(unfit(&installed), None);
     }

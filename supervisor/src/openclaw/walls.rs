@@ -243,12 +243,17 @@ pub(crate) fn granted(directories: &Directories, spec: &InstanceSpec) -> Vec<Pat
 
 /// What it takes to run the program: where it is installed, and what is on its PATH.
 fn runtime(ground: &Ground<'_>, closed: &Closed, write: &[PathBuf]) -> Vec<PathBuf> {
-    // What lies in a tree that it writes is open, and no word about what else is to be.
-    let is_theirs = |path: &Path| write.iter().any(|tree| path.starts_with(tree));
+    // What lies in a tree that it, or another instance, writes is no word about what is to be open.
+    let lies_there = |path: &Path| is_open(path, write) || closed.written.holds(path);
+    let is_theirs = |path: &Path| {
+        let found = closed.ways.resolve(path);
+        lies_there(path) || lies_there(&found) || closed.written.leads(&closed.ways, path)
+    };
     let mut found = Vec::new();
     if !is_theirs(ground.program) {
         found.extend(closed.installation(ground.program));
-        found.extend(named_in(ground.program).iter().flat_map(|named| closed.installation(named)));
+        let named = named_in(ground.program).into_iter().filter(|named| !is_theirs(named));
+        found.extend(named.flat_map(|named| closed.installation(&named)));
     }
     let arguments = ground.args.iter().map(Path::new);
     for argument in arguments.filter(|argument| argument.is_absolute() && !is_theirs(argument)) {
@@ -261,6 +266,7 @@ fn runtime(ground: &Ground<'_>, closed: &Closed, write: &[PathBuf]) -> Vec<PathB
     let directories = || path.split(':').map(Path::new).filter(|directory| directory.is_absolute());
     found.extend(directories().flat_map(|directory| closed.open(directory)));
     let node = directories().map(|directory| directory.join("node")).find(|node| is_executable(node));
+    let node = node.filter(|node| !is_theirs(node));
     found.extend(node.into_iter().flat_map(|node| closed.installation(&node)));
     found
 }

@@ -56,7 +56,7 @@ impl Ways {
     }
 
     /// `path` with every link of its existing part followed.
-    pub(super) fn resolve(&self, path: &Path) -> PathBuf {
+    pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
         path.ancestors()
             .find_map(|existing| {
                 let rest = path.strip_prefix(existing).ok()?;

@@ -12,11 +12,11 @@ use super::{
 
 /// The trees.
 #[derive(Debug, Default)]
-pub(super) struct Written(Vec<PathBuf>);
+pub(crate) struct Written(Vec<PathBuf>);
 
 impl Written {
     /// What instances with these directories and these grants write, to which no link leads.
-    pub(super) fn by<'a>(
+    pub(crate) fn by<'a>(
         data_dir: &Path,
         instances: impl IntoIterator<Item = (&'a Directories, &'a [PathBuf])>,
     ) -> Self {
@@ -27,12 +27,12 @@ impl Written {
     }
 
     /// Whether one of them could have made what is there.
-    pub(super) fn holds(&self, path: &Path) -> bool {
+    pub(crate) fn holds(&self, path: &Path) -> bool {
         self.0.iter().any(|tree| path.starts_with(tree))
     }
 
     /// Whether one of them could have led to `path`.
-    pub(super) fn leads(&self, ways: &Ways, path: &Path) -> bool {
+    pub(crate) fn leads(&self, ways: &Ways, path: &Path) -> bool {
         ways.links(path).iter().any(|link| self.holds(link))
     }
 }

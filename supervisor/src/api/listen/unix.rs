@@ -16,14 +16,14 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt, future, stream};
+use futures_util::{Stream, StreamExt, stream};
 use nix::unistd::geteuid;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, listen as listen_on,
     socket_with,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::UCred},
     time::sleep,
 };
 use tokio_util::either::Either;
@@ -33,7 +33,7 @@ use super::{ACCEPT_PAUSE, connection::Connection};
 use crate::{
     api::{
         caller::Peer,
-        inside::FindOrigin,
+        inside::{FindOrigin, Line},
         limits::{Limits, Most, Party},
     },
     bindings::Bindings,
@@ -160,28 +160,25 @@ impl Socket {
         let traced = accepted.map(move |stream| {
             let (origins, socket, bindings) = (origins.clone(), Arc::clone(&socket), bindings.clone());
             let peer = stream.peer_cred();
-            let pid = peer.as_ref().ok().and_then(|peer| peer.pid());
-            let who = pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"));
-            let seat = limits.admit(who, Party::Stranger);
-            async move {
+            // Without them it is in fewer groups, and may do less.
+            let groups: Arc<[u32]> = peer_groups(&stream).unwrap_or_default().into();
+            let line = peer.as_ref().map_or(Line::Strangers, |peer| line(peer, &groups, &bindings));
+            let seat = limits.admit(who(&peer), newcomer(&peer, line));
+            // On its own, so that it is not the crowd's turn first.
+            tokio::spawn(async move {
                 let peer = peer.ok()?;
-                // Without them it is in fewer groups, and may do less.
-                let groups: Arc<[u32]> = peer_groups(&stream).unwrap_or_default().into();
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
-                let has_role = is_own(uid) || has_role(&bindings, uid, gid, &groups);
-                // Whoever may be an agent does not keep an operator waiting, whatever its user is.
-                let is_quick = has_role && pid.and_then(is_walled) == Some(false);
                 let origin = tokio::select! {
                     () = seat.end.cancelled() => return None,
-                    origin = origins.of(&stream, is_quick) => origin,
+                    origin = origins.of(&stream, line) => origin,
                 };
                 let peer = Peer::Unix { uid, gid, pid, groups, origin, socket };
-                seat.is_of(party(&peer, has_role));
+                seat.is_of(party(&peer, line));
                 Some(Connection::new(Either::Left(stream), peer, seat))
-            }
+            })
         });
         // Who has no credentials is nobody, and is let go.
-        traced.buffer_unordered(WAITING).filter_map(future::ready)
+        traced.buffer_unordered(WAITING).filter_map(async |traced| traced.ok().flatten())
     }
 
     async fn accept(&mut self) -> UnixStream {
@@ -215,8 +212,37 @@ fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
     bindings.table().of_process(uid, groups.iter().copied().chain([gid])).is_some()
 }
 
-/// With whom it shares what there is. Of who says to run inside an instance and does not, that instance has the worst.
-fn party(peer: &Peer, has_role: bool) -> Party {
+/// In which line it waits to be traced. Whoever may be an agent does not keep an operator waiting, whatever its user is.
+fn line(peer: &UCred, groups: &[u32], bindings: &Bindings) -> Line {
+    let own = is_own(peer.uid());
+    match (own || has_role(bindings, peer.uid(), peer.gid(), groups), peer.pid().and_then(is_walled)) {
+        (true, Some(false)) if own => Line::Own,
+        (true, Some(false)) => Line::Known,
+        (true, Some(true) | None) => Line::Agents,
+        (false, _) => Line::Strangers,
+    }
+}
+
+/// As the log is to call it.
+fn who(peer: &io::Result<UCred>) -> String {
+    let pid = peer.as_ref().ok().and_then(UCred::pid);
+    pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"))
+}
+
+/// With whom it shares what there is until it has been traced: not with those who could be anybody, if it seems to be an
+/// operator.
+fn newcomer(peer: &io::Result<UCred>, line: Line) -> Party {
+    let Ok(uid) = peer.as_ref().map(UCred::uid) else { return Party::Stranger };
+    match line {
+        Line::Own => Party::Own,
+        Line::Known => Party::User(uid),
+        Line::Agents | Line::Strangers => Party::Newcomer(uid),
+    }
+}
+
+/// With whom it shares that from then on. Of who says to run inside an instance and does not, that instance has the worst.
+fn party(peer: &Peer, line: Line) -> Party {
+    let has_role = line != Line::Strangers;
     match peer {
         Peer::Unix { origin: Some(Origin::Inside(name)), .. } if has_role => Party::Inside(name.clone()),
         Peer::Unix { uid, origin: Some(Origin::Outside), .. } if is_own(*uid) => Party::Own,

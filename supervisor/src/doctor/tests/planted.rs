@@ -132,3 +132,35 @@ fn a_profile_that_a_link_leads_to_is_not_gone_into() {
     let mode = |path: &str| fs::metadata(world.at(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!([mode("roots/.openclaw"), mode("roots/.openclaw/credentials")], [0o755, 0o755]);
 }
+
+#[test]
+fn a_node_that_an_agent_could_have_put_there_is_not_run() {
+    let mut world = World::new();
+    let (state, ran) = (world.at("lab/.openclaw"), world.at("ran"));
+    let program = |path: &str, text: String| {
+        let path = world.write(&format!("lab/.openclaw/{path}"), &text);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let node = program("bin/node", format!("#!/bin/sh\ntouch {}\necho v1.0.0\n", ran.display()));
+    let shown = state.display();
+    let text = format!("#!/bin/sh\nexec \"{}\" \"{shown}/openclaw.mjs\"\n", node.display());
+    let openclaw = program("bin/openclaw", text);
+    program("package.json", r#"{"engines":{"node":">=22.12.0"}}"#.to_owned());
+    let profile = |state_dir| Some(Profile { state_dir: Some(state_dir), ..Profile::default() });
+    let elsewhere = world.at("elsewhere");
+    fs::create_dir_all(&elsewhere).unwrap();
+    let spec = |state_dir| InstanceSpec {
+        program: Some(openclaw.display().to_string()),
+        profile: profile(state_dir),
+        ..InstanceSpec::default()
+    };
+    world.add("lab", 18_789, spec(state.clone()));
+    assert_eq!(world.check(runtimes::node), []);
+    assert!(!ran.exists(), "it was run");
+    // Where no instance writes, it is people's.
+    world.patients.clear();
+    world.add("lab", 18_789, spec(elsewhere));
+    assert_eq!(world.check(runtimes::node).len(), 1);
+    assert!(ran.exists());
+}

@@ -207,6 +207,31 @@ fn what_a_script_starts_is_opened_and_a_script_that_the_instance_writes_opens_no
 }
 
 #[test]
+fn what_lies_where_agents_write_says_nothing_of_what_is_opened() {
+    let mut world = World::new();
+    let treasure = world.program("treasure/node", "");
+    let shared = world.make("srv/tools");
+    let block = Block::at(20_000).unwrap();
+    world.neighbours.push(Neighbour::of(&name("lab"), block, &granted(&[], std::slice::from_ref(&shared))));
+    // A Node that it has made a link, found by its PATH, and a program that names something, where another writes.
+    let state = world.make("home/.openclaw");
+    let own = world.program("home/.openclaw/bin/openclaw", "#!/bin/sh\n");
+    symlink(&treasure, state.join("bin/node")).unwrap();
+    let profile = Some(Profile { state_dir: Some(state.clone()), ..Profile::default() });
+    let spec = InstanceSpec { profile, ..InstanceSpec::default() };
+    let trees = world.trees_of("main", &spec, &own, &state.join("bin").display().to_string());
+    assert!(!opens(&trees.read, &treasure), "{trees:?}");
+    // People's own link to a program that it writes.
+    let named = world.program("home/.openclaw/bin/named", &format!("#!/bin/sh\n# {}\n", treasure.display()));
+    symlink(&named, world.at("bin/linked")).unwrap();
+    let trees = world.trees_of("main", &spec, &world.at("bin/linked"), "/usr/bin");
+    assert!(!opens(&trees.read, &treasure), "{trees:?}");
+    let theirs = world.program("srv/tools/openclaw", &format!("#!/bin/sh\n# {}\n", treasure.display()));
+    let trees = world.trees_of("web", &InstanceSpec::default(), &theirs, "/usr/bin");
+    assert!(!opens(&trees.read, &treasure) && !opens(&trees.read, &theirs), "{trees:?}");
+}
+
+#[test]
 fn versions_side_by_side_are_read_and_nothing_else_of_the_supervisors() {
     let world = World::new();
     let program = world.program("home/data/runtimes/openclaw-1/bin/openclaw", "#!/bin/sh\n");
@@ -304,7 +329,7 @@ fn a_grant_around_or_inside_what_is_the_supervisors_is_refused_with_what_to_do()
     let by_a_link = granted(&[world.at("home/shortcut")], &[]);
     assert_eq!(world.overreach("lab", &by_a_link), None, "it is opened to nobody");
     let (field, led) = led_grants(&by_a_link).next().unwrap();
-    assert_eq!((field.to_string().as_str(), led.end), ("walls.read[0]", Some(main.workspace.clone())));
+    assert_eq!((field.to_string().as_str(), led.end), ("walls.read[0]", Some(main.workspace)));
     assert_eq!(
         world.overreach("lab", &granted(&[world.make("home/music")], &[world.make("home/notes")])),
         None

@@ -98,20 +98,23 @@ pub(crate) async fn squatter(port: u16, owner: &Owner, lineage: &Lineage) -> Opt
     let mine = *owner.uid.as_ref().ok()?;
     let (name, lineage) = (owner.name.clone(), lineage.clone());
     let look = move || {
-        let is_foreign =
-            |holder: &&Holder| holder.hold == Hold::Listening && ![ROOT, mine].contains(&holder.uid);
+        // One look: who has been seen may be gone at the next.
         let users = listeners(port);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if users.is_empty() {
-            return Some(ServerError::Nobody { address, name });
+        let foreign = match users.iter().find(|uid| ![ROOT, mine].contains(uid)) {
+            Some(foreign) => *foreign,
+            None if users.is_empty() => return Some(ServerError::Nobody { address, name }),
+            None => return None,
+        };
+        let is_its = |holder: &Holder| {
+            let listens = holder.hold == Hold::Listening && holder.uid == foreign;
+            listens && holder.pid.is_some_and(|pid| lineage.is_below_a_worker(pid, &name))
+        };
+        let all_are = users.iter().all(|uid| [ROOT, mine, foreign].contains(uid));
+        match all_are && holders(&[port]).iter().any(is_its) {
+            true => None,
+            false => Some(ServerError::Foreign { address, uid: foreign, name }),
         }
-        if users.iter().all(|uid| [ROOT, mine].contains(uid)) {
-            return None;
-        }
-        let is_its = |holder: &Holder| holder.pid.is_some_and(|pid| lineage.is_below_a_worker(pid, &name));
-        let found = holders(&[port]);
-        let foreign = found.iter().find(|holder| is_foreign(holder) && !is_its(holder))?;
-        Some(ServerError::Foreign { address, uid: foreign.uid, name: name.clone() })
     };
     task::spawn_blocking(look).await.ok()?
 }
