@@ -11,7 +11,7 @@ use super::{Directories, Layout};
 
 /// Two instances would share a directory or file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}`{} {relation} `{}` of {}", mine.display(), claimed.by(name), theirs.display(), owner(other.as_ref()))]
+#[error("`{}`{} {relation} `{}` of {}", mine.display(), claimed.by(name), theirs.display(), claimed.whose(other.as_ref()))]
 pub struct Clash {
     /// The instance that is refused.
     pub name: Name,
@@ -21,7 +21,7 @@ pub struct Clash {
     pub mine: PathBuf,
     /// How the two lie, after links are followed.
     pub relation: Relation,
-    /// Who has the other; `None`: the supervisor.
+    /// Who has the other; `None`: the supervisor, or all instances if it is about trees in one another.
     pub other: Option<Name>,
     /// The other path.
     pub theirs: PathBuf,
@@ -44,6 +44,15 @@ impl Claimed {
         match self {
             Self::Own => format!(" of `{name}`"),
             Self::Granted | Self::Nested => format!(", granted to `{name}`,"),
+        }
+    }
+
+    /// Who has the other path, if no instance does alone.
+    fn whose(self, other: Option<&Name>) -> String {
+        match (self, other) {
+            (_, Some(other)) => format!("`{other}`"),
+            (Self::Own | Self::Granted, None) => "the supervisor".to_owned(),
+            (Self::Nested, None) => "all instances".to_owned(),
         }
     }
 }
@@ -100,10 +109,6 @@ impl Clash {
             }
         }
     }
-}
-
-fn owner(name: Option<&Name>) -> String {
-    name.map_or_else(|| "the supervisor".to_owned(), |name| format!("`{name}`"))
 }
 
 /// `path` with every link of its existing part followed.
