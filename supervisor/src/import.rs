@@ -70,6 +70,10 @@ pub(crate) struct Wish {
     pub(crate) stop_running: bool,
     /// The `openclaw` executable.
     pub(crate) program: Option<String>,
+    /// Outside the state directory.
+    pub(crate) config: Option<PathBuf>,
+    /// The same.
+    pub(crate) workspace: Option<PathBuf>,
 }
 
 /// A profile, and what an import would do.

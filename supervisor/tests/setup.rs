@@ -402,6 +402,42 @@ async fn a_gateway_that_was_started_by_hand_is_ended_only_if_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_workspace_that_only_a_configuration_names_is_taken_only_if_somebody_names_it() {
+    let world = World::new().await;
+    let keys = world.at("home/.keys");
+    fs::create_dir_all(&keys).unwrap();
+    let named = format!("agents: {{ defaults: {{ workspace: '{}' }} }},\n}}\n", keys.display());
+    let config = world.config.strip_suffix("}\n").unwrap().to_owned() + &named;
+    fs::write(world.at("home/.openclaw-lab/openclaw.json"), &config).unwrap();
+    let mend = format!("so with `--workspace {}`", keys.display());
+    let (_, listed, told) = world.ctl(&["import", "-o", "json"]);
+    assert!(listed.contains(&mend), "{listed}{told}");
+    assert!(listed.contains(&format!("let its agents write `{}`", keys.display())), "{listed}");
+    for wrong in [&[][..], &["--workspace", "/elsewhere"]] {
+        let (code, _, told) = world.ctl(&[&["import", "lab", "--yes"], wrong].concat());
+        assert_eq!(code, Some(3), "{told}");
+        assert!(told.contains(&mend) && !world.has_instance().await, "{told}");
+    }
+    let (code, _, told) = world.ctl(&["import", "lab", "--yes", "--workspace", keys.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}");
+}
+
+#[tokio::test]
+async fn a_configuration_that_a_link_in_a_profile_leads_to_is_taken_only_if_somebody_names_it() {
+    let world = World::new().await;
+    let (link, mine) = (world.at("home/.openclaw-lab/openclaw.json"), world.at("home/mine/settings.json"));
+    fs::create_dir_all(mine.parent().unwrap()).unwrap();
+    fs::rename(&link, &mine).unwrap();
+    symlink(&mine, &link).unwrap();
+    let (code, _, told) = world.ctl(&["import", "lab", "--yes"]);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains(&format!("say so with `--config {}`", mine.display())), "{told}");
+    assert!(!world.has_instance().await && fs::read_to_string(&mine).unwrap() == world.config);
+    let (code, _, told) = world.ctl(&["import", "lab", "--yes", "--config", mine.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}");
+}
+
+#[tokio::test]
 async fn an_instance_is_set_up_without_being_started_and_then_is_started() {
     let world = World::new().await;
     let (code, done, _) = world.ctl(&["setup", "new", "--runtime", "builtin", "--dry-run"]);

@@ -61,6 +61,12 @@ pub(crate) struct Import {
     /// The `openclaw` executable, if not the first on PATH
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "undo")]
     program: Option<String>,
+    /// Where its agents work, if its configuration names a place outside its state
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["undo", "all"])]
+    workspace: Option<String>,
+    /// Its configuration, if a link in its state leads to one elsewhere
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["undo", "all"])]
+    config: Option<String>,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -129,6 +135,8 @@ async fn take_over(
         name: name.to_owned(),
         stop_running: args.stop_running,
         program: args.program.clone().unwrap_or_default(),
+        workspace: args.workspace.clone().unwrap_or_default(),
+        config: args.config.clone().unwrap_or_default(),
         request_id: request_id(),
     };
     let call = async || supervisor.setup().import_profile(request.clone()).await;

@@ -1,6 +1,9 @@
 //! `SetupService`.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use supervisor_core::{
     denied::Denied,
@@ -133,7 +136,9 @@ impl Setups {
 
     async fn import(self, request: ImportProfileRequest) -> Result<ImportProfileResponse, Refusal> {
         let program = Some(request.program).filter(|program| !program.is_empty());
-        let wish = import::Wish { stop_running: request.stop_running, program };
+        let named = |path: String| Some(path).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let (config, workspace) = (named(request.config), named(request.workspace));
+        let wish = import::Wish { stop_running: request.stop_running, program, config, workspace };
         let report = self.importer.import(&request.name, &wish).await.map_err(|error| unable(&error))?;
         let name = Name::new(&request.name)?;
         let revision = self.api.handle.view().revision.0;

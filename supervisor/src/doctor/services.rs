@@ -268,7 +268,9 @@ pub(crate) fn is_gateway(line: &[u8]) -> bool {
         let name = word.rsplit('/').next().unwrap_or_default();
         name == "openclaw" || name == "openclaw.mjs"
     });
-    is_openclaw && words.next() == Some("gateway") && matches!(words.next(), None | Some("run"))
+    is_openclaw
+        && words.next() == Some("gateway")
+        && words.next().is_none_or(|next| next == "run" || next.starts_with('-'))
 }
 
 /// The state directory of a process, by its environment.

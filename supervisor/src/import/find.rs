@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -63,6 +63,10 @@ pub(super) struct Found {
     pub(super) state: PathBuf,
     pub(super) config: PathBuf,
     pub(super) workspace: PathBuf,
+    /// A link in its state leads there.
+    pub(super) config_is_linked: bool,
+    /// Its configuration names it.
+    pub(super) workspace_is_configured: bool,
     /// What the configuration holds.
     pub(super) content: Vec<u8>,
     pub(super) mode: u32,
@@ -84,6 +88,16 @@ impl Found {
     /// As it was found, maybe by links.
     pub(super) fn as_found(&self) -> [&Path; 3] {
         [&self.state, &self.workspace, self.config.parent().unwrap_or(&self.config)]
+    }
+
+    /// What lies outside the state because the profile itself says so, and so perhaps an agent: configuration and
+    /// workspace.
+    pub(super) fn elsewhere(&self) -> [Option<&Path>; 2] {
+        let is_within = |path: &Path| {
+            path.starts_with(&self.state) && !path.components().any(|part| part == Component::ParentDir)
+        };
+        let places = [(&self.config, self.config_is_linked), (&self.workspace, self.workspace_is_configured)];
+        places.map(|(path, says)| says.then_some(path.as_path()).filter(|path| !is_within(path)))
     }
 
     /// As an instance names it: by the way on which there is no link.
@@ -200,7 +214,8 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let named = named.map(|path| PathBuf::from(path.replace("%h", &home.to_string_lossy())));
     let config = named.unwrap_or_else(|| state.join("openclaw.json"));
     // Its owner may keep it elsewhere, and then the instance has it there: it follows no link out of its directories.
-    let config = if config.is_symlink() { resolve(&config) } else { config };
+    let config_is_linked = config.is_symlink();
+    let config = if config_is_linked { resolve(&config) } else { config };
     let content = read_plainly(Own::nobodys(&config)).ok()??;
     let about = fs::metadata(&config).ok()?;
     let values = declared::read(&String::from_utf8_lossy(&content));
@@ -210,8 +225,11 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let unit = unit_of(&of_unit, &mut notes);
     let text = of_unit.first().map(|unit| unit.text.as_str()).unwrap_or_default();
     let running = unit.as_ref().filter(|unit| unit.active).and_then(Unit::process);
+    let configured = value(&["agents", "defaults", "workspace"]);
     let found = Found {
-        workspace: workspace(value(&["agents", "defaults", "workspace"]), &name, &state, &home),
+        config_is_linked,
+        workspace_is_configured: configured.is_some(),
+        workspace: workspace(configured, &name, &state, &home),
         port: port.or_else(|| port_of_unit(text)).or((name == "main").then_some(DEFAULT_FIRST)),
         running: running.or_else(|| process::owner(&ground.root, &state, &config)),
         sessions: sessions(&state),
@@ -357,6 +375,8 @@ mod tests {
         assert_eq!(found[0].workspace, home.join(".openclaw/workspace-lab"), "where early versions put it");
         assert_eq!(found[1].workspace, home.join(".openclaw/workspace"));
         assert_eq!(found[2].workspace, home.join("w"));
+        let elsewhere = found.iter().map(Found::elsewhere).collect::<Vec<_>>();
+        assert_eq!(elsewhere, [[None; 2], [None; 2], [None, Some(home.join("w").as_path())]]);
         assert_eq!((found[1].sessions, found[0].sessions), (2, 0));
     }
 

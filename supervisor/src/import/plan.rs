@@ -89,6 +89,7 @@ impl Importer {
             Err(error) => return vec![format!("{error}; an instance cannot be called so")],
         };
         obstacles.extend(of_system(found, wish));
+        obstacles.extend(of_elsewhere(found, wish));
         if let Err(missing) = runtime::resolve(spec, &self.host) {
             obstacles.push(format!("{missing}; {}", missing.mend()));
         }
@@ -209,6 +210,30 @@ fn of_system(found: &Found, wish: &Wish) -> Vec<String> {
     obstacles
 }
 
+/// What lies elsewhere is opened to the agents, and only if people say so: a profile's own word may be an agent's.
+fn of_elsewhere(found: &Found, wish: &Wish) -> Vec<String> {
+    let [config, workspace] = found.elsewhere();
+    let asked = [
+        ("is the configuration", "--config", config, &found.config, &wish.config),
+        ("is where its agents work", "--workspace", workspace, &found.workspace, &wish.workspace),
+    ];
+    let mut obstacles = Vec::new();
+    for (what, flag, elsewhere, is, named) in asked {
+        match (elsewhere, named) {
+            (Some(path), named) if named.as_deref() != Some(path) => obstacles.push(format!(
+                "`{0}` {what}, as the profile says, which its agents can write; if that is to be opened to them, say so \
+                 with `{flag} {0}`",
+                path.display()
+            )),
+            (None, Some(named)) if named != is => {
+                obstacles.push(format!("`{}` {what}; leave out `{flag}`", is.display()));
+            }
+            (_, _) => {}
+        }
+    }
+    obstacles
+}
+
 fn in_ephemeral_range(port: u16) -> Option<String> {
     let (first, last) = ephemeral_ports()?;
     let block = Block::at(port)?;
@@ -235,6 +260,9 @@ fn steps(found: &Found) -> Vec<String> {
         None => "the next free block of ports".to_owned(),
     };
     steps.push(format!("make it the instance `{}` on {ports}, its directories as they are", found.name));
+    for elsewhere in found.elsewhere().into_iter().flatten() {
+        steps.push(format!("let its agents write `{}`", elsewhere.display()));
+    }
     let sessions = match found.sessions {
         0 => String::new(),
         1 => ", and that its session file is there".to_owned(),

@@ -102,11 +102,23 @@ fn by_lock(root: &Path, state: &Path, config: &Path) -> Option<Running> {
         .filter(|lock| lock.config_path.as_ref().is_some_and(|path| resolve(path) == resolve(config)));
     own.chain(common).find_map(|lock| {
         let running = Running::of(lock.pid)?;
-        if user_of(Path::new(&format!("/proc/{}", lock.pid))) != Some(user) {
-            return None;
-        }
-        lock.start_time.is_none_or(|started| started == running.started).then_some(running)
+        let is_it = lock.start_time.is_none_or(|started| started == running.started);
+        (is_it && could_be(lock.pid, state, user)).then_some(running)
     })
+}
+
+/// Whether a process that a lock names could be the gateway on this state. An agent may have written the lock to have
+/// another process ended.
+fn could_be(pid: i32, state: &Path, user: u32) -> bool {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let runs = |file: &str| fs::read(process.join(file)).unwrap_or_default();
+    let environ = runs("environ");
+    let elsewhere = environment(&environ, "OPENCLAW_STATE_DIR")
+        .is_some_and(|named| resolve(Path::new(&named)) != resolve(state));
+    user_of(&process) == Some(user)
+        && is_gateway(&runs("cmdline"))
+        && environment(&environ, "OPENCLAWCTL_MARK").is_none()
+        && !elsewhere
 }
 
 /// The locks of this user in a directory of his.
@@ -163,17 +175,38 @@ fn has_open(process: &Path, directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::{
-        os::unix::fs::chown,
-        process::{Command, Stdio},
+        os::unix::{fs::chown, process::CommandExt},
+        process::{Child, Command, Stdio},
     };
 
     use super::*;
+
+    /// A process with the title of a gateway.
+    struct Gateway(Child, Running);
+
+    impl Gateway {
+        fn start(variables: &[(&str, &str)]) -> Self {
+            let mut command = Command::new("sleep");
+            command.arg0("openclaw-gateway").arg("600").envs(variables.iter().copied());
+            let child = command.spawn().unwrap();
+            let running = Running::of(child.id().try_into().unwrap()).unwrap();
+            Self(child, running)
+        }
+    }
+
+    impl Drop for Gateway {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     #[test]
     fn a_gateway_is_found_by_its_lock_only_if_the_process_is_the_one_that_wrote_it() {
         let root = tempfile::tempdir().unwrap();
         let state = root.path().join("state");
-        let me = Running::of(std::process::id().try_into().unwrap()).unwrap();
+        let gateway = Gateway::start(&[]);
+        let me = gateway.1;
         let directory = state.join(format!("tmp/openclaw-{}", rustix::process::geteuid().as_raw()));
         fs::create_dir_all(&directory).unwrap();
         let lock = directory.join("gateway.0a1b.lock");
@@ -191,10 +224,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_names_what_is_not_the_profiles_gateway_is_not_heard() {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("state");
+        let directory = state.join(format!("tmp/openclaw-{}", rustix::process::geteuid().as_raw()));
+        fs::create_dir_all(&directory).unwrap();
+        let found = |pid: i32| {
+            fs::write(directory.join("gateway.1.lock"), format!(r#"{{"pid":{pid}}}"#)).unwrap();
+            owner(root.path(), &state, &state.join("openclaw.json"))
+        };
+        let itself = std::process::id().try_into().unwrap();
+        assert_eq!(found(itself), None, "no gateway: a supervisor, say");
+        let neighbour = Gateway::start(&[("OPENCLAWCTL_MARK", "store/main")]);
+        assert_eq!(found(neighbour.1.pid), None, "a supervisor's own");
+        let other = Gateway::start(&[("OPENCLAW_STATE_DIR", "/elsewhere")]);
+        assert_eq!(found(other.1.pid), None, "another profile's");
+        let its = Gateway::start(&[("OPENCLAW_STATE_DIR", state.to_str().unwrap())]);
+        assert_eq!(found(its.1.pid), Some(its.1));
+    }
+
+    #[test]
     fn a_lock_of_another_user_names_no_process_and_a_pipe_is_not_waited_for() {
         let root = tempfile::tempdir().unwrap();
         let state = root.path().join("state");
-        let me = Running::of(std::process::id().try_into().unwrap()).unwrap();
+        let gateway = Gateway::start(&[]);
+        let me = gateway.1;
         let uid = rustix::process::geteuid().as_raw();
         let (config, common) = (state.join("openclaw.json"), root.path().join(format!("tmp/openclaw-{uid}")));
         for directory in [&state, &common] {
