@@ -49,6 +49,7 @@ use crate::{
     lineage::{self, Lineage, Process},
     lock::{self, LockError},
     openclaw::{
+        contract::WORKER,
         environment::{Control, DEFAULT_PATH},
         prepare::Host,
     },
@@ -76,9 +77,6 @@ const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reports of the store that may wait for the driver.
 const REPORTS: usize = 64;
-
-/// The worker, installed beside the daemon.
-const WORKER: &str = "gateway-worker";
 
 /// The command line, installed beside the daemon.
 const OPENCLAWCTL: &str = "openclawctl";

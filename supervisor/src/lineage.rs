@@ -14,8 +14,9 @@
 //!
 //! A list of the workers that are known to run would not do. While a supervisor adopts what its predecessor left,
 //! or an instance is being started, it knows processes whose worker it does not know yet; the mark is there from
-//! a worker's first moment on. Once a worker has been killed, what it leaves is known by its own mark until it is
-//! swept, and by its control group, where instances have one: that cannot be taken off.
+//! a worker's first moment on. It is heard from a worker alone: a process of the supervisor's user, outside all walls,
+//! that runs the worker's program. Anybody can put a mark on itself, and have a setuid program carry it as root. So once
+//! a worker has been killed, what it leaves is known by its control group, where instances have one, and else nobody.
 //!
 //! What is behind more walls than the supervisor itself is not taken for an operator, either: walls cannot be shed, and
 //! agents of other supervisors stand behind some, too. That is asked of whoever could be an agent: of all users by a
@@ -26,9 +27,10 @@
 //! its own.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::Path,
     str,
 };
 
@@ -39,7 +41,7 @@ use rustix::{
 };
 use supervisor_core::ids::Name;
 
-use crate::openclaw::environment::MARK;
+use crate::openclaw::{contract::WORKER, environment::MARK};
 
 /// The most parents looked at. Nobody has so many; who makes them does so in order not to be traced.
 const MOST_PARENTS: usize = 256;
@@ -136,7 +138,9 @@ impl Lineage {
             let (mark, bytes) = self.marked(ancestor);
             looked_through += bytes;
             match mark {
-                Ok(Mark::Ours(name)) => return Ok(Origin::Inside(name)),
+                Ok(Mark::Ours(name)) if is_worker(ancestor) => return Ok(Origin::Inside(name)),
+                // What a worker has left, or somebody who lies.
+                Ok(Mark::Ours(_)) => hides = true,
                 // An agent is nobody's operator.
                 Ok(Mark::Others) => return Err(Untold::Hidden),
                 Ok(Mark::None) if looked_through > MOST_IN_ALL => return Err(Untold::Hidden),
@@ -160,14 +164,12 @@ impl Lineage {
         }
     }
 
-    /// Whether a process runs below a worker of this instance, which the supervisor's user has started. Others can have
-    /// put the mark on themselves.
+    /// Whether a process runs below a worker of this instance.
     pub(crate) fn is_below_a_worker(&self, pid: i32, name: &Name) -> bool {
-        let is_worker = |ancestor: &i32| {
-            let is_ours = user(*ancestor) == Some(geteuid().as_raw());
-            is_ours && matches!(self.marked(*ancestor).0, Ok(Mark::Ours(of)) if of == *name)
+        let is_its = |ancestor: &i32| {
+            matches!(self.marked(*ancestor).0, Ok(Mark::Ours(of)) if of == *name) && is_worker(*ancestor)
         };
-        line(pid).is_ok_and(|line| line.iter().skip(1).any(is_worker))
+        line(pid).is_ok_and(|line| line.iter().skip(1).any(is_its))
     }
 
     /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
@@ -297,6 +299,19 @@ fn is_adopted(pid: i32, parent: i32) -> bool {
         return true;
     };
     !own.contains(&pid) && own.contains(&parent)
+}
+
+/// Whether a process is a worker, if what it carries says so: nobody else has root run this program.
+fn is_worker(pid: i32) -> bool {
+    let runs = |program: &Path| {
+        let name = program.file_name().unwrap_or_default().as_bytes();
+        // An upgrade replaces the file.
+        name.strip_suffix(b" (deleted)").unwrap_or(name) == WORKER.as_bytes()
+    };
+    let is_ours = user(pid) == Some(geteuid().as_raw());
+    is_ours
+        && is_walled(pid) == Some(false)
+        && fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| runs(&exe))
 }
 
 /// The user that a process runs as, its real one. Others than the kernel cannot hide it.

@@ -11,17 +11,27 @@ use super::*;
 struct Worker {
     shell: Child,
     told: i32,
+    _program: tempfile::TempDir,
 }
 
 impl Worker {
     fn start(mark: Option<&str>, script: &str) -> Self {
-        let mut command = Command::new("sh");
+        Self::called(WORKER, mark, script)
+    }
+
+    /// One that runs a program of this name.
+    fn called(name: &str, mark: Option<&str>, script: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join(name);
+        // By a process of its own: what this one has open for writing, another thread's child may have, too (ETXTBSY).
+        assert!(Command::new("cp").arg("/bin/sh").arg(&program).status().unwrap().success());
+        let mut command = Command::new(program);
         command.args(["-c", script]).env_remove(MARK).stdout(Stdio::piped());
         command.envs(mark.map(|mark| (MARK, mark)));
         let mut shell = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        Self { shell, told: line.trim().parse().unwrap() }
+        Self { shell, told: line.trim().parse().unwrap(), _program: directory }
     }
 
     fn origin(&self) -> Option<Origin> {
@@ -57,6 +67,18 @@ fn neither_an_empty_environment_nor_a_false_mark_is_heard() {
         let worker = Worker::start(Some("store/main"), &script);
         assert_eq!(worker.origin(), inside("main"), "{disguise}");
     }
+}
+
+#[test]
+fn a_mark_that_no_worker_carries_makes_nobody_a_part_of_an_instance() {
+    let told = "sleep 600 & echo $!; wait";
+    assert_eq!(Worker::called("newgrp", Some("store/rescue"), told).origin(), None, "a setuid program");
+    let walled = r#"import ctypes, os; ctypes.CDLL(None).prctl(38, 1, 0, 0, 0); os.execl(os.environ["W"], "w", "-c", "sleep 600 & echo $!; wait")"#;
+    let walled = format!("W=$(readlink /proc/$$/exe) {MARK}=store/rescue exec python3 -c '{walled}'");
+    assert_eq!(Worker::start(None, &walled).origin(), None, "what a worker has left");
+    let replaced =
+        Worker::start(Some("store/main"), "rm \"$(readlink /proc/$$/exe)\"; sleep 600 & echo $!; wait");
+    assert_eq!(replaced.origin(), inside("main"));
 }
 
 #[test]

@@ -24,8 +24,8 @@ use crate::{
     user::{self, User},
 };
 
-/// What builds walls, beside this program.
-const WORKER: &str = "gateway-worker";
+/// The program of workers, beside this one. Processes that carry a mark are held against its name.
+pub(crate) const WORKER: &str = "gateway-worker";
 
 /// The protocol, in both answers.
 const PROTOCOL: &str = "openclaw.gateway.restart-handoff";
