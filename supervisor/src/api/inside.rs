@@ -47,7 +47,7 @@ pub(super) enum Line {
     Own,
     /// Who else has a role by its user, and no walls around it.
     Known,
-    /// Who has a role by its user, and may be an agent: a rescue that mends, too.
+    /// Who has a role by its user and may be an agent, and users of instances: a rescue that mends, too.
     Agents,
     /// Whoever else there is.
     Strangers,

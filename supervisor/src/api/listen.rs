@@ -3,6 +3,7 @@
 mod addresses;
 mod connection;
 mod doors;
+mod residents;
 mod tcp;
 mod unix;
 
@@ -30,7 +31,10 @@ use tonic_health::pb::health_server::HealthServer;
 use tracing::{info, warn};
 
 pub(super) use self::doors::Doors;
-use self::unix::{Rights, Socket};
+use self::{
+    residents::Residents,
+    unix::{Rights, Socket},
+};
 use super::{
     audit::Audits,
     certificate::Certificates,
@@ -122,8 +126,9 @@ pub(super) async fn serve_through(
     };
     let control = Socket::bind(&path, move || Rights::control(for_all()))
         .map_err(|source| ServeError::Listen { path, source })?;
-    let (doors, connections) =
-        Doors::new(&context.host, context.origins.clone(), context.bindings.clone(), Limits::new(most));
+    let residents = Residents::following(&context.handle);
+    let (origins, bindings) = (context.origins.clone(), context.bindings.clone());
+    let (doors, connections) = Doors::new(&context.host, origins, bindings, residents, Limits::new(most));
     let places = context.settings.listen.clone();
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -4,7 +4,8 @@
 //! `request_id`; if the first one was taken, its answer is given again, and a repeat that comes while the first
 //! is under way waits for it. So that a caller who gives up leaves no request half remembered, each is done by a
 //! task of its own. An id is its caller's: one that another has used says nothing, neither what was answered nor that it
-//! was used. Refusals are not remembered: nothing has changed, and the next attempt may succeed.
+//! was used. Nor does one caller's asking make what another has asked forgotten: whoever has most makes room. Refusals are
+//! not remembered: nothing has changed, and the next attempt may succeed.
 
 use std::{
     any::Any,
@@ -150,10 +151,20 @@ impl Requests {
 }
 
 impl Known {
-    /// Forgets the oldest beyond what is kept. One that is under way goes on; only a repeat would not know it.
+    /// Forgets beyond what is kept the oldest of the caller who has most. One that is under way goes on; only a repeat
+    /// would not know it.
     fn shrink(&mut self) {
         while self.order.len() > MOST || self.bytes > MOST_BYTES {
-            let Some((key, number)) = self.order.pop_front() else { return };
+            let is_many = self.order.len() > MOST;
+            let mut held = HashMap::<&Arc<str>, usize>::new();
+            for (key, number) in &self.order {
+                let known = self.by_key.get(key).filter(|entry| entry.number == *number);
+                let bytes = known.map_or(0, |entry| entry.bytes);
+                *held.entry(&key.caller).or_default() += if is_many { 1 } else { bytes };
+            }
+            let Some((most, _)) = held.into_iter().max_by_key(|(_, held)| *held) else { return };
+            let oldest = self.order.iter().position(|(key, _)| key.caller == *most);
+            let Some((key, number)) = oldest.and_then(|at| self.order.remove(at)) else { return };
             self.forget(&key, number);
         }
     }
@@ -235,6 +246,21 @@ mod tests {
         let refused = async { Err::<StartInstanceResponse, _>(Refusal::Overloaded) };
         assert!(requests.once("a", request("main"), refused).await.is_err());
         assert!(requests.once("a", request("main"), counted(&count, &gate)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_much_makes_no_other_forgotten() {
+        let requests = Requests::default();
+        let meet = |caller: &str, number: usize, name: &str| {
+            let key = Key { caller: caller.into(), id: number.to_string() };
+            requests.meet(&key, &request(name)).map(|met| matches!(met, Met::First(..))).unwrap()
+        };
+        assert!(meet("operator", 0, "main"));
+        assert!((0..MOST * 2).all(|number| meet("rescue", number, "main")));
+        let large = "x".repeat(MOST_BYTES / 2);
+        assert!((0..4).all(|number| meet("viewer", number, &large)));
+        assert!(!meet("operator", 0, "main"), "it is known still");
+        assert!(meet("rescue", 0, "main"));
     }
 
     #[tokio::test]

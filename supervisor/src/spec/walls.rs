@@ -74,7 +74,7 @@ pub struct Limits {
 }
 
 /// A user of the host, by name or by number.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct UserName(pub String);
 

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::{
     connection::Connection,
+    residents::Residents,
     tcp::{self, Reception},
     unix::{Rights, Socket, unsafe_directory},
 };
@@ -102,6 +103,7 @@ struct Inner {
     keeper: Keeper,
     origins: FindOrigin,
     bindings: Bindings,
+    residents: Residents,
     limits: Arc<Limits>,
     connections: mpsc::Sender<Connection>,
     reception: Reception,
@@ -151,6 +153,7 @@ impl Doors {
         host: &Host,
         origins: FindOrigin,
         bindings: Bindings,
+        residents: Residents,
         limits: Arc<Limits>,
     ) -> (Self, mpsc::Receiver<Connection>) {
         let (connections, incoming) = mpsc::channel(WAITING);
@@ -166,6 +169,7 @@ impl Doors {
             keeper,
             origins,
             bindings,
+            residents,
             limits,
             connections,
             reception,
@@ -379,8 +383,13 @@ impl Inner {
         match listening {
             Listening::Tcp(listener) => tcp::serve(listener, self.reception.clone()).await,
             Listening::Unix(socket) => {
-                let connections =
-                    socket.connections(Arc::clone(&self.limits), self.origins.clone(), self.bindings.clone());
+                let Inner { limits, origins, bindings, residents, .. } = self;
+                let connections = socket.connections(
+                    Arc::clone(limits),
+                    origins.clone(),
+                    bindings.clone(),
+                    residents.clone(),
+                );
                 // Nobody is left to serve them once the server has ended.
                 connections
                     .for_each(async |connection| {

@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::either::Either;
 use tracing::warn;
 
-use super::{ACCEPT_PAUSE, connection::Connection};
+use super::{ACCEPT_PAUSE, connection::Connection, residents::Residents};
 use crate::{
     api::{
         caller::Peer,
@@ -154,6 +154,7 @@ impl Socket {
         limits: Arc<Limits>,
         origins: FindOrigin,
         bindings: Bindings,
+        residents: Residents,
     ) -> impl Stream<Item = Connection> {
         let socket: Arc<Path> = self.path.as_path().into();
         let accepted = stream::unfold(self, |mut socket| async { Some((socket.accept().await, socket)) });
@@ -162,7 +163,8 @@ impl Socket {
             let peer = stream.peer_cred();
             // Without them it is in fewer groups, and may do less.
             let groups: Arc<[u32]> = peer_groups(&stream).unwrap_or_default().into();
-            let line = peer.as_ref().map_or(Line::Strangers, |peer| line(peer, &groups, &bindings));
+            let line =
+                peer.as_ref().map_or(Line::Strangers, |peer| line(peer, &groups, &bindings, &residents));
             let seat = limits.admit(who(&peer), newcomer(&peer, line));
             // On its own, so that it is not the crowd's turn first.
             tokio::spawn(async move {
@@ -213,12 +215,13 @@ fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
 }
 
 /// In which line it waits to be traced. Whoever may be an agent does not keep an operator waiting, whatever its user is.
-fn line(peer: &UCred, groups: &[u32], bindings: &Bindings) -> Line {
+fn line(peer: &UCred, groups: &[u32], bindings: &Bindings, residents: &Residents) -> Line {
     let own = is_own(peer.uid());
     match (own || has_role(bindings, peer.uid(), peer.gid(), groups), peer.pid().and_then(is_walled)) {
         (true, Some(false)) if own => Line::Own,
         (true, Some(false)) => Line::Known,
         (true, Some(true) | None) => Line::Agents,
+        (false, _) if residents.has(peer.uid()) => Line::Agents,
         (false, _) => Line::Strangers,
     }
 }
@@ -229,14 +232,15 @@ fn who(peer: &io::Result<UCred>) -> String {
     pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"))
 }
 
-/// With whom it shares what there is until it has been traced: not with those who could be anybody, if it seems to be an
-/// operator.
+/// With whom it shares what there is until it has been traced. Strangers share one part from the beginning: they may have
+/// as many users as they like.
 fn newcomer(peer: &io::Result<UCred>, line: Line) -> Party {
     let Ok(uid) = peer.as_ref().map(UCred::uid) else { return Party::Stranger };
     match line {
         Line::Own => Party::Own,
         Line::Known => Party::User(uid),
-        Line::Agents | Line::Strangers => Party::Newcomer(uid),
+        Line::Agents => Party::Newcomer(uid),
+        Line::Strangers => Party::Stranger,
     }
 }
 
