@@ -131,6 +131,10 @@ const ATTRIBUTES: [c_long; 9] = [
     FILE_SETATTR,
 ];
 
+/// Refused as if there were none: by one of its flags a process begins in the control group of another instance, and no
+/// filter sees flags that lie in memory. C libraries then make do with clone(2).
+const CLONE: c_long = libc::SYS_clone3;
+
 /// setxattr(2) and removexattr(2) by a directory, since Linux 6.13.
 const SETXATTRAT: c_long = 463;
 const REMOVEXATTRAT: c_long = 466;
@@ -240,7 +244,7 @@ pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filter> {
 fn filter(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filter, BackendError> {
     let mut rules = BTreeMap::new();
     if privileges {
-        let refused = REFUSED.iter().chain(REFUSED_HERE).chain(&ATTRIBUTES);
+        let refused = REFUSED.iter().chain(REFUSED_HERE).chain(&ATTRIBUTES).chain(&[CLONE]);
         rules.extend(refused.map(|number| (*number, Vec::new())));
         rules.extend(about_others()?);
         rules.extend(modes()?);
@@ -339,7 +343,11 @@ fn program(rules: BTreeMap<c_long, Vec<SeccompRule>>, arch: TargetArch) -> Resul
 
 /// What a refused call answers.
 fn errno(number: c_long) -> u32 {
-    let errno = if ATTRIBUTES.contains(&number) { libc::EOPNOTSUPP } else { libc::EPERM };
+    let errno = match number {
+        CLONE => libc::ENOSYS,
+        number if ATTRIBUTES.contains(&number) => libc::EOPNOTSUPP,
+        _ => libc::EPERM,
+    };
     errno.unsigned_abs()
 }
 

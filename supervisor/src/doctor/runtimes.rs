@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     openclaw::{
+        layout::resolve,
         runtime::{self, Resolved},
-        ways::Ways,
         written::Written,
     },
     spec::Kind,
@@ -50,8 +50,9 @@ pub(super) fn node(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut found: BTreeMap<Installed, Finding> = BTreeMap::new();
     let mut well: Vec<Installed> = Vec::new();
     let writers = scene.patients.iter().map(|one| (&one.directories, one.spec.walls.write.as_slice()));
-    let (ways, written) = (Ways::default(), Written::by(scene.data_dir(), writers));
-    let is_an_agents = |node: &Path| written.holds(node) || written.leads(&ways, node);
+    // Where it leads is what is run: however an agent names it, it lies where the agent could not have put it.
+    let written = Written::by(&resolve(scene.data_dir()), writers);
+    let is_an_agents = |node: &Path| written.holds(node);
     for patient in &scene.patients {
         let Ok(resolved) = runtime::resolve(&patient.spec, &scene.host) else { continue };
         if resolved.kind != Kind::Openclaw || !budget.take() {
@@ -105,7 +106,7 @@ fn installed(resolved: &Resolved, search: &str) -> Option<Installed> {
             )
         }
     };
-    let node = named.or_else(beside).or_else(on_path)?;
+    let node = named.or_else(beside).or_else(on_path)?.canonicalize().ok()?;
     Some(Installed { package: entry.with_file_name("package.json"), node })
 }
 
@@ -140,9 +141,7 @@ fn is_trusted(program: &Path) -> bool {
             [ROOT, me].contains(&found.uid()) && is_closed
         })
     };
-    // By the way that is named, and where it leads to.
-    let Ok(found) = program.canonicalize() else { return false };
-    program.ancestors().chain(found.ancestors()).all(is_kept)
+    program.ancestors().all(is_kept)
 }
 
 /// Whether a version is in npm's range; `None` if one of them cannot be read. Their ranges differ from Cargo's in

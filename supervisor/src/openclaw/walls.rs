@@ -229,25 +229,26 @@ fn is_alone(directories: &Directories, beside: &Path) -> bool {
         path == *state || path == *workspace || is_made_of(config, entry)
     };
     let Ok(entries) = fs::read_dir(beside) else { return false };
-    entries.take(ENTRIES).all(|entry| entry.is_ok_and(|entry| is_of_it(&entry)))
+    // Behind more nobody looks, and any of them may be somebody's.
+    let mut count = 0..ENTRIES;
+    entries.into_iter().all(|entry| count.next().is_some() && entry.is_ok_and(|entry| is_of_it(&entry)))
 }
 
-/// What an instance has and has been granted, but for what a link leads to.
+/// What an instance has and has been granted, but for what a link leads to, and for what lies beside its configuration.
 pub(crate) fn granted(directories: &Directories, spec: &InstanceSpec) -> Vec<PathBuf> {
     let Directories { state, config, workspace, home, tmp, .. } = directories;
     let ways = Ways::default();
-    let own = [state, home, tmp, workspace].into_iter().map(PathBuf::as_path);
-    let own = own.chain(config.parent()).chain(spec.walls.grants().map(|(_, _, path)| path));
+    let own = [state, config, home, tmp, workspace].into_iter().map(PathBuf::as_path);
+    let own = own.chain(spec.walls.grants().map(|(_, _, path)| path));
     own.filter_map(|path| straight(&ways, path, &[])).collect()
 }
 
 /// What it takes to run the program: where it is installed, and what is on its PATH.
 fn runtime(ground: &Ground<'_>, closed: &Closed, write: &[PathBuf]) -> Vec<PathBuf> {
     // What lies in a tree that it, or another instance, writes is no word about what is to be open.
-    let lies_there = |path: &Path| is_open(path, write) || closed.written.holds(path);
     let is_theirs = |path: &Path| {
-        let found = closed.ways.resolve(path);
-        lies_there(path) || lies_there(&found) || closed.written.leads(&closed.ways, path)
+        let lies_there = is_open(path, write) || is_open(&closed.ways.resolve(path), write);
+        lies_there || closed.written.could_be(&closed.ways, path)
     };
     let mut found = Vec::new();
     if !is_theirs(ground.program) {
@@ -382,11 +383,23 @@ impl Closed {
         // A link in an environment of its own (venv, nvm) stands for that environment.
         for file in [program.to_owned(), self.ways.resolve(program)] {
             let directory = file.parent().unwrap_or(&file);
-            let widest = [package(&file), prefix(directory), Some(directory.to_owned()), Some(file.clone())];
+            let widest =
+                [package(&file), self.prefix(directory), Some(directory.to_owned()), Some(file.clone())];
             found.extend(widest.into_iter().flatten().find(|tree| self.may(tree)));
         }
         found.dedup();
         found
+    }
+
+    /// What a `bin` belongs to, if it is that of a Node or of a Python: by what no agent could have put there.
+    fn prefix(&self, directory: &Path) -> Option<PathBuf> {
+        let prefix =
+            directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "bin"))?;
+        let is_one = |marker: &str| {
+            let marker = prefix.join(marker);
+            marker.exists() && !self.written.could_be(&self.ways, &marker)
+        };
+        ["lib/node_modules", "bin/node", "pyvenv.cfg"].into_iter().any(is_one).then(|| prefix.to_owned())
     }
 }
 
@@ -402,13 +415,6 @@ fn package(file: &Path) -> Option<PathBuf> {
     let outermost =
         file.ancestors().filter(|above| above.file_name().is_some_and(|name| name == "node_modules"));
     outermost.last().map(Path::to_owned)
-}
-
-/// What a `bin` belongs to, if it is that of a Node or of a Python.
-fn prefix(directory: &Path) -> Option<PathBuf> {
-    let prefix = directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "bin"))?;
-    let is_one = |marker: &str| prefix.join(marker).exists();
-    ["lib/node_modules", "bin/node", "pyvenv.cfg"].into_iter().any(is_one).then(|| prefix.to_owned())
 }
 
 /// What a worker is told of the walls of an instance with this spec, but for its control group.

@@ -12,7 +12,11 @@ use super::{
 
 /// The trees.
 #[derive(Debug, Default)]
-pub(crate) struct Written(Vec<PathBuf>);
+pub(crate) struct Written {
+    trees: Vec<PathBuf>,
+    /// Directories in which files are made, and no directories.
+    beside: Vec<PathBuf>,
+}
 
 impl Written {
     /// What instances with these directories and these grants write, to which no link leads.
@@ -22,13 +26,23 @@ impl Written {
     ) -> Self {
         // The supervisor makes no link among the directories that it makes.
         let mut trees = vec![data_dir.join("instances"), PathBuf::from(shared::MEMORY)];
-        trees.extend(instances.into_iter().flat_map(|(directories, writes)| given(directories, writes)));
-        Self(trees)
+        let mut beside = Vec::new();
+        for (directories, writes) in instances {
+            trees.extend(given(directories, writes));
+            beside.extend(directories.config.parent().map(Path::to_owned));
+        }
+        Self { trees, beside }
     }
 
-    /// Whether one of them could have made what is there.
+    /// Whether one of them could have made what is there, by the way that `path` says.
     pub(crate) fn holds(&self, path: &Path) -> bool {
-        self.0.iter().any(|tree| path.starts_with(tree))
+        let is_beside = || path.parent().is_some_and(|parent| self.beside.iter().any(|one| one == parent));
+        self.trees.iter().any(|tree| path.starts_with(tree)) || is_beside() || shared::is_in_locks(path)
+    }
+
+    /// Whether one of them could have made what is there, or have led there.
+    pub(crate) fn could_be(&self, ways: &Ways, path: &Path) -> bool {
+        self.holds(path) || self.holds(&ways.resolve(path)) || self.leads(ways, path)
     }
 
     /// Whether one of them could have led to `path`.

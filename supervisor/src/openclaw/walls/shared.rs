@@ -13,6 +13,7 @@ use std::{
     io,
     os::{
         fd::AsRawFd,
+        unix::ffi::OsStrExt,
         unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown},
     },
     path::{Path, PathBuf},
@@ -49,6 +50,11 @@ const MODE: u32 = 0o7777;
 /// Where OpenClaw keeps locks, whoever runs it.
 pub(crate) fn locks(uid: u32) -> PathBuf {
     format!("{LOCKS}{uid}").into()
+}
+
+/// Whether `path` lies where all of a user's gateways keep locks.
+pub(crate) fn is_in_locks(path: &Path) -> bool {
+    path.as_os_str().as_bytes().starts_with(LOCKS.as_bytes())
 }
 
 /// What is wrong with what is in the place of the locks. Anybody can have put it there.
