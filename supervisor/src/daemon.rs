@@ -46,7 +46,7 @@ use crate::{
     driver::{self, Clock, Driver, Inputs},
     events::Journal,
     handle::Handle,
-    lineage::{self, Lineage, Process},
+    lineage::Lineage,
     lock::{self, LockError},
     openclaw::{
         contract::WORKER,
@@ -226,6 +226,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         deleting: Semaphore::new(1),
         walls: walls.clone(),
         lineage: lineage.clone(),
+        listeners: Default::default(),
     };
     let pool = restored.pool.unwrap_or(settings.pool);
     let records = registry::restore(restored.records, &host)?;
@@ -359,11 +360,8 @@ fn host(data_dir: PathBuf) -> Host {
 /// Refuses to be started by an agent in one of the instances that would be supervised.
 fn from_outside(lineage: Lineage) -> Result<Lineage, DaemonError> {
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    match lineage.trace(&Process { pid, pidfd: None }) {
-        Some(lineage::Origin::Inside(name)) => Err(DaemonError::Inside(name)),
-        // What cannot be told is no reason to leave gateways without a supervisor.
-        Some(lineage::Origin::Outside) | None => Ok(lineage),
-    }
+    // What cannot be told is no reason to leave gateways without a supervisor.
+    lineage.carried(pid).map_or(Ok(lineage), |name| Err(DaemonError::Inside(name)))
 }
 
 /// Adds the directory of `openclawctl` to the end of the PATH: what mends a primary from inside its rescue must be

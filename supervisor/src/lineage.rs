@@ -172,6 +172,16 @@ impl Lineage {
         line(pid).is_ok_and(|line| line.iter().skip(1).any(is_its))
     }
 
+    /// The instance whose mark this process or one of its parents carries, worker or not. To be asked by who has no
+    /// reason to lie: an agent may not look at its worker.
+    pub(crate) fn carried(&self, pid: i32) -> Option<Name> {
+        let ours = |ancestor| match self.marked(ancestor).0 {
+            Ok(Mark::Ours(name)) => Some(name),
+            Ok(Mark::None | Mark::Others) | Err(_) => None,
+        };
+        line(pid).ok()?.into_iter().rev().find_map(ours)
+    }
+
     /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
     fn grouped(&self, groups: &[u8]) -> Option<Name> {
         let group = str::from_utf8(groups).ok()?.lines().find_map(|line| line.strip_prefix("0::"))?;

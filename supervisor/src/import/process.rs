@@ -190,6 +190,11 @@ mod tests {
             command.arg0("openclaw-gateway").arg("600").envs(variables.iter().copied());
             let child = command.spawn().unwrap();
             let running = Running::of(child.id().try_into().unwrap()).unwrap();
+            // The kernel shows them a moment after it has begun to run the program.
+            let shows = |file: &str| fs::read(format!("/proc/{}/{file}", running.pid)).unwrap();
+            while !is_gateway(&shows("cmdline")) || shows("environ").is_empty() {
+                std::thread::yield_now();
+            }
             Self(child, running)
         }
     }

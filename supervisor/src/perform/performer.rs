@@ -86,7 +86,13 @@ impl Performer {
                         return;
                     };
                     let report = probe::probe(&target, kind).await;
-                    let report = probe::unless_squatted(report, &target, kind, &surroundings.lineage).await;
+                    let report = probe::unless_squatted(
+                        report,
+                        &target,
+                        kind,
+                        (&surroundings.listeners, &surroundings.lineage),
+                    )
+                    .await;
                     let _ = surroundings.events.send(Event::Probed(name, incarnation, report)).await;
                 });
             }

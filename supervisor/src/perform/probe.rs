@@ -11,6 +11,7 @@ mod websocket;
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
     rc::Rc,
     time::Duration,
@@ -22,7 +23,7 @@ use supervisor_core::{
 };
 use tokio::time;
 
-use super::port::server::{self, Owner};
+use super::port::server::{Listeners, Owner};
 use crate::{
     lineage::Lineage,
     openclaw::config::Token,
@@ -79,21 +80,39 @@ pub(crate) async fn probe(target: &Target, kind: ProbeKind) -> Report {
     }
 }
 
-/// The report, unless it says that a start is over and somebody else has answered: between a start and its gateway's
-/// first listening its port is anybody's.
+/// The report, but for what somebody else has answered: between a start and its gateway's first listening its port is
+/// anybody's, and again once the gateway has let go of it.
 pub(crate) async fn unless_squatted(
-    report: Report,
+    mut report: Report,
     target: &Target,
     kind: ProbeKind,
-    lineage: &Lineage,
+    (listeners, lineage): (&Listeners, &Lineage),
 ) -> Report {
-    let asked =
-        target.plan.startup.as_ref().filter(|_| kind == ProbeKind::Startup && report.ready == Verdict::Pass);
-    let Some(asked) = asked else { return report };
-    match server::squatter(asked.port(), &target.owner, lineage).await {
-        Some(error) => unwell(error.to_string(), progress("another answers")),
-        None => report,
+    let plan = &target.plan;
+    let answered = |verdict: &Verdict, asked: &Option<spec::Target>| {
+        asked.as_ref().filter(|_| *verdict == Verdict::Pass).map(spec::Target::port)
+    };
+    let (live, ready) = match kind {
+        ProbeKind::Startup => (None, answered(&report.ready, &plan.startup)),
+        ProbeKind::Watch => {
+            (answered(&report.live, &plan.liveness), answered(&report.ready, &plan.readiness))
+        }
+    };
+    let may_wait = kind == ProbeKind::Watch;
+    let squatter = async |port| listeners.squatter(port, (&target.owner, lineage), may_wait).await;
+    for port in [live, ready].into_iter().flatten().collect::<BTreeSet<u16>>() {
+        let Some(error) = squatter(port).await else { continue };
+        let unwell = unwell(error.to_string(), progress("another answers"));
+        let is_both = kind == ProbeKind::Startup;
+        report.progress = unwell.progress;
+        if is_both || live == Some(port) {
+            report.live = unwell.live;
+        }
+        if is_both || ready == Some(port) {
+            report.ready = unwell.ready;
+        }
     }
+    report
 }
 
 async fn ask(target: &Target, what: Option<&spec::Target>, kind: ProbeKind, limit: Duration) -> Report {

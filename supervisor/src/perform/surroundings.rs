@@ -5,7 +5,10 @@ use std::{cell::RefCell, path::PathBuf, sync::Arc};
 use supervisor_core::{event::Event, ids::Name, time::Moment};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{cgroup::Groups, config::Configs, contract::Contracts, roster::Roster, sweep::Sweeper};
+use super::{
+    cgroup::Groups, config::Configs, contract::Contracts, port::server::Listeners, roster::Roster,
+    sweep::Sweeper,
+};
 use crate::{lineage::Lineage, openclaw::prepare::Host, walls::Standings};
 
 /// Given to every effect.
@@ -31,6 +34,8 @@ pub(crate) struct Surroundings {
     pub(crate) walls: Standings,
     /// Tells which processes are an instance's.
     pub(crate) lineage: Lineage,
+    /// Tells whose servers answer.
+    pub(crate) listeners: Listeners,
     /// The control groups of instances.
     pub(crate) groups: Groups,
     /// Kills what is left of instances.

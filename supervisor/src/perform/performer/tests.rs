@@ -66,6 +66,7 @@ impl Scene {
             deleting: Semaphore::new(1),
             walls: Default::default(),
             lineage: Lineage::new(&restored.id),
+            listeners: Default::default(),
         };
         Self { performer: Performer::new(surroundings, store), events, directory }
     }

@@ -5,13 +5,16 @@
 //! to be shown what is the gateway's.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, BufRead, BufReader, ErrorKind},
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use supervisor_core::ids::Name;
-use tokio::{net::TcpStream, task};
+use tokio::{net::TcpStream, sync::Mutex, task, time::sleep};
 
 use super::{Hold, Holder, Socket, holders};
 use crate::{lineage::Lineage, user::UserError};
@@ -24,6 +27,12 @@ const TABLE_6: &str = "/proc/self/net/tcp6";
 
 /// The kernel hands a table out page by page, and may leave a line out where others come and go in between.
 const LOOKS: u32 = 3;
+
+/// Between two looks at who listens, for probes that come every few seconds.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
+/// Who may have a port for others, as systemd and proxies do.
+const ROOT: u32 = 0;
 
 /// Whose gateway is to be at the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,42 +99,84 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
     }
 }
 
-/// Why what a port answered is not taken for the answer of `owner`'s gateway, which has just started: somebody listens
-/// there who is neither that user, nor root, nor a process of the instance, which may have become somebody else. Or nobody
-/// does any more.
-pub(crate) async fn squatter(port: u16, owner: &Owner, lineage: &Lineage) -> Option<ServerError> {
-    const ROOT: u32 = 0;
-    let mine = *owner.uid.as_ref().ok()?;
-    let (name, lineage) = (owner.name.clone(), lineage.clone());
-    let look = move || {
-        // One look: who has been seen may be gone at the next.
-        let users = listeners(port);
+/// Who listens on this host's ports. One look at the kernel's tables, which takes some milliseconds, is for all who ask
+/// meanwhile. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listeners(Arc<Mutex<Option<Look>>>);
+
+/// A look, and when it began.
+#[derive(Debug)]
+struct Look {
+    began: Instant,
+    users: Arc<HashMap<u16, Vec<u32>>>,
+}
+
+impl Listeners {
+    /// Why what a port has just answered is not taken for the answer of `owner`'s gateway: somebody listens there who is
+    /// neither that user, nor root, nor a process of the instance, which may have become somebody else. Or nobody does any
+    /// more. Where that may wait, it waits for others.
+    pub(crate) async fn squatter(
+        &self,
+        port: u16,
+        (owner, lineage): (&Owner, &Lineage),
+        may_wait: bool,
+    ) -> Option<ServerError> {
+        let mine = *owner.uid.as_ref().ok()?;
+        let mut users = self.look(may_wait).await.get(&port).cloned().unwrap_or_default();
+        if users.is_empty() {
+            // The kernel may have left it out.
+            users = self.look(false).await.get(&port).cloned().unwrap_or_default();
+        }
+        let name = owner.name.clone();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let foreign = match users.iter().find(|uid| ![ROOT, mine].contains(uid)) {
             Some(foreign) => *foreign,
             None if users.is_empty() => return Some(ServerError::Nobody { address, name }),
             None => return None,
         };
-        let is_its = |holder: &Holder| {
-            let listens = holder.hold == Hold::Listening && holder.uid == foreign;
-            listens && holder.pid.is_some_and(|pid| lineage.is_below_a_worker(pid, &name))
-        };
         let all_are = users.iter().all(|uid| [ROOT, mine, foreign].contains(uid));
-        match all_are && holders(&[port]).iter().any(is_its) {
+        let (its, lineage) = (name.clone(), lineage.clone());
+        let has_it = move || {
+            let is_its = |holder: &Holder| {
+                let listens = holder.hold == Hold::Listening && holder.uid == foreign;
+                listens && holder.pid.is_some_and(|pid| lineage.is_below_a_worker(pid, &its))
+            };
+            holders(&[port]).iter().any(is_its)
+        };
+        match all_are && task::spawn_blocking(has_it).await.unwrap_or(false) {
             true => None,
             false => Some(ServerError::Foreign { address, uid: foreign, name }),
         }
-    };
-    task::spawn_blocking(look).await.ok()?
+    }
+
+    /// The users that listen on each port, by a look that begins now or later.
+    async fn look(&self, may_wait: bool) -> Arc<HashMap<u16, Vec<u32>>> {
+        let asked = Instant::now();
+        let mut last = self.0.lock().await;
+        if let Some(last) = last.as_ref() {
+            if last.began >= asked {
+                return Arc::clone(&last.users);
+            }
+            let rest = BETWEEN_LOOKS.saturating_sub(last.began.elapsed());
+            if may_wait && !rest.is_zero() {
+                sleep(rest).await;
+            }
+        }
+        let began = Instant::now();
+        let users = Arc::new(task::spawn_blocking(listeners).await.unwrap_or_default());
+        *last = Some(Look { began, users: Arc::clone(&users) });
+        users
+    }
 }
 
-/// The users that listen on a port.
-fn listeners(port: u16) -> Vec<u32> {
-    let tables = [TABLE, TABLE_6].into_iter().filter_map(|table| fs::read_to_string(table).ok());
-    let sockets: Vec<Socket> =
-        tables.flat_map(|table| table.lines().filter_map(Socket::parse).collect::<Vec<_>>()).collect();
-    let ours = move |socket: &Socket| socket.local.port() == port && socket.hold == Hold::Listening;
-    sockets.into_iter().filter(ours).map(|socket| socket.uid).collect()
+/// The users that listen on each port.
+fn listeners() -> HashMap<u16, Vec<u32>> {
+    let mut users = HashMap::<u16, Vec<u32>>::new();
+    for table in [TABLE, TABLE_6].into_iter().filter_map(|table| fs::read_to_string(table).ok()) {
+        let listening = table.lines().filter_map(Socket::parse).filter(|one| one.hold == Hold::Listening);
+        listening.for_each(|socket| users.entry(socket.local.port()).or_default().push(socket.uid));
+    }
+    users
 }
 
 /// Whose socket the end `local` of the connection with `remote` is; `None` if no process has it.
@@ -191,9 +242,11 @@ mod tests {
     async fn who_has_taken_a_port_before_its_gateway_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, me) = (listener.local_addr().unwrap().port(), geteuid().as_raw());
-        let lineage = Lineage::new("store");
-        let found =
-            async |uid: u32| squatter(port, &owner(uid), &lineage).await.map(|error| error.to_string());
+        let (lineage, looks) = (Lineage::new("store"), Listeners::default());
+        let found = async |uid: u32| {
+            let squatter = looks.squatter(port, (&owner(uid), &lineage), true).await;
+            squatter.map(|error| error.to_string())
+        };
         assert_eq!(found(me).await, None);
         // What root serves is taken for anybody's.
         let expected = (me != 0).then(|| format!("`127.0.0.1:{port}` is served by user {me}, not by `main`"));

@@ -126,20 +126,23 @@ async fn a_gateway_of_the_instances_user_is_shown_its_token() {
 }
 
 #[tokio::test]
-async fn a_start_is_not_over_because_another_user_answers() {
-    let lineage = Lineage::new("store");
-    let report = async |uid: u32| {
+async fn what_another_user_answers_on_a_gateways_port_is_not_its_answer() {
+    let (listeners, lineage) = (Listeners::default(), Lineage::new("store"));
+    let report = async |uid: u32, kind: ProbeKind| {
         let impostor = Impostor::start("127.0.0.1", uid);
         let asked = target(Some(spec::Target::Tcp { port: impostor.port }));
-        let report = probe(&asked, Startup).await;
-        assert_eq!(report.ready, Verdict::Pass);
-        (impostor.port, unless_squatted(report, &asked, Startup, &lineage).await)
+        let report = probe(&asked, kind).await;
+        assert_eq!((&report.live, &report.ready), (&Verdict::Pass, &Verdict::Pass));
+        (impostor.port, unless_squatted(report, &asked, kind, (&listeners, &lineage)).await)
     };
-    let (_, mine) = report(rustix::process::geteuid().as_raw()).await;
-    assert_eq!(mine.ready, Verdict::Pass);
-    if rustix::process::geteuid().is_root() {
-        let (port, theirs) = report(SOMEBODY).await;
-        let expected = format!("`127.0.0.1:{port}` is served by user {SOMEBODY}, not by `main`");
-        assert_eq!(theirs.ready, Verdict::Fail(expected));
+    for kind in [Startup, Watch] {
+        let (_, mine) = report(rustix::process::geteuid().as_raw(), kind).await;
+        assert_eq!((mine.live, mine.ready), (Verdict::Pass, Verdict::Pass), "{kind:?}");
+        if rustix::process::geteuid().is_root() {
+            let (port, theirs) = report(SOMEBODY, kind).await;
+            let expected =
+                Verdict::Fail(format!("`127.0.0.1:{port}` is served by user {SOMEBODY}, not by `main`"));
+            assert_eq!((&theirs.live, &theirs.ready), (&expected, &expected), "{kind:?}");
+        }
     }
 }
