@@ -255,7 +255,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             host,
             listeners: FindListeners(Arc::new(listeners)),
             hold: FindHold(Arc::new(move |host, guest| hold(&groups, host, guest))),
-            origins: FindOrigin::new(move |process| lineage.trace(process)),
+            origins: FindOrigin::new(move |process, effort| lineage.trace(process, effort)),
             bindings: bindings(&settings).await,
             settings,
             exposed: exposed.into(),

@@ -43,11 +43,44 @@ use supervisor_core::ids::Name;
 
 use crate::openclaw::{contract::WORKER, environment::MARK};
 
-/// The most parents looked at. Nobody has so many; who makes them does so in order not to be traced.
-const MOST_PARENTS: usize = 256;
+/// How much is looked at to trace a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// As much as most need, so that who makes itself hard to trace holds up nobody else: a fraction of a millisecond.
+    Little,
+    /// As much as anybody could need. Who needs more does so in order not to be traced.
+    All,
+}
 
-/// How often it is looked again when a process among the parents ended meanwhile.
-const TRIES: usize = 16;
+impl Effort {
+    /// The most parents.
+    const fn parents(self) -> usize {
+        match self {
+            Self::Little => 32,
+            Self::All => 256,
+        }
+    }
+
+    /// How often it is looked again when a process among the parents ended meanwhile.
+    const fn tries(self) -> usize {
+        match self {
+            Self::Little => 2,
+            Self::All => 16,
+        }
+    }
+
+    /// Of all environments that are looked through. Two hundred parents with a few KiB each are fewer than all.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Little => 512 << 10,
+            Self::All => 4 << 20,
+        }
+    }
+}
+
+/// It takes more effort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Costly;
 
 /// Of `/proc/PID/stat`: 52 numbers and a name.
 const MOST_STAT: u64 = 2 << 10;
@@ -63,10 +96,6 @@ const ROOT: u32 = 0;
 
 /// Of an environment. A worker's has one variable; what others hide beyond this says nothing of a worker.
 const MOST_ENVIRONMENT: u64 = 256 << 10;
-
-/// Of all environments that are looked through for one process. Two hundred parents with a few KiB each are fewer; who
-/// gives them more does so in order not to be traced.
-const MOST_IN_ALL: usize = 4 << 20;
 
 /// Where a process belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,30 +140,35 @@ impl Lineage {
     }
 
     /// Where `process` belongs; `None` if that cannot be told, as when it has ended. Reads some files of proc(5).
-    pub(crate) fn trace(&self, process: &Process) -> Option<Origin> {
+    pub(crate) fn trace(&self, process: &Process, effort: Effort) -> Result<Option<Origin>, Costly> {
         // One without a number here is in no PID namespace below this one: a person on a container's host, or an agent
         // of another supervisor there.
         if process.pid == 0 {
-            return None;
+            return Ok(None);
         }
         let is_the_same = || process.pidfd.as_ref().is_none_or(is_alive);
-        for _ in 0..TRIES {
+        for _ in 0..effort.tries() {
             // Nobody needs an answer who has ended.
-            let traced = if is_the_same() { self.trace_once(process.pid) } else { Err(Untold::Hidden) };
-            match traced {
-                Ok(origin) => return is_the_same().then_some(origin),
-                Err(Untold::Hidden) => return None,
-                Err(Untold::Ended) => {}
+            let traced =
+                if is_the_same() { self.trace_once(process.pid, effort) } else { Err(Untold::Hidden) };
+            match (traced, effort) {
+                (Ok(origin), _) => return Ok(is_the_same().then_some(origin)),
+                (Err(Untold::TooMuch), Effort::Little) => return Err(Costly),
+                (Err(Untold::Hidden | Untold::TooMuch), _) => return Ok(None),
+                (Err(Untold::Ended), _) => {}
             }
         }
-        None
+        match effort {
+            Effort::Little => Err(Costly),
+            Effort::All => Ok(None),
+        }
     }
 
-    fn trace_once(&self, pid: i32) -> Result<Origin, Untold> {
+    fn trace_once(&self, pid: i32, effort: Effort) -> Result<Origin, Untold> {
         let mut above = 0;
         let mut hides = false;
         let mut looked_through = 0;
-        for ancestor in line(pid)?.into_iter().rev() {
+        for ancestor in line(pid, effort)?.into_iter().rev() {
             let (mark, bytes) = self.marked(ancestor);
             looked_through += bytes;
             match mark {
@@ -143,7 +177,7 @@ impl Lineage {
                 Ok(Mark::Ours(_)) => hides = true,
                 // An agent is nobody's operator.
                 Ok(Mark::Others) => return Err(Untold::Hidden),
-                Ok(Mark::None) if looked_through > MOST_IN_ALL => return Err(Untold::Hidden),
+                Ok(Mark::None) if looked_through > effort.bytes() => return Err(Untold::TooMuch),
                 Ok(Mark::None) => {}
                 // No worker: this supervisor can read those.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -169,7 +203,7 @@ impl Lineage {
         let is_its = |ancestor: &i32| {
             matches!(self.marked(*ancestor).0, Ok(Mark::Ours(of)) if of == *name) && is_worker(*ancestor)
         };
-        line(pid).is_ok_and(|line| line.iter().skip(1).any(is_its))
+        line(pid, Effort::All).is_ok_and(|line| line.iter().skip(1).any(is_its))
     }
 
     /// The instance whose mark this process or one of its parents carries, worker or not. To be asked by who has no
@@ -179,7 +213,7 @@ impl Lineage {
             Ok(Mark::Ours(name)) => Some(name),
             Ok(Mark::None | Mark::Others) | Err(_) => None,
         };
-        line(pid).ok()?.into_iter().rev().find_map(ours)
+        line(pid, Effort::All).ok()?.into_iter().rev().find_map(ours)
     }
 
     /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
@@ -215,6 +249,8 @@ enum Untold {
     Ended,
     /// It would be no other if it were looked at again.
     Hidden,
+    /// By this effort.
+    TooMuch,
 }
 
 /// Whether a process may be an agent, by its walls: of this supervisor, or of another. `None` if it has ended.
@@ -271,7 +307,7 @@ impl Walls {
 }
 
 /// A process and its parents, the root last.
-fn line(pid: i32) -> Result<Vec<i32>, Untold> {
+fn line(pid: i32, effort: Effort) -> Result<Vec<i32>, Untold> {
     let mut line = Vec::new();
     let (mut next, mut child_started) = (pid, u64::MAX);
     while next != 0 {
@@ -280,8 +316,8 @@ fn line(pid: i32) -> Result<Vec<i32>, Untold> {
         if started > child_started {
             return Err(Untold::Ended);
         }
-        if line.len() == MOST_PARENTS {
-            return Err(Untold::Hidden);
+        if line.len() == effort.parents() {
+            return Err(Untold::TooMuch);
         }
         line.push(next);
         (next, child_started) = (parent, started);
@@ -305,7 +341,7 @@ fn parent(pid: i32) -> Option<(i32, u64)> {
 /// supervisor descends, too (PR_SET_CHILD_SUBREAPER). A login of the supervisor's user, which nobody may read
 /// either, has a parent of its own; that from which the supervisor was started is no orphan of it.
 fn is_adopted(pid: i32, parent: i32) -> bool {
-    let Some(own) = i32::try_from(std::process::id()).ok().and_then(|own| line(own).ok()) else {
+    let Some(own) = i32::try_from(std::process::id()).ok().and_then(|own| line(own, Effort::All).ok()) else {
         return true;
     };
     !own.contains(&pid) && own.contains(&parent)

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::status::Refusal;
 use crate::{
     handle::Handle,
-    lineage::{Origin, Process},
+    lineage::{Costly, Effort, Origin, Process},
     role::Role,
 };
 
@@ -70,11 +70,14 @@ impl Line {
 pub(crate) struct FindOrigin {
     find: Arc<OriginOf>,
     /// What is stuck in the kernel is not given up, and must not become ever more.
-    threads: [Arc<Semaphore>; 4],
+    threads: [Threads; 2],
 }
 
+/// For each line so many.
+type Threads = [Arc<Semaphore>; 4];
+
 /// From a process to where it belongs.
-pub(crate) type OriginOf = dyn Fn(&Process) -> Option<Origin> + Send + Sync;
+pub(crate) type OriginOf = dyn Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync;
 
 impl fmt::Debug for FindOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,31 +86,46 @@ impl fmt::Debug for FindOrigin {
 }
 
 impl FindOrigin {
-    pub(crate) fn new(find: impl Fn(&Process) -> Option<Origin> + Send + Sync + 'static) -> Self {
-        let threads = Line::ALL.map(|line| Arc::new(Semaphore::new(line.traced())));
-        Self { find: Arc::new(find), threads }
+    pub(crate) fn new(
+        find: impl Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync + 'static,
+    ) -> Self {
+        let threads = || Line::ALL.map(|line| Arc::new(Semaphore::new(line.traced())));
+        Self { find: Arc::new(find), threads: [threads(), threads()] }
     }
 
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
     /// kernel has that (Linux 6.5), so that nobody else is taken for it. On older kernels its number could only be
     /// another's if all numbers had been used between its connecting and this.
-    /// It has a thread of its own: those for file work may all be waiting for a disk.
+    /// Who is soon traced waits for nobody who is not.
     pub(super) async fn of(&self, stream: &UnixStream, line: Line) -> Option<Origin> {
         let pid = stream.peer_cred().ok()?.pid()?;
-        let process = Process { pid, pidfd: getsockopt(stream, PeerPidfd).ok() };
+        let process = Arc::new(Process { pid, pidfd: getsockopt(stream, PeerPidfd).ok() });
         let traced = async {
-            let permit = Arc::clone(&self.threads[line as usize]).acquire_owned().await.ok()?;
-            let (answer, origin) = oneshot::channel();
-            let find = Arc::clone(&self.find);
-            let trace = move || {
-                // Whoever has waited too long has gone.
-                let _ = answer.send(find(&process));
-                drop(permit);
-            };
-            thread::Builder::new().name("tracer".into()).spawn(trace).ok()?;
-            origin.await.ok()?
+            match self.trace(&process, line, Effort::Little).await? {
+                Ok(origin) => origin,
+                Err(Costly) => self.trace(&process, line, Effort::All).await?.ok().flatten(),
+            }
         };
         time::timeout(PATIENCE, traced).await.ok()?
+    }
+
+    /// On a thread of its own: those for file work may all be waiting for a disk.
+    async fn trace(
+        &self,
+        process: &Arc<Process>,
+        line: Line,
+        effort: Effort,
+    ) -> Option<Result<Option<Origin>, Costly>> {
+        let permit = Arc::clone(&self.threads[effort as usize][line as usize]).acquire_owned().await.ok()?;
+        let (answer, origin) = oneshot::channel();
+        let (find, process) = (Arc::clone(&self.find), Arc::clone(process));
+        let trace = move || {
+            // Whoever has waited too long has gone.
+            let _ = answer.send(find(&process, effort));
+            drop(permit);
+        };
+        thread::Builder::new().name("tracer".into()).spawn(trace).ok()?;
+        origin.await.ok()
     }
 }
 
@@ -267,10 +285,10 @@ mod tests {
         const STRANGERS: usize = Line::Strangers.traced();
         let (stuck, done) = (Arc::new(Barrier::new(STRANGERS + 1)), Arc::new(Semaphore::new(0)));
         let (held, told) = (Arc::clone(&stuck), Arc::clone(&done));
-        let origins = FindOrigin::new(move |process| {
+        let origins = FindOrigin::new(move |process, _| {
             told.add_permits(1);
             held.wait();
-            (process.pid != 0).then_some(Origin::Outside)
+            Ok((process.pid != 0).then_some(Origin::Outside))
         });
         let (mine, _other) = UnixStream::pair().unwrap();
         let asked = async |line| origins.of(&mine, line).await;
@@ -289,5 +307,37 @@ mod tests {
             operator = asked(Line::Own) => assert_eq!(operator, Some(Origin::Outside)),
         }
         assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
+    }
+
+    #[tokio::test]
+    async fn who_is_soon_traced_waits_for_nobody_of_its_line_who_is_not() {
+        const SLOW: usize = Line::Agents.traced();
+        let (stuck, done) = (Arc::new(Barrier::new(SLOW + 1)), Arc::new(Semaphore::new(0)));
+        let (held, told) = (Arc::clone(&stuck), Arc::clone(&done));
+        // The first ones are hard to trace.
+        let quick = std::sync::atomic::AtomicUsize::new(0);
+        let origins = FindOrigin::new(move |_, effort| match effort {
+            Effort::Little => match quick.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < SLOW {
+                true => Err(Costly),
+                false => Ok(Some(Origin::Outside)),
+            },
+            Effort::All => {
+                told.add_permits(1);
+                held.wait();
+                Ok(None)
+            }
+        });
+        let (mine, _other) = UnixStream::pair().unwrap();
+        let asked = async || origins.of(&mine, Line::Agents).await;
+        let slow = futures_util::future::join_all((0..SLOW).map(|_| asked()));
+        tokio::pin!(slow);
+        let begun = async { done.acquire_many(u32::try_from(SLOW).unwrap()).await.unwrap().forget() };
+        tokio::select! {
+            _ = &mut slow => panic!("they are stuck"),
+            () = begun => {}
+        }
+        assert_eq!(asked().await, Some(Origin::Outside));
+        stuck.wait();
+        assert_eq!(slow.await, [const { None }; SLOW]);
     }
 }

@@ -67,8 +67,8 @@ pub(super) enum Party {
     Inside(Name),
     /// Whoever has no role. One user may have thousands of numbers (subuid(5)).
     Stranger,
-    /// Whoever of this user has just come, and is not known yet.
-    Newcomer(u32),
+    /// This process, which has just come and is not known yet.
+    Newcomer(i32),
 }
 
 /// Who holds what.

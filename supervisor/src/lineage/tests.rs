@@ -35,7 +35,7 @@ impl Worker {
     }
 
     fn origin(&self) -> Option<Origin> {
-        Lineage::new("store").trace(&Process { pid: self.told, pidfd: None })
+        traced(&Process { pid: self.told, pidfd: None })
     }
 }
 
@@ -48,6 +48,15 @@ impl Drop for Worker {
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }
+}
+
+/// As a caller is: with little effort, then with all.
+fn traced(process: &Process) -> Option<Origin> {
+    let lineage = Lineage::new("store");
+    let little = lineage.trace(process, Effort::Little);
+    let all = lineage.trace(process, Effort::All).unwrap();
+    assert!(little == Err(Costly) || little == Ok(all.clone()), "{little:?}, {all:?}");
+    all
 }
 
 fn inside(name: &str) -> Option<Origin> {
@@ -82,6 +91,16 @@ fn a_mark_that_no_worker_carries_makes_nobody_a_part_of_an_instance() {
 }
 
 #[test]
+fn who_has_more_parents_than_most_takes_more_effort() {
+    let nested =
+        "n() { if [ $1 -gt 0 ]; then (n $(($1 - 1)); :); else sh -c 'echo $PPID'; exec sleep 600; fi; }";
+    let worker = Worker::start(Some("store/main"), &format!("{nested}; n {}", Effort::Little.parents()));
+    let process = Process { pid: worker.told, pidfd: None };
+    assert_eq!(Lineage::new("store").trace(&process, Effort::Little), Err(Costly));
+    assert_eq!(worker.origin(), inside("main"));
+}
+
+#[test]
 fn who_has_no_mark_is_outside() {
     let worker = Worker::start(None, "sleep 600 & echo $!; wait");
     assert_eq!(worker.origin(), Some(Origin::Outside));
@@ -90,7 +109,7 @@ fn who_has_no_mark_is_outside() {
 #[test]
 fn who_calls_from_outside_the_pid_namespace_may_be_anybodys_agent() {
     let unseen = Process { pid: 0, pidfd: None };
-    assert_eq!(Lineage::new("store").trace(&unseen), None);
+    assert_eq!(traced(&unseen), None);
 }
 
 #[test]
@@ -153,11 +172,10 @@ fn a_process_that_has_ended_cannot_be_traced_even_if_another_has_its_number() {
     let pidfd = Some(pidfd_open(pid, PidfdFlags::empty()).unwrap());
     worker.shell.kill().unwrap();
     worker.shell.wait().unwrap();
-    let lineage = Lineage::new("store");
-    assert_eq!(lineage.trace(&Process { pid: pid.as_raw_pid(), pidfd: None }), None);
+    assert_eq!(traced(&Process { pid: pid.as_raw_pid(), pidfd: None }), None);
     // The number is that of this very process, which lives.
     let own = i32::try_from(std::process::id()).unwrap();
-    assert_eq!(lineage.trace(&Process { pid: own, pidfd }), None);
+    assert_eq!(traced(&Process { pid: own, pidfd }), None);
 }
 
 #[test]
@@ -213,8 +231,8 @@ fn who_has_more_parents_than_anybody_is_looked_at_once() {
     let script = "n=$1; [ $n -gt 0 ] || { echo $$; exec sleep 600; }; sh \"$0\" $((n - 1)); exit";
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), script).unwrap();
-    let begin = format!("sh {} {}", file.path().display(), MOST_PARENTS + 4);
+    let begin = format!("sh {} {}", file.path().display(), Effort::All.parents() + 4);
     let worker = Worker::start(Some("store/main"), &begin);
-    assert!(matches!(line(worker.told), Err(Untold::Hidden)));
+    assert!(matches!(line(worker.told, Effort::All), Err(Untold::TooMuch)));
     assert_eq!(worker.origin(), None);
 }

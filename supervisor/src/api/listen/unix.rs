@@ -232,15 +232,14 @@ fn who(peer: &io::Result<UCred>) -> String {
     pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"))
 }
 
-/// With whom it shares what there is until it has been traced. Strangers share one part from the beginning: they may have
-/// as many users as they like.
+/// With whom it shares what there is until it has been traced: with nobody but its own process, as a neighbour of the same
+/// user may be flooding. Strangers share one part from the beginning: they may have as many processes as they like.
 fn newcomer(peer: &io::Result<UCred>, line: Line) -> Party {
-    let Ok(uid) = peer.as_ref().map(UCred::uid) else { return Party::Stranger };
-    match line {
-        Line::Own => Party::Own,
-        Line::Known => Party::User(uid),
-        Line::Agents => Party::Newcomer(uid),
-        Line::Strangers => Party::Stranger,
+    match (line, peer) {
+        (Line::Own, _) => Party::Own,
+        (Line::Known, Ok(peer)) => Party::User(peer.uid()),
+        (Line::Agents, Ok(peer)) => Party::Newcomer(peer.pid().unwrap_or(0)),
+        (Line::Known | Line::Agents, Err(_)) | (Line::Strangers, _) => Party::Stranger,
     }
 }
 

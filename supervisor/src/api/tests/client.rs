@@ -105,12 +105,12 @@ impl Server {
                 let mark = format!("store/{}", guest.name);
                 Ok(Held { user: user.unwrap_or_else(User::own), walls, mark })
             })),
-            origins: FindOrigin::new(move |_| {
+            origins: FindOrigin::new(move |_, _| {
                 let stuck = waits.lock().unwrap().clone();
                 if let Some(stuck) = stuck {
                     stuck.wait();
                 }
-                found.lock().unwrap().clone()
+                Ok(found.lock().unwrap().clone())
             }),
             exposed: [].into(),
             bindings: world.bindings.clone(),
