@@ -520,6 +520,16 @@ fn an_agent_that_loads_a_module_or_calls_what_no_gateway_needs_is_refused() {
 }
 
 #[test]
+fn an_agent_that_would_begin_a_process_in_a_neighbours_group_is_refused_as_if_no_kernel_could() {
+    as_everybody(|who| {
+        let attacker = Home::of(who);
+        let outcome = attacker.outcome("clone3", Some(attacker.walls()));
+        assert_eq!(outcome, Some(How::Code(libc::ENOSYS)), "{}", attacker.place.captured());
+        assert_eq!(attacker.outcome("clone3", None), Some(How::Code(libc::EINVAL)));
+    });
+}
+
+#[test]
 fn a_browser_can_still_build_its_own_sandbox() {
     as_everybody(|who| {
         let home = Home::of(who);

@@ -22,8 +22,7 @@ impl Residents {
             let mut before = Arc::default();
             loop {
                 let view = Arc::clone(&views.borrow_and_update());
-                let users =
-                    view.instances.values().filter_map(|instance| registry::spec(instance).user.clone());
+                let users = view.instances.values().filter_map(|instance| registry::spec(instance).user);
                 let names: Arc<BTreeSet<UserName>> = Arc::new(users.collect());
                 if names != before {
                     before = Arc::clone(&names);

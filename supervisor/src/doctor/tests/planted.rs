@@ -156,8 +156,16 @@ fn a_node_that_an_agent_could_have_put_there_is_not_run() {
         ..InstanceSpec::default()
     };
     world.add("lab", 18_789, spec(state.clone()));
-    assert_eq!(world.check(runtimes::node), []);
-    assert!(!ran.exists(), "it was run");
+    // However it is named.
+    let around = state.join("../.openclaw/bin/node");
+    let link = world.at("link");
+    std::os::unix::fs::symlink(node.parent().unwrap(), &link).unwrap();
+    for named in [&link.join("node"), &around, &node] {
+        fs::write(&openclaw, format!("#!/bin/sh\nexec \"{}\" \"{shown}/openclaw.mjs\"\n", named.display()))
+            .unwrap();
+        assert_eq!(world.check(runtimes::node), []);
+        assert!(!ran.exists(), "it was run as {}", named.display());
+    }
     // Where no instance writes, it is people's.
     world.patients.clear();
     world.add("lab", 18_789, spec(elsewhere));

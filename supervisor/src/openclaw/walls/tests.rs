@@ -229,6 +229,16 @@ fn what_lies_where_agents_write_says_nothing_of_what_is_opened() {
     let theirs = world.program("srv/tools/openclaw", &format!("#!/bin/sh\n# {}\n", treasure.display()));
     let trees = world.trees_of("web", &InstanceSpec::default(), &theirs, "/usr/bin");
     assert!(!opens(&trees.read, &treasure) && !opens(&trees.read, &theirs), "{trees:?}");
+    // What makes a directory the `lib` of a Node, beside a program of people's.
+    let (shared, secret) = (world.make("app/lib"), world.make("app/secret"));
+    world.neighbours.push(Neighbour::of(&name("app"), block, &granted(&[], std::slice::from_ref(&shared))));
+    let program = world.program("app/bin/openclaw", "#!/bin/sh\n");
+    world.make("app/lib/node_modules");
+    let trees = world.trees_of("web", &InstanceSpec::default(), &program, "/usr/bin");
+    assert!(opens(&trees.read, &program) && !opens(&trees.read, &secret), "{trees:?}");
+    world.neighbours.pop();
+    let trees = world.trees_of("web", &InstanceSpec::default(), &program, "/usr/bin");
+    assert!(opens(&trees.read, &secret), "where nobody writes it is one: {trees:?}");
 }
 
 #[test]
@@ -491,6 +501,11 @@ fn beside_a_configuration_that_lies_elsewhere_files_are_replaced_and_nothing_els
         fs::remove_file(&other).unwrap();
         let _ = fs::remove_dir(other.parent().unwrap());
     }
+    // Among more than anybody looks at, anything may lie.
+    for number in 0..=ENTRIES {
+        fs::write(beside.join(format!("openclaw.json.{number}")), "").unwrap();
+    }
+    assert_eq!(world.trees("main", &spec).files, [config]);
     let config = world.at("home/openclaw.json");
     fs::write(&config, "{}").unwrap();
     let profile = Profile { config: Some(config.clone()), ..profile };

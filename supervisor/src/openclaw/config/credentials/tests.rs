@@ -195,6 +195,9 @@ fn a_token_file_that_the_gateway_could_not_read_is_not_read_for_it() {
     for path in [file.to_str().unwrap(), "link", "../../../token"] {
         assert!(world.of(&text(path)).is_empty(), "{path}");
     }
+    // Beside a configuration that lies elsewhere, all that is its own is the configuration.
+    world.directories.config = world.data.path().join("openclaw.json");
+    assert!(world.of(&text(file.to_str().unwrap())).is_empty());
     world.spec.walls.files = Some(false);
     assert_eq!(world.one(&text("link")), telegram("1:file"), "it can");
     if geteuid().is_root() {
