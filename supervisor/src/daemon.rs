@@ -200,9 +200,8 @@ struct Begun {
 async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let Begun { data_dir, exposed, settings, opened, restored, boot } = begun;
     task::spawn(custody::guard(data_dir.clone()));
-    let shutdown = CancellationToken::new();
+    let (shutdown, (reports, store_reports)) = (CancellationToken::new(), mpsc::channel(REPORTS));
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
-    let (reports, store_reports) = mpsc::channel(REPORTS);
     let store = Store::start(opened, revision, retention(&settings), reports)?;
     let clock = Clock { boot_began };
     let audit = Audit::new(store.audit(), restored.audited, move || clock.now().0);

@@ -30,7 +30,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    path::Path,
+    path::{Path, PathBuf},
     str,
 };
 
@@ -44,7 +44,7 @@ use supervisor_core::ids::Name;
 use crate::openclaw::{contract::WORKER, environment::MARK};
 
 /// How much is looked at to trace a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Effort {
     /// As much as most need, so that who makes itself hard to trace holds up nobody else: a fraction of a millisecond.
     Little,
@@ -113,11 +113,21 @@ pub(crate) struct Lineage {
     prefix: Vec<u8>,
     /// How the names of their control groups end.
     suffix: String,
+    /// The group that those lie in. Anybody may have a group called so elsewhere.
+    ground: Option<PathBuf>,
 }
 
 /// How the name of an instance's control group begins. Its own follows, and then the store's: two supervisors may have
 /// their groups in one place.
 pub(crate) const GROUP: &str = "gateway-";
+
+/// The group in which a supervisor is started that has those of its instances beside it.
+pub(crate) const SEAT: &str = "supervisor";
+
+/// The group of cgroup v2 in what `/proc/PID/cgroup` says.
+fn unified(groups: &str) -> Option<&str> {
+    groups.lines().find_map(|line| line.strip_prefix("0::"))
+}
 
 /// What the control group of an instance is called.
 pub(crate) fn group(instance: &Name, store_id: &str) -> String {
@@ -136,7 +146,14 @@ pub(crate) struct Process {
 impl Lineage {
     /// For the instances of the supervisor whose store has this name.
     pub(crate) fn new(store_id: &str) -> Self {
-        Self { prefix: format!("={store_id}/").into_bytes(), suffix: format!("-{store_id}") }
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = unified(&groups).map(Path::new);
+        // Started in one of its own, or around them.
+        let ground = own.map(|own| match own.file_name().is_some_and(|name| name == SEAT) {
+            true => own.parent().unwrap_or(own).to_owned(),
+            false => own.to_owned(),
+        });
+        Self { prefix: format!("={store_id}/").into_bytes(), suffix: format!("-{store_id}"), ground }
     }
 
     /// Where `process` belongs; `None` if that cannot be told, as when it has ended. Reads some files of proc(5).
@@ -218,9 +235,10 @@ impl Lineage {
 
     /// The instance in whose control group, or in one below that, a process is that has these (cgroups(7)).
     fn grouped(&self, groups: &[u8]) -> Option<Name> {
-        let group = str::from_utf8(groups).ok()?.lines().find_map(|line| line.strip_prefix("0::"))?;
-        let name = |part: &str| Name::new(part.strip_prefix(GROUP)?.strip_suffix(&self.suffix)?).ok();
-        group.split('/').find_map(name)
+        let group = Path::new(unified(str::from_utf8(groups).ok()?)?);
+        let within = group.strip_prefix(self.ground.as_ref()?).ok()?;
+        let part = within.components().next()?.as_os_str().to_str()?;
+        Name::new(part.strip_prefix(GROUP)?.strip_suffix(&self.suffix)?).ok()
     }
 
     /// The mark that a process carries, and how much was looked through for it.
@@ -348,16 +366,15 @@ fn is_adopted(pid: i32, parent: i32) -> bool {
 }
 
 /// Whether a process is a worker, if what it carries says so: nobody else has root run this program.
-fn is_worker(pid: i32) -> bool {
+pub(crate) fn is_worker(pid: i32) -> bool {
     let runs = |program: &Path| {
         let name = program.file_name().unwrap_or_default().as_bytes();
         // An upgrade replaces the file.
         name.strip_suffix(b" (deleted)").unwrap_or(name) == WORKER.as_bytes()
     };
-    let is_ours = user(pid) == Some(geteuid().as_raw());
-    is_ours
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| runs(&program))
+        && user(pid) == Some(geteuid().as_raw())
         && is_walled(pid) == Some(false)
-        && fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| runs(&exe))
 }
 
 /// The user that a process runs as, its real one. Others than the kernel cannot hide it.

@@ -12,7 +12,7 @@ use std::{
     process::{Command, Output},
 };
 
-use supervisor_proto::v1::{ExamineRequest, doctor_service_client::DoctorServiceClient};
+use supervisor_proto::v1::{self, ExamineRequest, doctor_service_client::DoctorServiceClient};
 use support::{Host, builtin, program, until};
 
 /// A supervisor whose user's home is its own.
@@ -136,6 +136,36 @@ async fn a_fix_that_is_asked_for_again_gets_the_first_answer() {
     assert_eq!(client.examine(request("a")).await.unwrap().into_inner(), first);
     let other = client.examine(request("b")).await.unwrap().into_inner();
     assert_eq!((other.mended.len(), other.checks_done), (0, first.checks_done));
+}
+
+#[tokio::test]
+async fn a_node_that_an_agent_could_have_put_there_is_run_behind_its_walls() {
+    let (host, home) = host().await;
+    let state = home.join(".openclaw-lab");
+    fs::create_dir_all(state.join("bin")).unwrap();
+    fs::write(state.join("package.json"), r#"{"engines":{"node":">=22.12.0"}}"#).unwrap();
+    let (inside, outside) = (state.join("ran"), home.join("ran"));
+    let node = state.join("bin/node");
+    let openclaw = state.join("bin/openclaw");
+    let script = |path: &PathBuf, text: String| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    };
+    script(
+        &node,
+        format!("#!/bin/sh\necho >{}\necho >{}\necho v1.0.0\n", inside.display(), outside.display()),
+    );
+    script(&openclaw, format!("#!/bin/sh\nexec {} {}/openclaw.mjs\n", node.display(), state.display()));
+    let spec = v1::InstanceSpec {
+        runtime: v1::Runtime::Openclaw.into(),
+        program: openclaw.display().to_string(),
+        profile: Some(v1::Profile { state_dir: state.display().to_string(), ..Default::default() }),
+        ..Default::default()
+    };
+    host.create("lab", spec).await;
+    let (_, findings) = found(&host, &["lab"]);
+    assert!(ids(&findings).contains(&"runtime.node"), "{findings:?}");
+    assert!(inside.exists() && !outside.exists(), "it was run outside");
 }
 
 #[tokio::test]

@@ -131,7 +131,7 @@ const ATTRIBUTES: [c_long; 9] = [
     FILE_SETATTR,
 ];
 
-/// Refused as if there were none: by one of its flags a process begins in the control group of another instance, and no
+/// Refused behind any wall around files, as if there were none: by one of its flags a process begins in the control group of another instance, and no
 /// filter sees flags that lie in memory. C libraries then make do with clone(2).
 const CLONE: c_long = libc::SYS_clone3;
 
@@ -214,7 +214,8 @@ pub(super) struct Filter {
 /// Compiles the filter for `walls`, if it needs any.
 pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filter> {
     let ports = !walls.bind.is_empty();
-    if !(walls.privileges || ports) {
+    let files = !(walls.write.is_empty() && walls.read.is_empty() && walls.files.is_empty());
+    if !(walls.privileges || ports || files) {
         return None;
     }
     let what = "install the filter of system calls";
@@ -242,14 +243,16 @@ pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<Filter> {
 }
 
 fn filter(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filter, BackendError> {
-    let mut rules = BTreeMap::new();
+    let mut rules = BTreeMap::from([(CLONE, Vec::new())]);
     if privileges {
-        let refused = REFUSED.iter().chain(REFUSED_HERE).chain(&ATTRIBUTES).chain(&[CLONE]);
+        let refused = REFUSED.iter().chain(REFUSED_HERE).chain(&ATTRIBUTES);
         rules.extend(refused.map(|number| (*number, Vec::new())));
         rules.extend(about_others()?);
         rules.extend(modes()?);
     }
-    rules.insert(libc::SYS_socket, sockets(privileges, ports)?);
+    if privileges || ports {
+        rules.insert(libc::SYS_socket, sockets(privileges, ports)?);
+    }
     let apart = program(rules.clone(), arch)?;
     Ok(Filter { rules, arch, privileges, apart })
 }

@@ -525,6 +525,8 @@ fn an_agent_that_would_begin_a_process_in_a_neighbours_group_is_refused_as_if_no
         let attacker = Home::of(who);
         let outcome = attacker.outcome("clone3", Some(attacker.walls()));
         assert_eq!(outcome, Some(How::Code(libc::ENOSYS)), "{}", attacker.place.captured());
+        let walls = Walls { privileges: false, bind: Vec::new(), ..attacker.walls() };
+        assert_eq!(attacker.outcome("clone3", Some(walls)), Some(How::Code(libc::ENOSYS)));
         assert_eq!(attacker.outcome("clone3", None), Some(How::Code(libc::EINVAL)));
     });
 }

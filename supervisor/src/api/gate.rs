@@ -98,12 +98,12 @@ impl Gate {
             }
             Some(Peer::Unix { uid, gid, groups, origin, .. }) => {
                 let groups = groups.iter().copied().chain([*gid]);
-                let own = table.of_process(*uid, groups).cloned();
+                let own = || table.of_process(*uid, groups).cloned();
                 match origin {
-                    // Others could put its mark on themselves.
-                    Some(Origin::Inside(name)) if own.is_none() => (self.at_home(*uid, name), false),
-                    Some(Origin::Inside(_)) | None => (own, false),
-                    Some(Origin::Outside) => (own, true),
+                    // Whatever else it has: only who is its user is at home there.
+                    Some(Origin::Inside(name)) => (self.at_home(*uid, name), false),
+                    None => (own(), false),
+                    Some(Origin::Outside) => (own(), true),
                 }
             }
             Some(Peer::Certificate { name, grant, .. }) => {
@@ -129,7 +129,10 @@ impl Gate {
 
     /// Whom a call of this method may be about, or why it is refused.
     fn admit(&self, rule: &'static Rule, known: &Known) -> Result<Scope, Refusal> {
-        let Some(grant) = &known.grant else { return Err(known.lacks(rule)) };
+        let Some(grant) = &known.grant else {
+            let insider = |name: &Name| Insider::new(name.clone(), How::Inside, &self.handle.view());
+            return Err(known.inside().map_or_else(|| known.lacks(rule), |name| insider(name).into()));
+        };
         match &known.peer {
             None => return Err(known.lacks(rule)),
             Some(Peer::Certificate { .. } | Peer::Unix { origin: Some(Origin::Outside), .. }) => {}
@@ -221,8 +224,7 @@ impl Known {
 
     /// For the record.
     fn recorded(&self) -> audit::Caller {
-        // Who has no role by itself may have put the mark on itself.
-        let inside = self.inside().filter(|_| self.grant.is_some()).map(ToString::to_string);
+        let inside = self.inside().map(ToString::to_string);
         // A role that does not count inside an instance is none there.
         let role = match (&inside, &self.grant) {
             (Some(_), _) | (None, None) => String::new(),

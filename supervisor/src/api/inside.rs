@@ -5,7 +5,13 @@
 //! [`METHODS`](super::access::METHODS); the gate turns them away from what is closed, and attaches a [`Scope`] to
 //! all other requests. It knows whom the RPC may be about, and the service asks it about each name.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, thread, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
+    time::Duration,
+};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
 use supervisor_core::{event::Asker, ids::Name, view::View};
@@ -41,7 +47,7 @@ pub(crate) enum Inside {
 }
 
 /// In which line a caller waits to be traced: some make themselves hard to trace, and are not to keep others waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Line {
     /// The supervisor's user and root, without walls around them.
     Own,
@@ -54,9 +60,7 @@ pub(super) enum Line {
 }
 
 impl Line {
-    const ALL: [Self; 4] = [Self::Own, Self::Known, Self::Agents, Self::Strangers];
-
-    /// Callers traced at once. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
+    /// Callers traced at once, of one user where users are told apart. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
     const fn traced(self) -> usize {
         match self {
             Self::Own => 64,
@@ -70,11 +74,11 @@ impl Line {
 pub(crate) struct FindOrigin {
     find: Arc<OriginOf>,
     /// What is stuck in the kernel is not given up, and must not become ever more.
-    threads: [Threads; 2],
+    threads: Arc<Mutex<Threads>>,
 }
 
-/// For each line so many.
-type Threads = [Arc<Semaphore>; 4];
+/// By effort, line and user, as long as somebody waits.
+type Threads = HashMap<(Effort, Line, u32), Weak<Semaphore>>;
 
 /// From a process to where it belongs.
 pub(crate) type OriginOf = dyn Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync;
@@ -89,8 +93,24 @@ impl FindOrigin {
     pub(crate) fn new(
         find: impl Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync + 'static,
     ) -> Self {
-        let threads = || Line::ALL.map(|line| Arc::new(Semaphore::new(line.traced())));
-        Self { find: Arc::new(find), threads: [threads(), threads()] }
+        Self { find: Arc::new(find), threads: Arc::default() }
+    }
+
+    /// The threads for callers of this user in this line. Users with a role are few, and keep only themselves waiting;
+    /// strangers may be as many as they like.
+    fn threads(&self, effort: Effort, line: Line, uid: u32) -> Arc<Semaphore> {
+        let user = match line {
+            Line::Own | Line::Strangers => 0,
+            Line::Known | Line::Agents => uid,
+        };
+        let mut all = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.get(&(effort, line, user)).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let threads = Arc::new(Semaphore::new(line.traced()));
+            all.retain(|_, other| other.strong_count() > 0);
+            all.insert((effort, line, user), Arc::downgrade(&threads));
+            threads
+        })
     }
 
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
@@ -98,12 +118,13 @@ impl FindOrigin {
     /// another's if all numbers had been used between its connecting and this.
     /// Who is soon traced waits for nobody who is not.
     pub(super) async fn of(&self, stream: &UnixStream, line: Line) -> Option<Origin> {
-        let pid = stream.peer_cred().ok()?.pid()?;
-        let process = Arc::new(Process { pid, pidfd: getsockopt(stream, PeerPidfd).ok() });
+        let peer = stream.peer_cred().ok()?;
+        let process = Arc::new(Process { pid: peer.pid()?, pidfd: getsockopt(stream, PeerPidfd).ok() });
+        let threads = |effort| self.threads(effort, line, peer.uid());
         let traced = async {
-            match self.trace(&process, line, Effort::Little).await? {
+            match self.trace(&process, threads(Effort::Little), Effort::Little).await? {
                 Ok(origin) => origin,
-                Err(Costly) => self.trace(&process, line, Effort::All).await?.ok().flatten(),
+                Err(Costly) => self.trace(&process, threads(Effort::All), Effort::All).await?.ok().flatten(),
             }
         };
         time::timeout(PATIENCE, traced).await.ok()?
@@ -113,10 +134,10 @@ impl FindOrigin {
     async fn trace(
         &self,
         process: &Arc<Process>,
-        line: Line,
+        threads: Arc<Semaphore>,
         effort: Effort,
     ) -> Option<Result<Option<Origin>, Costly>> {
-        let permit = Arc::clone(&self.threads[effort as usize][line as usize]).acquire_owned().await.ok()?;
+        let permit = threads.acquire_owned().await.ok()?;
         let (answer, origin) = oneshot::channel();
         let (find, process) = (Arc::clone(&self.find), Arc::clone(process));
         let trace = move || {
@@ -307,6 +328,18 @@ mod tests {
             operator = asked(Line::Own) => assert_eq!(operator, Some(Origin::Outside)),
         }
         assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
+    }
+
+    #[tokio::test]
+    async fn of_those_with_a_role_each_user_keeps_only_itself_waiting() {
+        let origins = FindOrigin::new(|_, _| Ok(None));
+        let of = |line, uid| origins.threads(Effort::Little, line, uid);
+        let (viewer, operator) = (of(Line::Known, 1), of(Line::Known, 2));
+        let all = viewer.available_permits();
+        let _held = viewer.try_acquire_many(u32::try_from(all).unwrap()).unwrap();
+        assert_eq!((of(Line::Known, 1).available_permits(), operator.available_permits()), (0, all));
+        let strangers = of(Line::Strangers, 1);
+        assert!(Arc::ptr_eq(&strangers, &of(Line::Strangers, 2)), "they may be thousands");
     }
 
     #[tokio::test]

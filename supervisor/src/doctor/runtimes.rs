@@ -2,32 +2,25 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use nix::unistd::geteuid;
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
 use super::{
     ASK,
     finding::{Finding, Mend, Severity},
-    scene::{Budget, Scene, text},
+    scene::{Budget, Patient, Scene, text},
 };
 use crate::{
     openclaw::{
-        layout::resolve,
+        contract,
         runtime::{self, Resolved},
-        written::Written,
     },
     spec::Kind,
     tool::Tool,
 };
-
-/// Who may change everything.
-const ROOT: u32 = 0;
 
 /// OpenClaw's entry.
 const ENTRY: &str = "openclaw.mjs";
@@ -49,10 +42,6 @@ struct Installed {
 pub(super) fn node(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let mut found: BTreeMap<Installed, Finding> = BTreeMap::new();
     let mut well: Vec<Installed> = Vec::new();
-    let writers = scene.patients.iter().map(|one| (&one.directories, one.spec.walls.write.as_slice()));
-    // Where it leads is what is run: however an agent names it, it lies where the agent could not have put it.
-    let written = Written::by(&resolve(scene.data_dir()), writers);
-    let is_an_agents = |node: &Path| written.holds(node);
     for patient in &scene.patients {
         let Ok(resolved) = runtime::resolve(&patient.spec, &scene.host) else { continue };
         if resolved.kind != Kind::Openclaw || !budget.take() {
@@ -60,16 +49,25 @@ pub(super) fn node(scene: &Scene, budget: &Budget) -> Vec<Finding> {
         }
         let search = scene.host.environment.get("PATH").map_or("", String::as_str);
         let installed = installed(&resolved, search).filter(|installed| !well.contains(installed));
-        let Some(installed) = installed.filter(|installed| !is_an_agents(&installed.node)) else { continue };
+        let Some(installed) = installed else { continue };
         if let Some(known) = found.remove(&installed) {
             found.insert(installed, known.of(&patient.name));
-        } else if let Some(finding) = unfit(&installed) {
+        } else if let Some(finding) = unfit(&installed, || version(scene, patient, &installed.node)) {
             found.insert(installed, finding.of(&patient.name));
         } else {
             well.push(installed);
         }
     }
     found.into_values().collect()
+}
+
+/// What a Node says of itself behind the walls of an instance that it runs: an agent may have put it there.
+fn version(scene: &Scene, patient: &Patient, node: &Path) -> Option<String> {
+    let (whose, neighbours) = ((&patient.name, patient.block, ""), scene.neighbours());
+    let asked = vec!["--version".to_owned()];
+    let tool = contract::tool(&scene.host, whose, (&patient.spec, &neighbours), asked).ok()?;
+    // Its own home may not be there yet.
+    Tool { program: node.to_owned(), directory: Some("/".into()), ..tool }.ask(ASK)
 }
 
 /// Runtimes that are not there.
@@ -106,18 +104,14 @@ fn installed(resolved: &Resolved, search: &str) -> Option<Installed> {
             )
         }
     };
-    let node = named.or_else(beside).or_else(on_path)?.canonicalize().ok()?;
+    let node = named.or_else(beside).or_else(on_path)?;
     Some(Installed { package: entry.with_file_name("package.json"), node })
 }
 
-fn unfit(installed: &Installed) -> Option<Finding> {
+fn unfit(installed: &Installed, version: impl FnOnce() -> Option<String>) -> Option<Finding> {
     let package: Package = serde_json::from_str(&text(&installed.package)?).ok()?;
     let wanted = package.engines?.remove("node")?;
-    // It is run as the supervisor's user, outside all walls.
-    if !is_trusted(&installed.node) {
-        return None;
-    }
-    let version = Tool::new(&installed.node, &["--version"]).ask(ASK)?;
+    let version = version()?;
     if satisfies(&version, &wanted)? {
         return None;
     }
@@ -126,22 +120,6 @@ fn unfit(installed: &Installed) -> Option<Finding> {
     let mend = format!("install a Node {wanted} there, then restart the instances");
     let finding = Finding::new("runtime.node", Severity::Error, what, why, Mend::Do(mend));
     Some(finding.in_file(&installed.package, None))
-}
-
-/// Whether nobody but root and this user may change what is run there.
-fn is_trusted(program: &Path) -> bool {
-    const OTHERS_WRITE: u32 = 0o022;
-    const STICKY: u32 = 0o1000;
-    let me = geteuid().as_raw();
-    let is_kept = |path: &Path| {
-        fs::symlink_metadata(path).is_ok_and(|found| {
-            // In a sticky directory nobody replaces what is another's.
-            let is_sticky = found.is_dir() && found.mode() & STICKY != 0;
-            let is_closed = found.is_symlink() || is_sticky || found.mode() & OTHERS_WRITE == 0;
-            [ROOT, me].contains(&found.uid()) && is_closed
-        })
-    };
-    program.ancestors().all(is_kept)
 }
 
 /// Whether a version is in npm's range; `None` if one of them cannot be read. Their ranges differ from Cargo's in
@@ -195,18 +173,14 @@ mod tests {
         };
         let installed = installed(&resolved, "").unwrap();
         assert_eq!(installed, Installed { package: at("package.json"), node: at("node") });
-        let finding = unfit(&installed).unwrap();
+        let ask = || Tool::new(&installed.node, &["--version"]).ask(ASK);
+        let finding = unfit(&installed, ask).unwrap();
         assert!(
             finding.what.ends_with("node` is v20.1.0, but this OpenClaw wants >=22.12.0"),
             "{}",
             finding.what
         );
-        // One that others could have put there is not asked.
-        fs::set_permissions(at("node"), fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(unfit(&installed), None);
-        fs::set_permissions(at("node"), fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(unfit(&installed).is_some());
         fs::write(at("package.json"), r#"{"engines":{"node":">=20"}}"#).unwrap();
-        assert_eq!(unfit(&installed), None);
+        assert_eq!(unfit(&installed, ask), None);
     }
 }

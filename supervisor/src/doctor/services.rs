@@ -274,7 +274,7 @@ pub(crate) fn is_gateway(line: &[u8]) -> bool {
 }
 
 /// The state directory of a process, by its environment.
-fn state_of(environ: &[u8]) -> PathBuf {
+pub(crate) fn state_of(environ: &[u8]) -> PathBuf {
     environment(environ, "OPENCLAW_STATE_DIR").map(PathBuf::from).unwrap_or_else(|| {
         let home = environment(environ, "OPENCLAW_HOME").or_else(|| environment(environ, "HOME"));
         PathBuf::from(home.unwrap_or_default()).join(".openclaw")

@@ -65,8 +65,6 @@ pub(super) struct Found {
     pub(super) workspace: PathBuf,
     /// A link in its state leads there.
     pub(super) config_is_linked: bool,
-    /// Its configuration names it.
-    pub(super) workspace_is_configured: bool,
     /// What the configuration holds.
     pub(super) content: Vec<u8>,
     pub(super) mode: u32,
@@ -96,7 +94,8 @@ impl Found {
         let is_within = |path: &Path| {
             path.starts_with(&self.state) && !path.components().any(|part| part == Component::ParentDir)
         };
-        let places = [(&self.config, self.config_is_linked), (&self.workspace, self.workspace_is_configured)];
+        // One beside the default profile's own is that one's agents' to make.
+        let places = [(&self.config, self.config_is_linked), (&self.workspace, true)];
         places.map(|(path, says)| says.then_some(path.as_path()).filter(|path| !is_within(path)))
     }
 
@@ -225,11 +224,9 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let unit = unit_of(&of_unit, &mut notes);
     let text = of_unit.first().map(|unit| unit.text.as_str()).unwrap_or_default();
     let running = unit.as_ref().filter(|unit| unit.active).and_then(Unit::process);
-    let configured = value(&["agents", "defaults", "workspace"]);
     let found = Found {
         config_is_linked,
-        workspace_is_configured: configured.is_some(),
-        workspace: workspace(configured, &name, &state, &home),
+        workspace: workspace(value(&["agents", "defaults", "workspace"]), &name, &state, &home),
         port: port.or_else(|| port_of_unit(text)).or((name == "main").then_some(DEFAULT_FIRST)),
         running: running.or_else(|| process::owner(&ground.root, &state, &config)),
         sessions: sessions(&state),
@@ -376,7 +373,8 @@ mod tests {
         assert_eq!(found[1].workspace, home.join(".openclaw/workspace"));
         assert_eq!(found[2].workspace, home.join("w"));
         let elsewhere = found.iter().map(Found::elsewhere).collect::<Vec<_>>();
-        assert_eq!(elsewhere, [[None; 2], [None; 2], [None, Some(home.join("w").as_path())]]);
+        let [lab, own] = [home.join(".openclaw/workspace-lab"), home.join("w")];
+        assert_eq!(elsewhere, [[None, Some(lab.as_path())], [None; 2], [None, Some(own.as_path())]]);
         assert_eq!((found[1].sessions, found[0].sessions), (2, 0));
     }
 

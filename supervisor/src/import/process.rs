@@ -14,7 +14,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    doctor::services::{environment, is_gateway, is_of, user_of},
+    doctor::services::{environment, is_gateway, is_of, state_of, user_of},
     openclaw::{layout::resolve, place::Place},
 };
 
@@ -103,22 +103,10 @@ fn by_lock(root: &Path, state: &Path, config: &Path) -> Option<Running> {
     own.chain(common).find_map(|lock| {
         let running = Running::of(lock.pid)?;
         let is_it = lock.start_time.is_none_or(|started| started == running.started);
-        (is_it && could_be(lock.pid, state, user)).then_some(running)
+        // An agent may have written the lock to have another process ended.
+        let is_theirs = user_of(Path::new(&format!("/proc/{}", lock.pid))) == Some(user);
+        (is_it && is_theirs && runs_on(lock.pid, &resolve(state))).then_some(running)
     })
-}
-
-/// Whether a process that a lock names could be the gateway on this state. An agent may have written the lock to have
-/// another process ended.
-fn could_be(pid: i32, state: &Path, user: u32) -> bool {
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    let runs = |file: &str| fs::read(process.join(file)).unwrap_or_default();
-    let environ = runs("environ");
-    let elsewhere = environment(&environ, "OPENCLAW_STATE_DIR")
-        .is_some_and(|named| resolve(Path::new(&named)) != resolve(state));
-    user_of(&process) == Some(user)
-        && is_gateway(&runs("cmdline"))
-        && environment(&environ, "OPENCLAWCTL_MARK").is_none()
-        && !elsewhere
 }
 
 /// The locks of this user in a directory of his.
@@ -158,11 +146,9 @@ fn runs_on(pid: i32, state: &Path) -> bool {
     if environment(&environ, "OPENCLAWCTL_MARK").is_some() {
         return false;
     }
-    match environment(&environ, "OPENCLAW_STATE_DIR") {
-        Some(named) => resolve(Path::new(&named)) == state,
-        // `--profile` chooses the directory once it runs, which its environment does not show.
-        None => has_open(&process, state),
-    }
+    let named = environment(&environ, "OPENCLAW_STATE_DIR").is_some();
+    // `--profile` chooses the directory once it runs, which its environment does not show.
+    resolve(&state_of(&environ)) == state || !named && has_open(&process, state)
 }
 
 /// Whether the process has a file open below the directory.
@@ -210,7 +196,7 @@ mod tests {
     fn a_gateway_is_found_by_its_lock_only_if_the_process_is_the_one_that_wrote_it() {
         let root = tempfile::tempdir().unwrap();
         let state = root.path().join("state");
-        let gateway = Gateway::start(&[]);
+        let gateway = Gateway::start(&[("OPENCLAW_STATE_DIR", state.to_str().unwrap())]);
         let me = gateway.1;
         let directory = state.join(format!("tmp/openclaw-{}", rustix::process::geteuid().as_raw()));
         fs::create_dir_all(&directory).unwrap();
@@ -221,11 +207,11 @@ mod tests {
                 .unwrap();
         };
         write(me.started);
-        assert_eq!(owner(root.path(), &state, &config), Some(me));
+        assert_eq!(by_lock(root.path(), &state, &config), Some(me));
         write(me.started + 1);
-        assert_eq!(owner(root.path(), &state, &config), None, "it is of an earlier process with this pid");
+        assert_eq!(by_lock(root.path(), &state, &config), None, "it is of an earlier process with this pid");
         fs::remove_file(&lock).unwrap();
-        assert_eq!(owner(root.path(), &state, &config), None);
+        assert_eq!(by_lock(root.path(), &state, &config), None);
     }
 
     #[test]
@@ -236,7 +222,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let found = |pid: i32| {
             fs::write(directory.join("gateway.1.lock"), format!(r#"{{"pid":{pid}}}"#)).unwrap();
-            owner(root.path(), &state, &state.join("openclaw.json"))
+            by_lock(root.path(), &state, &state.join("openclaw.json"))
         };
         let itself = std::process::id().try_into().unwrap();
         assert_eq!(found(itself), None, "no gateway: a supervisor, say");
@@ -252,7 +238,7 @@ mod tests {
     fn a_lock_of_another_user_names_no_process_and_a_pipe_is_not_waited_for() {
         let root = tempfile::tempdir().unwrap();
         let state = root.path().join("state");
-        let gateway = Gateway::start(&[]);
+        let gateway = Gateway::start(&[("OPENCLAW_STATE_DIR", state.to_str().unwrap())]);
         let me = gateway.1;
         let uid = rustix::process::geteuid().as_raw();
         let (config, common) = (state.join("openclaw.json"), root.path().join(format!("tmp/openclaw-{uid}")));
@@ -262,14 +248,14 @@ mod tests {
         let lock = common.join("gateway.1.lock");
         fs::write(&lock, format!(r#"{{"pid":{},"configPath":"{}"}}"#, me.pid, config.display())).unwrap();
         nix::unistd::mkfifo(&common.join("gateway.2.lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(owner(root.path(), &state, &config), Some(me));
+        assert_eq!(by_lock(root.path(), &state, &config), Some(me));
         if uid != 0 {
             eprintln!("not all of it is tried: it takes root to give files away");
             return;
         }
         for given in [&lock, &common] {
             chown(given, Some(64_161), None).unwrap();
-            assert_eq!(owner(root.path(), &state, &config), None, "{}", given.display());
+            assert_eq!(by_lock(root.path(), &state, &config), None, "{}", given.display());
             chown(given, Some(uid), None).unwrap();
         }
         // Of a profile of another user, no process of root's is the gateway.
@@ -279,7 +265,7 @@ mod tests {
         for given in [&theirs, &theirs.join("gateway.1.lock")] {
             chown(given, Some(64_161), None).unwrap();
         }
-        assert_eq!(owner(root.path(), &state, &config), None);
+        assert_eq!(by_lock(root.path(), &state, &config), None);
     }
 
     #[test]

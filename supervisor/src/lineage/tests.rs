@@ -212,16 +212,29 @@ fn who_hides_its_mark_is_not_taken_for_somebody_from_outside() {
 
 #[test]
 fn who_is_in_the_control_group_of_an_instance_is_inside_it() {
-    let lineage = Lineage::new("store");
-    let found = |groups: &str| lineage.grouped(groups.as_bytes()).map(Origin::Inside);
+    let found = |ground: &str, groups: &str| {
+        let lineage = Lineage { ground: Some(ground.into()), ..Lineage::new("store") };
+        lineage.grouped(groups.as_bytes()).map(Origin::Inside)
+    };
     let group = group(&Name::new("main").unwrap(), "store");
-    for groups in [format!("0::/x.service/{group}\n"), format!("1:name=systemd:/\n0::/../{group}/below\n")] {
-        assert_eq!(found(&groups), inside("main"), "{groups}");
+    for groups in
+        [format!("0::/x.service/{group}\n"), format!("1:name=systemd:/\n0::/x.service/{group}/below\n")]
+    {
+        assert_eq!(found("/x.service", &groups), inside("main"), "{groups}");
     }
-    let elsewhere =
-        ["0::/x.service/supervisor\n", "0::/gateway-main-another\n", "4:memory:/gateway-main-store\n", ""];
+    assert_eq!(found("/", &format!("0::/{group}\n")), inside("main"), "in a container");
+    let elsewhere = [
+        "0::/x.service/supervisor\n",
+        "0::/x.service/gateway-main-another\n",
+        "4:memory:/x.service/gateway-main-store\n",
+        "",
+        // Another user's.
+        "0::/user.slice/user-1001.slice/gateway-main-store\n",
+        "0::/x.service.d/gateway-main-store\n",
+        "0::/x.service/supervisor/gateway-main-store\n",
+    ];
     for elsewhere in elsewhere {
-        assert_eq!(found(elsewhere), None, "{elsewhere}");
+        assert_eq!(found("/x.service", elsewhere), None, "{elsewhere}");
     }
 }
 

@@ -55,6 +55,9 @@ const PRIVATE: u32 = 0o700;
 /// For the owner alone, but others get to what is theirs below it.
 const PASSABLE: u32 = 0o711;
 
+/// What copies lie in beside a state, before the name of its instance.
+pub(crate) const BESIDE: &str = ".openclawctl-upgrades-";
+
 /// An instance's directories, and its configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directories {
@@ -235,6 +238,15 @@ impl Directories {
         };
         let (home, tmp, logs) = (root.join("home"), root.join("tmp"), root.join("logs"));
         Self { root, config, state, workspace, home, tmp, logs, layout, user: None }
+    }
+
+    /// Where copies of a profile's state lie that is on another file system than the other directories.
+    pub(crate) fn copies(&self) -> Option<PathBuf> {
+        let name = self.root.file_name()?.to_string_lossy();
+        match self.layout {
+            Layout::Managed => None,
+            Layout::Profile => Some(self.state.parent()?.join(format!("{BESIDE}{name}"))),
+        }
     }
 
     /// The configuration, to be read or written.

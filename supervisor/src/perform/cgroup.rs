@@ -200,7 +200,7 @@ impl Ground {
             Seat::Within => {
                 format!(
                     "the supervisor was started in `{ground}` itself, and not in `{}` below it",
-                    find::SEAT
+                    lineage::SEAT
                 )
             }
             Seat::Beside if !self.words(OFFERED).contains(controller) => {

@@ -28,7 +28,7 @@ use crate::{
     openclaw::{
         config::MAX_BYTES,
         file::Durability,
-        layout::{Directories, resolve},
+        layout::{BESIDE, Directories, resolve},
         place::{Place, Standing},
         tree,
     },
@@ -53,9 +53,6 @@ const PEOPLES: [&str; 2] = ["logs", "workspace"];
 
 /// In the state directory, these are made anew.
 const PASSING: [&str; 2] = ["tmp", "cache"];
-
-/// What copies lie in beside a state, before the name of its instance.
-const BESIDE: &str = ".openclawctl-upgrades-";
 
 const BEFORE: &str = "before";
 const FAILED: &str = "failed";

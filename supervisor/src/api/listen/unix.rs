@@ -162,7 +162,9 @@ impl Socket {
             let (origins, socket, bindings) = (origins.clone(), Arc::clone(&socket), bindings.clone());
             let peer = stream.peer_cred();
             // Without them it is in fewer groups, and may do less.
-            let groups: Arc<[u32]> = peer_groups(&stream).unwrap_or_default().into();
+            let asked = bindings.table().binds_groups();
+            let groups: Arc<[u32]> =
+                if asked { peer_groups(&stream).unwrap_or_default() } else { Vec::new() }.into();
             let line =
                 peer.as_ref().map_or(Line::Strangers, |peer| line(peer, &groups, &bindings, &residents));
             let seat = limits.admit(who(&peer), newcomer(&peer, line));
@@ -217,12 +219,13 @@ fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
 /// In which line it waits to be traced. Whoever may be an agent does not keep an operator waiting, whatever its user is.
 fn line(peer: &UCred, groups: &[u32], bindings: &Bindings, residents: &Residents) -> Line {
     let own = is_own(peer.uid());
-    match (own || has_role(bindings, peer.uid(), peer.gid(), groups), peer.pid().and_then(is_walled)) {
-        (true, Some(false)) if own => Line::Own,
-        (true, Some(false)) => Line::Known,
-        (true, Some(true) | None) => Line::Agents,
-        (false, _) if residents.has(peer.uid()) => Line::Agents,
-        (false, _) => Line::Strangers,
+    if !own && !has_role(bindings, peer.uid(), peer.gid(), groups) {
+        return if residents.has(peer.uid()) { Line::Agents } else { Line::Strangers };
+    }
+    match peer.pid().and_then(is_walled) {
+        Some(false) if own => Line::Own,
+        Some(false) => Line::Known,
+        Some(true) | None => Line::Agents,
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn places(directories: &Directories) -> Vec<PathBuf> {
     let Directories { root, state, config, workspace, .. } = directories;
     let beside = [config, workspace].into_iter().filter(|path| !path.starts_with(state));
     let mut places: Vec<PathBuf> = [root, state].into_iter().chain(beside).cloned().collect();
+    places.extend(directories.copies());
     if !config.starts_with(state)
         && let Some(Ok(entries)) = config.parent().map(fs::read_dir)
     {

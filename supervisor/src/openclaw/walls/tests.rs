@@ -229,16 +229,21 @@ fn what_lies_where_agents_write_says_nothing_of_what_is_opened() {
     let theirs = world.program("srv/tools/openclaw", &format!("#!/bin/sh\n# {}\n", treasure.display()));
     let trees = world.trees_of("web", &InstanceSpec::default(), &theirs, "/usr/bin");
     assert!(!opens(&trees.read, &treasure) && !opens(&trees.read, &theirs), "{trees:?}");
-    // What makes a directory the `lib` of a Node, beside a program of people's.
-    let (shared, secret) = (world.make("app/lib"), world.make("app/secret"));
-    world.neighbours.push(Neighbour::of(&name("app"), block, &granted(&[], std::slice::from_ref(&shared))));
+}
+
+#[test]
+fn with_a_program_of_a_node_or_python_goes_what_is_installed_there_and_nothing_else() {
+    let world = World::new();
     let program = world.program("app/bin/openclaw", "#!/bin/sh\n");
+    let [library, share] = ["app/lib/shared", "app/share/keyrings"].map(|made| world.make(made));
+    let opened = || {
+        let trees = world.trees_of("web", &InstanceSpec::default(), &program, "/usr/bin");
+        [&program, &library, &share].map(|path| opens(&trees.read, path))
+    };
+    assert_eq!(opened(), [true, false, false]);
+    // An agent may have put this there.
     world.make("app/lib/node_modules");
-    let trees = world.trees_of("web", &InstanceSpec::default(), &program, "/usr/bin");
-    assert!(opens(&trees.read, &program) && !opens(&trees.read, &secret), "{trees:?}");
-    world.neighbours.pop();
-    let trees = world.trees_of("web", &InstanceSpec::default(), &program, "/usr/bin");
-    assert!(opens(&trees.read, &secret), "where nobody writes it is one: {trees:?}");
+    assert_eq!(opened(), [true, true, false]);
 }
 
 #[test]
@@ -246,6 +251,7 @@ fn versions_side_by_side_are_read_and_nothing_else_of_the_supervisors() {
     let world = World::new();
     let program = world.program("home/data/runtimes/openclaw-1/bin/openclaw", "#!/bin/sh\n");
     world.program("home/data/runtimes/openclaw-1/bin/node", "");
+    world.make("home/data/runtimes/openclaw-1/node_modules");
     let trees = world.trees_of("main", &InstanceSpec::default(), &program, "/usr/bin");
     assert!(opens(&trees.read, &world.at("home/data/runtimes/openclaw-1/node_modules/x")), "{trees:?}");
     assert!(!opens(&trees.read, &world.at("home/data/settings.yaml")), "{trees:?}");
@@ -387,6 +393,16 @@ fn what_is_made_of_a_configuration_is_as_closed_to_others_as_that() {
         written: Written::default(),
     };
     assert_eq!(closed.without(&world.at("opt")), [world.at("opt/claw/other")]);
+}
+
+#[test]
+fn copies_of_a_state_are_as_closed_to_others_as_that() {
+    let mut world = World::new();
+    let state_dir = Some(world.make("opt/claw/.openclaw"));
+    let copies = world.make("opt/claw/.openclawctl-upgrades-lab/1/before");
+    world.neighbour("lab", Some(Profile { state_dir, ..Profile::default() }));
+    let lab = world.neighbours[0].directories(&world.host.control.data_dir);
+    assert!(places(&lab).iter().any(|place| copies.starts_with(place)), "{:?}", places(&lab));
 }
 
 #[test]

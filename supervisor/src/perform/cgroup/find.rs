@@ -9,9 +9,7 @@ use std::{
 use rustix::fs::{Access, access, getxattr};
 
 use super::{Ground, Seat};
-
-/// The group in the ground that the supervisor is started in. Who puts it there gives it what is around.
-pub(super) const SEAT: &str = "supervisor";
+use crate::lineage::SEAT;
 
 /// How systemd says that a group is its user's to divide: since 251 the first, before that and for root the other.
 const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];

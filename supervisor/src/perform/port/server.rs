@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::{self, BufRead, BufReader, ErrorKind},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -104,11 +104,14 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listeners(Arc<Mutex<Option<Look>>>);
 
+/// Addresses and users that listen, by port.
+type Listening = HashMap<u16, Vec<(IpAddr, u32)>>;
+
 /// A look, and when it began.
 #[derive(Debug)]
 struct Look {
     began: Instant,
-    users: Arc<HashMap<u16, Vec<u32>>>,
+    users: Arc<Listening>,
 }
 
 impl Listeners {
@@ -122,10 +125,10 @@ impl Listeners {
         may_wait: bool,
     ) -> Option<ServerError> {
         let mine = *owner.uid.as_ref().ok()?;
-        let mut users = self.look(may_wait).await.get(&port).cloned().unwrap_or_default();
+        let mut users = answering(&*self.look(may_wait).await, port, mine);
         if users.is_empty() {
             // The kernel may have left it out.
-            users = self.look(false).await.get(&port).cloned().unwrap_or_default();
+            users = answering(&*self.look(false).await, port, mine);
         }
         let name = owner.name.clone();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -149,8 +152,8 @@ impl Listeners {
         }
     }
 
-    /// The users that listen on each port, by a look that begins now or later.
-    async fn look(&self, may_wait: bool) -> Arc<HashMap<u16, Vec<u32>>> {
+    /// Who listens, by a look that begins now or later.
+    async fn look(&self, may_wait: bool) -> Arc<Listening> {
         let asked = Instant::now();
         let mut last = self.0.lock().await;
         if let Some(last) = last.as_ref() {
@@ -169,14 +172,32 @@ impl Listeners {
     }
 }
 
-/// The users that listen on each port.
-fn listeners() -> HashMap<u16, Vec<u32>> {
-    let mut users = HashMap::<u16, Vec<u32>>::new();
+fn listeners() -> Listening {
+    let mut users = Listening::new();
     for table in [TABLE, TABLE_6].into_iter().filter_map(|table| fs::read_to_string(table).ok()) {
         let listening = table.lines().filter_map(Socket::parse).filter(|one| one.hold == Hold::Listening);
-        listening.for_each(|socket| users.entry(socket.local.port()).or_default().push(socket.uid));
+        for Socket { local, uid, .. } in listening {
+            users.entry(local.port()).or_default().push((local.ip(), uid));
+        }
     }
     users
+}
+
+/// The users of those who can have answered on loopback, where a probe asks IPv4 first. Who listens at one address comes
+/// before who listens at all, and others of `127.0.0.0/8` are anybody's.
+fn answering(listening: &Listening, port: u16, mine: u32) -> Vec<u32> {
+    let of = |is_one: fn(&IpAddr) -> bool| -> Vec<u32> {
+        let found = listening.get(&port).into_iter().flatten();
+        found.filter(|(address, _)| is_one(address)).map(|(_, uid)| *uid).collect()
+    };
+    let at_4 = of(|address| *address == IpAddr::from(Ipv4Addr::LOCALHOST));
+    let at_6 = of(|address| *address == IpAddr::from(Ipv6Addr::LOCALHOST));
+    // It is not told whether who listens at all of IPv6 does so at all of IPv4.
+    let candidates = match at_6.contains(&mine) {
+        true => [at_4, at_6, Vec::new()],
+        false => [at_4, of(IpAddr::is_unspecified), at_6],
+    };
+    candidates.into_iter().find(|users| !users.is_empty()).unwrap_or_default()
 }
 
 /// Whose socket the end `local` of the connection with `remote` is; `None` if no process has it.
@@ -206,7 +227,7 @@ fn user_of(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv6Addr, TcpListener};
+    use std::net::TcpListener;
 
     use nix::unistd::geteuid;
 
@@ -254,6 +275,30 @@ mod tests {
         drop(listener);
         let nobody = format!("nobody can be seen to serve `127.0.0.1:{port}`, so it is not taken for `main`");
         assert_eq!(found(me).await, Some(nobody));
+    }
+
+    #[test]
+    fn whoever_listens_beside_a_gateway_at_another_address_has_not_answered() {
+        const MINE: u32 = 1_000;
+        const OTHER: u32 = 1_001;
+        let [v4, v6, all, all_6]: [IpAddr; 4] =
+            ["127.0.0.1", "::1", "0.0.0.0", "::"].map(|ip| ip.parse().unwrap());
+        let beside: IpAddr = "127.0.0.2".parse().unwrap();
+        for (listening, expected) in [
+            (vec![(beside, OTHER), (v4, MINE)], MINE),
+            (vec![(beside, OTHER), (all, MINE)], MINE),
+            (vec![(all_6, OTHER), (v4, MINE)], MINE),
+            (vec![(all_6, OTHER), (v6, MINE)], MINE),
+            (vec![(v4, OTHER), (v6, MINE)], OTHER),
+            (vec![(v4, OTHER), (all_6, MINE)], OTHER),
+            (vec![(v6, OTHER), (all, MINE)], MINE),
+            (vec![(v6, OTHER)], OTHER),
+        ] {
+            let found = answering(&Listening::from([(20_000, listening.clone())]), 20_000, MINE);
+            assert_eq!(found, [expected], "{listening:?}");
+        }
+        let beside = Listening::from([(20_000, vec![(beside, OTHER)])]);
+        assert_eq!(answering(&beside, 20_000, MINE), Vec::<u32>::new(), "nobody answers a probe there");
     }
 
     #[test]
