@@ -224,9 +224,14 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let unit = unit_of(&of_unit, &mut notes);
     let text = of_unit.first().map(|unit| unit.text.as_str()).unwrap_or_default();
     let running = unit.as_ref().filter(|unit| unit.active).and_then(Unit::process);
+    // Where it really is, so that nobody is told of a link and given what it leads to.
+    let workspace = workspace(value(&["agents", "defaults", "workspace"]), &name, &state, &home);
+    let is_within =
+        workspace.starts_with(&state) && !workspace.components().any(|part| part == Component::ParentDir);
+    let workspace = if is_within { workspace } else { resolve(&workspace) };
     let found = Found {
         config_is_linked,
-        workspace: workspace(value(&["agents", "defaults", "workspace"]), &name, &state, &home),
+        workspace,
         port: port.or_else(|| port_of_unit(text)).or((name == "main").then_some(DEFAULT_FIRST)),
         running: running.or_else(|| process::owner(&ground.root, &state, &config)),
         sessions: sessions(&state),

@@ -240,13 +240,17 @@ impl Directories {
         Self { root, config, state, workspace, home, tmp, logs, layout, user: None }
     }
 
-    /// Where copies of a profile's state lie that is on another file system than the other directories.
-    pub(crate) fn copies(&self) -> Option<PathBuf> {
-        let name = self.root.file_name()?.to_string_lossy();
-        match self.layout {
+    /// Copies of a profile's state that is on another file system than the other directories, of whatever name the instance
+    /// had then.
+    pub(crate) fn copies(&self) -> Vec<PathBuf> {
+        let beside = match self.layout {
             Layout::Managed => None,
-            Layout::Profile => Some(self.state.parent()?.join(format!("{BESIDE}{name}"))),
-        }
+            Layout::Profile => self.state.parent(),
+        };
+        let entries = beside.and_then(|beside| fs::read_dir(beside).ok()).into_iter().flatten().flatten();
+        let is_one =
+            |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes());
+        entries.filter(is_one).map(|entry| entry.path()).collect()
     }
 
     /// The configuration, to be read or written.

@@ -374,21 +374,39 @@ impl Closed {
             return Vec::new();
         }
         let Ok(entries) = fs::read_dir(&resolved) else { return Vec::new() };
-        entries.flatten().take(ENTRIES).flat_map(|entry| self.without(&entry.path())).collect()
+        // Whoever may write here could lead a link anywhere, and back to where it lies.
+        let is_no_link = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_symlink());
+        entries
+            .flatten()
+            .take(ENTRIES)
+            .filter(is_no_link)
+            .flat_map(|entry| self.without(&entry.path()))
+            .collect()
     }
 
-    /// Where a program is installed, as widely as may be: its package, or its directory and what that goes with, itself.
+    /// Where a program is installed, as widely as may be: its package or prefix, its directory, itself.
     fn installation(&self, program: &Path) -> Vec<PathBuf> {
         let mut found = Vec::new();
         // A link in an environment of its own (venv, nvm) stands for that environment.
         for file in [program.to_owned(), self.ways.resolve(program)] {
             let directory = file.parent().unwrap_or(&file);
-            let widest = [package(&file), Some(directory.to_owned()), Some(file.clone())];
+            let widest =
+                [package(&file), self.prefix(directory), Some(directory.to_owned()), Some(file.clone())];
             found.extend(widest.into_iter().flatten().find(|tree| self.may(tree)));
-            found.extend(around_bin(directory).into_iter().filter(|part| self.may(part)));
         }
         found.dedup();
         found
+    }
+
+    /// What a `bin` belongs to, if it is that of a Node or of a Python: by what no agent could have put there.
+    fn prefix(&self, directory: &Path) -> Option<PathBuf> {
+        let prefix =
+            directory.parent().filter(|_| directory.file_name().is_some_and(|name| name == "bin"))?;
+        let is_one = |marker: &str| {
+            let marker = prefix.join(marker);
+            marker.exists() && !self.written.could_be(&self.ways, &marker)
+        };
+        ["lib/node_modules", "bin/node", "pyvenv.cfg"].into_iter().any(is_one).then(|| prefix.to_owned())
     }
 }
 
@@ -404,19 +422,6 @@ fn package(file: &Path) -> Option<PathBuf> {
     let outermost =
         file.ancestors().filter(|above| above.file_name().is_some_and(|name| name == "node_modules"));
     outermost.last().map(Path::to_owned)
-}
-
-/// What goes with a `bin`, if it is that of a Node or of a Python: programs and libraries. People have other things beside
-/// those, and an agent can have made what shows that it is one.
-fn around_bin(directory: &Path) -> Vec<PathBuf> {
-    const PARTS: [&str; 6] = ["lib", "lib64", "libexec", "include", "node_modules", "pyvenv.cfg"];
-    let is_bin = directory.file_name().is_some_and(|name| name == "bin");
-    let Some(prefix) = directory.parent().filter(|_| is_bin) else { return Vec::new() };
-    let is_one = |marker: &str| prefix.join(marker).exists();
-    match ["lib/node_modules", "bin/node", "pyvenv.cfg"].into_iter().any(is_one) {
-        true => PARTS.map(|part| prefix.join(part)).into_iter().filter(|part| part.exists()).collect(),
-        false => Vec::new(),
-    }
 }
 
 /// What a worker is told of the walls of an instance with this spec, but for its control group.

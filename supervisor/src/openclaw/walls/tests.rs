@@ -232,18 +232,20 @@ fn what_lies_where_agents_write_says_nothing_of_what_is_opened() {
 }
 
 #[test]
-fn with_a_program_of_a_node_or_python_goes_what_is_installed_there_and_nothing_else() {
-    let world = World::new();
+fn what_an_agent_makes_beside_a_program_does_not_widen_what_is_opened() {
+    let mut world = World::new();
     let program = world.program("app/bin/openclaw", "#!/bin/sh\n");
-    let [library, share] = ["app/lib/shared", "app/share/keyrings"].map(|made| world.make(made));
-    let opened = || {
-        let trees = world.trees_of("web", &InstanceSpec::default(), &program, "/usr/bin");
-        [&program, &library, &share].map(|path| opens(&trees.read, path))
-    };
-    assert_eq!(opened(), [true, false, false]);
-    // An agent may have put this there.
+    let (shared, secret) = (world.make("app/lib"), world.make("app/secret"));
+    let writer = granted(&[], std::slice::from_ref(&shared));
+    world.neighbours.push(Neighbour::of(&name("app"), Block::at(20_000).unwrap(), &writer));
     world.make("app/lib/node_modules");
-    assert_eq!(opened(), [true, true, false]);
+    let opened = |world: &World| {
+        let trees = world.trees_of("web", &InstanceSpec::default(), &program, "/usr/bin");
+        [&program, &secret].map(|path| opens(&trees.read, path))
+    };
+    assert_eq!(opened(&world), [true, false]);
+    world.neighbours.pop();
+    assert_eq!(opened(&world), [true, true], "where nobody writes it is the `lib` of a Node");
 }
 
 #[test]
@@ -370,6 +372,9 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
         ways: Ways::default(),
         written: Written::default(),
     };
+    // Another user may have put these there.
+    symlink(world.make("secret"), world.at("opt/claw/pics")).unwrap();
+    symlink(world.at("opt"), world.at("opt/claw/current")).unwrap();
     let mut trees = closed.without(&world.at("opt"));
     trees.sort();
     assert_eq!(trees, [world.at("opt/claw/share"), world.at("opt/tools")]);
@@ -399,7 +404,7 @@ fn what_is_made_of_a_configuration_is_as_closed_to_others_as_that() {
 fn copies_of_a_state_are_as_closed_to_others_as_that() {
     let mut world = World::new();
     let state_dir = Some(world.make("opt/claw/.openclaw"));
-    let copies = world.make("opt/claw/.openclawctl-upgrades-lab/1/before");
+    let copies = world.make("opt/claw/.openclawctl-upgrades-once/1/before");
     world.neighbour("lab", Some(Profile { state_dir, ..Profile::default() }));
     let lab = world.neighbours[0].directories(&world.host.control.data_dir);
     assert!(places(&lab).iter().any(|place| copies.starts_with(place)), "{:?}", places(&lab));

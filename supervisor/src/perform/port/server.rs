@@ -183,21 +183,26 @@ fn listeners() -> Listening {
     users
 }
 
-/// The users of those who can have answered on loopback, where a probe asks IPv4 first. Who listens at one address comes
-/// before who listens at all, and others of `127.0.0.0/8` are anybody's.
+/// The users of those who can have answered on loopback: a probe asks IPv4 first, and whoever listens at one address comes
+/// before who listens at all. Others of `127.0.0.0/8` are anybody's. Beside who listens at all of IPv4, nobody but the same
+/// user does so at all of IPv6 for IPv4 as well. Who listens at `::1` alone cannot be asked while somebody else has IPv4,
+/// and is believed: it has not let go of its port.
 fn answering(listening: &Listening, port: u16, mine: u32) -> Vec<u32> {
-    let of = |is_one: fn(&IpAddr) -> bool| -> Vec<u32> {
+    let at = |ip: IpAddr| -> Vec<u32> {
         let found = listening.get(&port).into_iter().flatten();
-        found.filter(|(address, _)| is_one(address)).map(|(_, uid)| *uid).collect()
+        found.filter(|(address, _)| *address == ip).map(|(_, uid)| *uid).collect()
     };
-    let at_4 = of(|address| *address == IpAddr::from(Ipv4Addr::LOCALHOST));
-    let at_6 = of(|address| *address == IpAddr::from(Ipv6Addr::LOCALHOST));
-    // It is not told whether who listens at all of IPv6 does so at all of IPv4.
-    let candidates = match at_6.contains(&mine) {
-        true => [at_4, at_6, Vec::new()],
-        false => [at_4, of(IpAddr::is_unspecified), at_6],
-    };
-    candidates.into_iter().find(|users| !users.is_empty()).unwrap_or_default()
+    let order: [IpAddr; 4] = [
+        Ipv4Addr::LOCALHOST.into(),
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv6Addr::UNSPECIFIED.into(),
+        Ipv6Addr::LOCALHOST.into(),
+    ];
+    let at_6 = at(Ipv6Addr::LOCALHOST.into());
+    match at_6.contains(&mine) {
+        true => at_6,
+        false => order.into_iter().map(at).find(|users| !users.is_empty()).unwrap_or_default(),
+    }
 }
 
 /// Whose socket the end `local` of the connection with `remote` is; `None` if no process has it.
@@ -288,8 +293,9 @@ mod tests {
             (vec![(beside, OTHER), (v4, MINE)], MINE),
             (vec![(beside, OTHER), (all, MINE)], MINE),
             (vec![(all_6, OTHER), (v4, MINE)], MINE),
-            (vec![(all_6, OTHER), (v6, MINE)], MINE),
-            (vec![(v4, OTHER), (v6, MINE)], OTHER),
+            (vec![(all_6, OTHER), (all, MINE)], MINE),
+            (vec![(v4, OTHER), (v6, MINE)], MINE),
+            (vec![(v4, OTHER), (all, MINE)], OTHER),
             (vec![(v4, OTHER), (all_6, MINE)], OTHER),
             (vec![(v6, OTHER), (all, MINE)], MINE),
             (vec![(v6, OTHER)], OTHER),
