@@ -91,12 +91,9 @@ impl Found {
     /// What lies outside the state because the profile itself says so, and so perhaps an agent: configuration and
     /// workspace.
     pub(super) fn elsewhere(&self) -> [Option<&Path>; 2] {
-        let is_within = |path: &Path| {
-            path.starts_with(&self.state) && !path.components().any(|part| part == Component::ParentDir)
-        };
         // One beside the default profile's own is that one's agents' to make.
         let places = [(&self.config, self.config_is_linked), (&self.workspace, true)];
-        places.map(|(path, says)| says.then_some(path.as_path()).filter(|path| !is_within(path)))
+        places.map(|(path, says)| says.then_some(path.as_path()).filter(|path| !is_within(path, &self.state)))
     }
 
     /// As an instance names it: by the way on which there is no link.
@@ -226,9 +223,7 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
     let running = unit.as_ref().filter(|unit| unit.active).and_then(Unit::process);
     // Where it really is, so that nobody is told of a link and given what it leads to.
     let workspace = workspace(value(&["agents", "defaults", "workspace"]), &name, &state, &home);
-    let is_within =
-        workspace.starts_with(&state) && !workspace.components().any(|part| part == Component::ParentDir);
-    let workspace = if is_within { workspace } else { resolve(&workspace) };
+    let workspace = if is_within(&workspace, &state) { workspace } else { resolve(&workspace) };
     let found = Found {
         config_is_linked,
         workspace,
@@ -247,6 +242,11 @@ fn look(ground: &Ground, place: Place, units: &[UnitFile]) -> Option<Found> {
         notes,
     };
     Some(found)
+}
+
+/// Whether a path is one in a state directory, as it is written.
+fn is_within(path: &Path, state: &Path) -> bool {
+    path.starts_with(state) && !path.components().any(|part| part == Component::ParentDir)
 }
 
 fn unit_of(files: &[&UnitFile], notes: &mut Vec<String>) -> Option<Unit> {

@@ -29,7 +29,7 @@ const TABLE_6: &str = "/proc/self/net/tcp6";
 const LOOKS: u32 = 3;
 
 /// Between two looks at who listens, for probes that come every few seconds.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Who may have a port for others, as systemd and proxies do.
 const ROOT: u32 = 0;
@@ -99,8 +99,8 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
     }
 }
 
-/// Who listens on this host's ports. One look at the kernel's tables, which takes some milliseconds, is for all who ask
-/// meanwhile. Cheap to clone.
+/// Who listens on this host's ports. A look at the kernel's tables takes some milliseconds; one is for all who may wait for
+/// it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listeners(Arc<Mutex<Option<Look>>>);
 
@@ -154,6 +154,10 @@ impl Listeners {
 
     /// Who listens, by a look that begins now or later.
     async fn look(&self, may_wait: bool) -> Arc<Listening> {
+        // A start is not kept waiting behind who waits for others.
+        if !may_wait {
+            return Arc::new(task::spawn_blocking(listeners).await.unwrap_or_default());
+        }
         let asked = Instant::now();
         let mut last = self.0.lock().await;
         if let Some(last) = last.as_ref() {
@@ -161,9 +165,7 @@ impl Listeners {
                 return Arc::clone(&last.users);
             }
             let rest = BETWEEN_LOOKS.saturating_sub(last.began.elapsed());
-            if may_wait && !rest.is_zero() {
-                sleep(rest).await;
-            }
+            sleep(rest).await;
         }
         let began = Instant::now();
         let users = Arc::new(task::spawn_blocking(listeners).await.unwrap_or_default());
@@ -172,6 +174,7 @@ impl Listeners {
     }
 }
 
+/// A look.
 fn listeners() -> Listening {
     let mut users = Listening::new();
     for table in [TABLE, TABLE_6].into_iter().filter_map(|table| fs::read_to_string(table).ok()) {
