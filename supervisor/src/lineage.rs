@@ -366,7 +366,7 @@ fn is_adopted(pid: i32, parent: i32) -> bool {
 }
 
 /// Whether a process is a worker, if what it carries says so: nobody else has root run this program.
-pub(crate) fn is_worker(pid: i32) -> bool {
+fn is_worker(pid: i32) -> bool {
     let runs = |program: &Path| {
         let name = program.file_name().unwrap_or_default().as_bytes();
         // An upgrade replaces the file.

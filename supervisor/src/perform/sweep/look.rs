@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::signal;
-use crate::{lineage::is_worker, openclaw::environment::MARK};
+use crate::openclaw::environment::MARK;
 
 /// Bound of an environment: the kernel gives arguments and environment 6 MiB together at most (execve(2)).
 const ENVIRONMENT: usize = 6 * 1024 * 1024;
@@ -34,9 +34,6 @@ const BLANK_PAUSE: Duration = Duration::from_millis(1);
 /// Lists of processes that a look reads. Whoever is born while one is worked through is in the next; the last has
 /// nobody new, unless somebody forks all the time.
 const LISTS: u32 = 8;
-
-/// The most parents looked at, in whom there could be a ring: they are not read at one moment.
-const MOST_PARENTS: usize = 1_024;
 
 /// Flags of a process (`include/linux/sched.h`).
 const PF_KTHREAD: u64 = 0x0020_0000;
@@ -91,15 +88,6 @@ pub(super) struct Looker {
     buffer: Vec<u8>,
 }
 
-/// Who descends from whom, as it was seen.
-#[derive(Debug, Default)]
-struct Families {
-    /// Parent and start of each process.
-    parents: HashMap<i32, (i32, u64)>,
-    /// Living workers of instances that are not sought, and their starts.
-    workers: HashMap<i32, u64>,
-}
-
 /// The fields of `/proc/<pid>/stat` that matter here.
 #[derive(Debug)]
 struct Stat {
@@ -126,18 +114,17 @@ impl Looker {
     /// sight. An error is one of the look as a whole: what cannot be read for want of memory or file descriptors may
     /// be just what is sought.
     pub(super) fn all(&mut self, marks: &HashMap<&[u8], usize>, signals: &[Signal]) -> io::Result<Vec<Seen>> {
-        let (mut seen, mut known, mut families) = (Vec::new(), HashSet::new(), Families::default());
+        let (mut seen, mut known) = (Vec::new(), HashSet::new());
         for _ in 0..LISTS {
-            let mut listed = self.pids("")?;
-            listed.retain(|pid| known.insert(*pid));
+            let listed = self.pids("")?;
             let first = seen.len();
-            for (pid, stat) in self.born(listed, marks, &mut families)? {
-                let one = match families.is_others(pid, &stat) {
-                    true => stat.seen(pid, Mark::Other),
-                    false => self.marked(pid, &stat, marks)?,
-                };
-                self.stop(&one, signals);
-                seen.push(one);
+            for pid in listed {
+                if known.insert(pid)
+                    && let Some(one) = self.one(pid, marks)?
+                {
+                    self.stop(&one, signals);
+                    seen.push(one);
+                }
             }
             if first == seen.len() {
                 break;
@@ -148,26 +135,6 @@ impl Looker {
         self.buffer.truncate(CHUNK);
         self.buffer.shrink_to_fit();
         Ok(seen)
-    }
-
-    /// Those of these processes that are not the kernel's own. Who their workers are is known before any of them is asked
-    /// for its mark: what runs below the worker of an instance that is not sought could keep whoever asks waiting.
-    fn born(
-        &mut self,
-        pids: Vec<i32>,
-        marks: &HashMap<&[u8], usize>,
-        families: &mut Families,
-    ) -> io::Result<Vec<(i32, Stat)>> {
-        let mut born = Vec::with_capacity(pids.len());
-        for pid in pids {
-            let Some(stat) = self.stat(pid)?.filter(|stat| stat.flags & PF_KTHREAD == 0) else { continue };
-            families.parents.insert(pid, (stat.parent, stat.started));
-            if stat.state != State::Dead && is_worker(pid) && self.mark(pid, &stat, marks)? == Mark::Other {
-                families.workers.insert(pid, stat.started);
-            }
-            born.push((pid, stat));
-        }
-        Ok(born)
     }
 
     /// Looks again at those that were just executing a program.
@@ -217,16 +184,13 @@ impl Looker {
     }
 
     fn one(&mut self, pid: i32, marks: &HashMap<&[u8], usize>) -> io::Result<Option<Seen>> {
-        let stat = self.stat(pid)?.filter(|stat| stat.flags & PF_KTHREAD == 0);
-        stat.map(|stat| self.marked(pid, &stat, marks)).transpose()
-    }
-
-    fn marked(&mut self, pid: i32, stat: &Stat, marks: &HashMap<&[u8], usize>) -> io::Result<Seen> {
+        let Some(stat) = self.stat(pid)?.filter(|stat| stat.flags & PF_KTHREAD == 0) else { return Ok(None) };
         let mark = match stat.state {
             State::Dead => Mark::None,
-            State::Running | State::Still => self.mark(pid, stat, marks)?,
+            State::Running | State::Still => self.mark(pid, &stat, marks)?,
         };
-        Ok(stat.seen(pid, mark))
+        let identity = Identity { pid, started: stat.started };
+        Ok(Some(Seen { identity, parent: stat.parent, session: stat.session, state: stat.state, mark }))
     }
 
     fn mark(&mut self, pid: i32, stat: &Stat, marks: &HashMap<&[u8], usize>) -> io::Result<Mark> {
@@ -305,30 +269,7 @@ impl Looker {
     }
 }
 
-impl Families {
-    /// Whether it descends from the worker of an instance that is not sought: workers are told all their orphans, so that
-    /// nobody leaves one while it lives.
-    fn is_others(&self, pid: i32, stat: &Stat) -> bool {
-        let (mut above, mut started) = (pid, stat.started);
-        for _ in 0..MOST_PARENTS {
-            if self.workers.get(&above).is_some_and(|worker| *worker <= started) {
-                return true;
-            }
-            let Some(&(parent, began)) = self.parents.get(&above).filter(|(parent, _)| *parent > 0) else {
-                return false;
-            };
-            (above, started) = (parent, began.min(started));
-        }
-        false
-    }
-}
-
 impl Stat {
-    fn seen(&self, pid: i32, mark: Mark) -> Seen {
-        let identity = Identity { pid, started: self.started };
-        Seen { identity, parent: self.parent, session: self.session, state: self.state, mark }
-    }
-
     /// The name, in parentheses, may itself hold spaces and parentheses; after the last one come numbers.
     fn parse(stat: &[u8]) -> Option<Self> {
         let name_end = stat.iter().rposition(|&byte| byte == b')')?;

@@ -42,13 +42,8 @@ impl Scene {
     /// Runs a shell script in which `$S` sleeps, with the mark of `name`, in a session of its own, as a worker
     /// is. Returns when the script has printed as many lines as told.
     fn run(&mut self, name: &str, script: &str, lines: usize) -> u32 {
-        self.run_by("sh", name, script, lines)
-    }
-
-    /// The same by another shell.
-    fn run_by(&mut self, shell: &str, name: &str, script: &str, lines: usize) -> u32 {
         let mut child = Command::new("setsid")
-            .args([shell, "-c", script])
+            .args(["sh", "-c", script])
             .env(MARK, self.mark(name))
             .env("S", format!("sleep {}", self.token))
             .env("STORE", &self.store)
@@ -231,17 +226,3 @@ async fn a_sweep_that_comes_during_another_is_served_too() {
 }
 
 mod by_hand;
-
-#[tokio::test]
-async fn what_runs_below_another_instances_worker_is_not_asked_whose_it_is() {
-    let mut scene = Scene::new();
-    let directory = tempfile::tempdir().unwrap();
-    let worker = directory.path().join("gateway-worker");
-    assert!(Command::new("cp").arg("/bin/sh").arg(&worker).status().unwrap().success());
-    // It says that it is main's, in an environment that it could make hard to read.
-    let script = format!("{MARK}=$STORE/main $S & echo; wait");
-    scene.run_by(worker.to_str().unwrap(), "neighbour", &script, 1);
-    scene.until_alive(1).await;
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
-    assert_eq!(scene.alive().len(), 1);
-}
