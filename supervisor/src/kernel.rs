@@ -12,11 +12,11 @@ use nix::{errno::Errno, libc};
 /// As many groups as nearly everyone has at most; who has more costs a second call.
 const USUAL_GROUPS: usize = 64;
 
-/// The most groups that a process can be in (NGROUPS_MAX).
-const MOST_GROUPS: usize = 65_536;
+/// The most that are asked for. Who is in more is in them to be slow (NGROUPS_MAX is 65,536).
+const MOST_GROUPS: usize = 1_024;
 
 /// The supplementary groups that the process at the other end of a Unix socket was in when it connected
-/// (SO_PEERGROUPS, Linux 4.13). Its own group is not among them.
+/// (SO_PEERGROUPS, Linux 4.13). Its own group is not among them. Fails for who is in too many.
 pub(crate) fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     let mut groups: Vec<libc::gid_t> = vec![0; USUAL_GROUPS];
     loop {

@@ -274,8 +274,8 @@ enum Untold {
 /// Whether a process may be an agent, by its walls: of this supervisor, or of another. `None` if it has ended.
 pub(crate) fn is_walled(pid: i32) -> Option<bool> {
     let own = std::process::id().try_into().ok()?;
-    let (me, caller, walls) = (geteuid().as_raw(), user(pid)?, Walls::of(pid)?);
-    Some(walls.are_an_agents(caller, &Walls::of(own)?, me))
+    let (caller, walls) = Walls::of(pid)?;
+    Some(walls.are_an_agents(caller, &Walls::of(own)?.1, geteuid().as_raw()))
 }
 
 /// Whose instance a process says that it belongs to.
@@ -297,12 +297,13 @@ struct Walls {
 }
 
 impl Walls {
-    fn of(pid: i32) -> Option<Self> {
+    /// Those of a process, and its user, by one look: for who is in thousands of groups that is a long one.
+    fn of(pid: i32) -> Option<(u32, Self)> {
         let status = read(pid, "status", MOST_STATUS).ok()?;
         let field = |name| field(&status, name)?.parse().ok();
         // Before Linux 5.9 it is only told whether there are any.
         let filters = field("Seccomp_filters:").or_else(|| field("Seccomp:"))?;
-        Some(Self { no_new_privileges: field("NoNewPrivs:")? != 0, filters })
+        Some((field("Uid:")?, Self { no_new_privileges: field("NoNewPrivs:")? != 0, filters }))
     }
 
     /// Whether a process of the user `caller` behind these may be an agent, to a supervisor of the user `me` behind `own`.

@@ -59,7 +59,13 @@ fn attacker() {
     let Ok(attack) = env::var(ATTACK) else { return };
     let (what, rest) = attack.split_once(' ').unwrap();
     match what {
-        "flood" => flood(Path::new(rest)),
+        "flood" => flood(Path::new(rest), "flooding"),
+        "crowd" => {
+            // Root behind walls may; each look at its status takes long then.
+            let groups: Vec<_> = (0..65_536).map(nix::unistd::Gid::from_raw).collect();
+            let _ = nix::unistd::setgroups(&groups);
+            flood(Path::new(rest), "crowding");
+        }
         "gigabyte" => bomb(|_| (), rest),
         "headers" => bomb(
             |request| {
@@ -74,8 +80,8 @@ fn attacker() {
     }
 }
 
-/// Connects for ever, and says half of something on each connection.
-fn flood(socket: &Path) {
+/// Connects for ever, and says half of something on each connection. That it does so says a file of that name.
+fn flood(socket: &Path, tells: &str) {
     let mut held = Vec::new();
     let mut made = 0_usize;
     loop {
@@ -88,7 +94,7 @@ fn flood(socket: &Path) {
             held.drain(..HELD / 2);
         }
         if made == HELD {
-            fs::write("flooding", "").unwrap();
+            fs::write(tells, "").unwrap();
         }
     }
 }
@@ -215,8 +221,10 @@ async fn an_agent_that_floods_the_control_socket_keeps_nobody_out() {
     let host = Host::start().await;
     let main = Neighbour::start(&host).await;
     let (agent, _) = Agent::start(&host, "lab", Agent::spec(WallPolicy::default())).await;
-    agent.begin(&attack(&format!("flood {}", control(&host).display())));
-    until("it floods", async || agent.home.join("flooding").exists().then_some(())).await;
+    for (how, tells) in [("flood", "flooding"), ("crowd", "crowding")] {
+        agent.begin(&attack(&format!("{how} {}", control(&host).display())));
+        until("it floods", async || agent.home.join(tells).exists().then_some(())).await;
+    }
     for number in 0..3 {
         main.is_undisturbed(&host).await;
         let output = ctl(&host, &["status"]);

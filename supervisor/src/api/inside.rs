@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError, Weak},
     thread,
     time::Duration,
@@ -26,7 +27,7 @@ use tracing::warn;
 use super::status::Refusal;
 use crate::{
     handle::Handle,
-    lineage::{Costly, Effort, Origin, Process},
+    lineage::{Costly, Effort, Origin, Process, is_walled},
     role::Role,
 };
 
@@ -49,17 +50,25 @@ pub(crate) enum Inside {
 /// In which line a caller waits to be traced: some make themselves hard to trace, and are not to keep others waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Line {
-    /// The supervisor's user and root, without walls around them.
+    /// The supervisor's user and root, but for those who may be agents.
     Own,
-    /// Who else has a role by its user, and no walls around it.
+    /// Who else has a role by its user, but for those who may be agents.
     Known,
-    /// Who has a role by its user and may be an agent, and users of instances: a rescue that mends, too.
+    /// Who may be an agent by its walls, and users of instances: a rescue that mends, too.
     Agents,
     /// Whoever else there is.
     Strangers,
 }
 
 impl Line {
+    /// Whether those who may be agents are traced in it, too.
+    const fn is_for_agents(self) -> bool {
+        match self {
+            Self::Own | Self::Known => false,
+            Self::Agents | Self::Strangers => true,
+        }
+    }
+
     /// Callers traced at once, of one user where users are told apart. Tracing takes a fraction of a millisecond, so that more only wait for the processor.
     const fn traced(self) -> usize {
         match self {
@@ -73,12 +82,26 @@ impl Line {
 #[derive(Clone)]
 pub(crate) struct FindOrigin {
     find: Arc<OriginOf>,
-    /// What is stuck in the kernel is not given up, and must not become ever more.
-    threads: Arc<Mutex<Threads>>,
+    /// What is stuck in the kernel is not given up, and must not become ever more: threads by effort, line and user.
+    threads: Queues<(Effort, Line, u32)>,
+    /// Each process is traced for one of its connections at a time: whoever has a thousand waits for itself.
+    turns: Queues<i32>,
 }
 
-/// By effort, line and user, as long as somebody waits.
-type Threads = HashMap<(Effort, Line, u32), Weak<Semaphore>>;
+/// As long as somebody waits there.
+type Queues<By> = Arc<Mutex<HashMap<By, Weak<Semaphore>>>>;
+
+/// That by which these are known, or a new one with room for so many.
+fn queue<By: Eq + Hash>(queues: &Queues<By>, by: By, room: usize) -> Arc<Semaphore> {
+    let mut all = queues.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = all.get(&by).and_then(Weak::upgrade);
+    known.unwrap_or_else(|| {
+        let queue = Arc::new(Semaphore::new(room));
+        all.retain(|_, other| other.strong_count() > 0);
+        all.insert(by, Arc::downgrade(&queue));
+        queue
+    })
+}
 
 /// From a process to where it belongs.
 pub(crate) type OriginOf = dyn Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync;
@@ -93,7 +116,7 @@ impl FindOrigin {
     pub(crate) fn new(
         find: impl Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync + 'static,
     ) -> Self {
-        Self { find: Arc::new(find), threads: Arc::default() }
+        Self { find: Arc::new(find), threads: Arc::default(), turns: Arc::default() }
     }
 
     /// The threads for callers of this user in this line. Users with a role are few, and keep only themselves waiting;
@@ -103,51 +126,65 @@ impl FindOrigin {
             Line::Own | Line::Strangers => 0,
             Line::Known | Line::Agents => uid,
         };
-        let mut all = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.get(&(effort, line, user)).and_then(Weak::upgrade);
-        known.unwrap_or_else(|| {
-            let threads = Arc::new(Semaphore::new(line.traced()));
-            all.retain(|_, other| other.strong_count() > 0);
-            all.insert((effort, line, user), Arc::downgrade(&threads));
-            threads
-        })
+        queue(&self.threads, (effort, line, user), line.traced())
     }
 
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
     /// kernel has that (Linux 6.5), so that nobody else is taken for it. On older kernels its number could only be
     /// another's if all numbers had been used between its connecting and this.
-    /// Who is soon traced waits for nobody who is not.
+    /// Who is soon traced waits for nobody who is not. Whoever may be an agent keeps no operator waiting, whatever its
+    /// user is: it goes on in the line of agents.
     pub(super) async fn of(&self, stream: &UnixStream, line: Line) -> Option<Origin> {
         let peer = stream.peer_cred().ok()?;
-        let process = Arc::new(Process { pid: peer.pid()?, pidfd: getsockopt(stream, PeerPidfd).ok() });
-        let threads = |effort| self.threads(effort, line, peer.uid());
-        let traced = async {
-            match self.trace(&process, threads(Effort::Little), Effort::Little).await? {
-                Ok(origin) => origin,
-                Err(Costly) => self.trace(&process, threads(Effort::All), Effort::All).await?.ok().flatten(),
+        let process = Process { pid: peer.pid()?, pidfd: getsockopt(stream, PeerPidfd).ok() };
+        time::timeout(PATIENCE, self.traced(process, peer.uid(), line)).await.ok()?
+    }
+
+    async fn traced(&self, process: Process, uid: u32, mut line: Line) -> Option<Origin> {
+        let process = Arc::new(process);
+        let _turn = queue(&self.turns, process.pid, 1).acquire_owned().await.ok()?;
+        for effort in [Effort::Little, Effort::All] {
+            let mut traced = self.trace(&process, uid, line, effort).await?;
+            if matches!(traced, Traced::Walled) {
+                line = Line::Agents;
+                traced = self.trace(&process, uid, line, effort).await?;
             }
-        };
-        time::timeout(PATIENCE, traced).await.ok()?
+            if let Traced::To(origin) = traced {
+                return origin;
+            }
+        }
+        None
     }
 
     /// On a thread of its own: those for file work may all be waiting for a disk.
-    async fn trace(
-        &self,
-        process: &Arc<Process>,
-        threads: Arc<Semaphore>,
-        effort: Effort,
-    ) -> Option<Result<Option<Origin>, Costly>> {
-        let permit = threads.acquire_owned().await.ok()?;
+    async fn trace(&self, process: &Arc<Process>, uid: u32, line: Line, effort: Effort) -> Option<Traced> {
+        let permit = self.threads(effort, line, uid).acquire_owned().await.ok()?;
         let (answer, origin) = oneshot::channel();
         let (find, process) = (Arc::clone(&self.find), Arc::clone(process));
         let trace = move || {
+            let traced = if line.is_for_agents() || is_walled(process.pid) == Some(false) {
+                find(&process, effort).map_or(Traced::NotYet, Traced::To)
+            } else {
+                Traced::Walled
+            };
             // Whoever has waited too long has gone.
-            let _ = answer.send(find(&process, effort));
+            let _ = answer.send(traced);
             drop(permit);
         };
         thread::Builder::new().name("tracer".into()).spawn(trace).ok()?;
         origin.await.ok()
     }
+}
+
+/// What came of tracing in one line, with some effort.
+#[derive(Debug)]
+enum Traced {
+    /// It is known where the process belongs, or that it cannot be told.
+    To(Option<Origin>),
+    /// It takes more effort.
+    NotYet,
+    /// It may be an agent, and this line is not for those.
+    Walled,
 }
 
 /// Whom a request may be about, and what it may ask for.
@@ -311,10 +348,10 @@ mod tests {
             held.wait();
             Ok((process.pid != 0).then_some(Origin::Outside))
         });
+        let stranger = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Strangers);
         let (mine, _other) = UnixStream::pair().unwrap();
-        let asked = async |line| origins.of(&mine, line).await;
         // As many as there are threads for them, and more behind those.
-        let strangers = futures_util::future::join_all((0..STRANGERS).map(|_| asked(Line::Strangers)));
+        let strangers = futures_util::future::join_all((1_i32..).take(STRANGERS).map(stranger));
         tokio::pin!(strangers);
         let begun = async { done.acquire_many(u32::try_from(STRANGERS).unwrap()).await.unwrap().forget() };
         tokio::select! {
@@ -324,8 +361,8 @@ mod tests {
         // One more of them waits for a thread, and an operator does not: it is looked at, and lets all go.
         tokio::select! {
             biased;
-            _ = asked(Line::Strangers) => panic!("there is no thread for it"),
-            operator = asked(Line::Own) => assert_eq!(operator, Some(Origin::Outside)),
+            _ = stranger(i32::MAX) => panic!("there is no thread for it"),
+            operator = origins.of(&mine, Line::Own) => assert_eq!(operator, Some(Origin::Outside)),
         }
         assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
     }
@@ -345,32 +382,46 @@ mod tests {
     #[tokio::test]
     async fn who_is_soon_traced_waits_for_nobody_of_its_line_who_is_not() {
         const SLOW: usize = Line::Agents.traced();
+        const QUICK: i32 = i32::MAX;
         let (stuck, done) = (Arc::new(Barrier::new(SLOW + 1)), Arc::new(Semaphore::new(0)));
         let (held, told) = (Arc::clone(&stuck), Arc::clone(&done));
-        // The first ones are hard to trace.
-        let quick = std::sync::atomic::AtomicUsize::new(0);
-        let origins = FindOrigin::new(move |_, effort| match effort {
-            Effort::Little => match quick.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < SLOW {
-                true => Err(Costly),
-                false => Ok(Some(Origin::Outside)),
-            },
+        let origins = FindOrigin::new(move |process, effort| match effort {
+            Effort::Little if process.pid == QUICK => Ok(Some(Origin::Outside)),
+            Effort::Little => Err(Costly),
             Effort::All => {
                 told.add_permits(1);
                 held.wait();
                 Ok(None)
             }
         });
-        let (mine, _other) = UnixStream::pair().unwrap();
-        let asked = async || origins.of(&mine, Line::Agents).await;
-        let slow = futures_util::future::join_all((0..SLOW).map(|_| asked()));
+        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents);
+        let slow = futures_util::future::join_all((1_i32..).take(SLOW).map(asked));
         tokio::pin!(slow);
         let begun = async { done.acquire_many(u32::try_from(SLOW).unwrap()).await.unwrap().forget() };
         tokio::select! {
             _ = &mut slow => panic!("they are stuck"),
             () = begun => {}
         }
-        assert_eq!(asked().await, Some(Origin::Outside));
+        assert_eq!(asked(QUICK).await, Some(Origin::Outside));
         stuck.wait();
         assert_eq!(slow.await, [const { None }; SLOW]);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_thousand_connections_waits_for_itself_and_is_no_crowd() {
+        const CROWD: usize = 1_000;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&seen);
+        let origins = FindOrigin::new(move |process, _| {
+            told.lock().unwrap().push(process.pid);
+            Ok(Some(Origin::Outside))
+        });
+        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents);
+        // The last one comes last, and is not the last one to be traced.
+        let pids = (0..CROWD).map(|_| 1).chain([2]);
+        let all = futures_util::future::join_all(pids.map(asked)).await;
+        assert!(all.iter().all(Option::is_some));
+        let behind = seen.lock().unwrap().iter().rev().position(|pid| *pid == 2).unwrap();
+        assert!(behind > CROWD / 2, "{behind} of the others came after it");
     }
 }

@@ -374,13 +374,15 @@ impl Closed {
             return Vec::new();
         }
         let Ok(entries) = fs::read_dir(&resolved) else { return Vec::new() };
-        // Whoever may write here could lead a link anywhere, and back to where it lies.
-        let is_no_link = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_symlink());
+        // Whoever may write here could lead a link anywhere, and back to where it lies; it is told by the same look that
+        // says what is opened, as anything may become one.
+        let is_no_link = |path: &PathBuf| self.ways.found(path).as_ref() == Some(path);
         entries
             .flatten()
             .take(ENTRIES)
+            .map(|entry| resolved.join(entry.file_name()))
             .filter(is_no_link)
-            .flat_map(|entry| self.without(&entry.path()))
+            .flat_map(|entry| self.without(&entry))
             .collect()
     }
 

@@ -38,7 +38,7 @@ use crate::{
     },
     bindings::Bindings,
     kernel::peer_groups,
-    lineage::{Origin, is_walled},
+    lineage::Origin,
 };
 
 /// The longest path in a Unix socket's address, without its final NUL (unix(7)).
@@ -168,7 +168,8 @@ impl Socket {
             let line =
                 peer.as_ref().map_or(Line::Strangers, |peer| line(peer, &groups, &bindings, &residents));
             let seat = limits.admit(who(&peer), newcomer(&peer, line));
-            // On its own, so that it is not the crowd's turn first.
+            // On its own, so that it is not the crowd's turn first. Nothing before this takes longer for one caller than
+            // for another: all wait behind it.
             tokio::spawn(async move {
                 let peer = peer.ok()?;
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
@@ -216,16 +217,16 @@ fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
     bindings.table().of_process(uid, groups.iter().copied().chain([gid])).is_some()
 }
 
-/// In which line it waits to be traced. Whoever may be an agent does not keep an operator waiting, whatever its user is.
+/// In which line it waits to be traced, by its user and groups.
 fn line(peer: &UCred, groups: &[u32], bindings: &Bindings, residents: &Residents) -> Line {
-    let own = is_own(peer.uid());
-    if !own && !has_role(bindings, peer.uid(), peer.gid(), groups) {
-        return if residents.has(peer.uid()) { Line::Agents } else { Line::Strangers };
-    }
-    match peer.pid().and_then(is_walled) {
-        Some(false) if own => Line::Own,
-        Some(false) => Line::Known,
-        Some(true) | None => Line::Agents,
+    if is_own(peer.uid()) {
+        Line::Own
+    } else if has_role(bindings, peer.uid(), peer.gid(), groups) {
+        Line::Known
+    } else if residents.has(peer.uid()) {
+        Line::Agents
+    } else {
+        Line::Strangers
     }
 }
 
@@ -239,10 +240,8 @@ fn who(peer: &io::Result<UCred>) -> String {
 /// user may be flooding. Strangers share one part from the beginning: they may have as many processes as they like.
 fn newcomer(peer: &io::Result<UCred>, line: Line) -> Party {
     match (line, peer) {
-        (Line::Own, _) => Party::Own,
-        (Line::Known, Ok(peer)) => Party::User(peer.uid()),
-        (Line::Agents, Ok(peer)) => Party::Newcomer(peer.pid().unwrap_or(0)),
-        (Line::Known | Line::Agents, Err(_)) | (Line::Strangers, _) => Party::Stranger,
+        (Line::Own | Line::Known | Line::Agents, Ok(peer)) => Party::Newcomer(peer.pid().unwrap_or(0)),
+        (Line::Own | Line::Known | Line::Agents, Err(_)) | (Line::Strangers, _) => Party::Stranger,
     }
 }
 

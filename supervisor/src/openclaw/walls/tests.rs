@@ -375,6 +375,12 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
     // Another user may have put these there.
     symlink(world.make("secret"), world.at("opt/claw/pics")).unwrap();
     symlink(world.at("opt"), world.at("opt/claw/current")).unwrap();
+    // This one was a link when it was looked at, and is a directory when it is listed.
+    let flipped = world.at("opt/claw/flipped");
+    symlink(world.at("secret"), &flipped).unwrap();
+    assert_eq!(closed.ways.resolve(&flipped), world.at("secret"));
+    fs::remove_file(&flipped).unwrap();
+    world.make("opt/claw/flipped");
     let mut trees = closed.without(&world.at("opt"));
     trees.sort();
     assert_eq!(trees, [world.at("opt/claw/share"), world.at("opt/tools")]);
