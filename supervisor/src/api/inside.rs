@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt,
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -83,20 +86,39 @@ impl Line {
 pub(crate) struct FindOrigin {
     find: Arc<OriginOf>,
     /// What is stuck in the kernel is not given up, and must not become ever more: threads by effort, line and user.
-    threads: Queues<(Effort, Line, u32)>,
-    /// Each process is traced for one of its connections at a time: whoever has a thousand waits for itself.
-    turns: Queues<i32>,
+    threads: Queues<(Effort, Line, u32), Semaphore>,
+    /// By process.
+    turns: Queues<i32, Turn>,
+}
+
+/// Where the connections of one process wait: it is traced for one at a time, so that whoever has a thousand waits for
+/// itself.
+#[derive(Debug)]
+struct Turn {
+    one: Semaphore,
+    /// Whether it may be an agent by its walls, once that is known: none comes off again.
+    walled: AtomicBool,
+}
+
+impl Turn {
+    fn new() -> Self {
+        Self { one: Semaphore::new(1), walled: AtomicBool::new(false) }
+    }
 }
 
 /// As long as somebody waits there.
-type Queues<By> = Arc<Mutex<HashMap<By, Weak<Semaphore>>>>;
+type Queues<By, Queue> = Arc<Mutex<HashMap<By, Weak<Queue>>>>;
 
-/// That by which these are known, or a new one with room for so many.
-fn queue<By: Eq + Hash>(queues: &Queues<By>, by: By, room: usize) -> Arc<Semaphore> {
+/// The one that is known by this, or a new one.
+fn queue<By: Eq + Hash, Queue>(
+    queues: &Queues<By, Queue>,
+    by: By,
+    new: impl FnOnce() -> Queue,
+) -> Arc<Queue> {
     let mut all = queues.lock().unwrap_or_else(PoisonError::into_inner);
     let known = all.get(&by).and_then(Weak::upgrade);
     known.unwrap_or_else(|| {
-        let queue = Arc::new(Semaphore::new(room));
+        let queue = Arc::new(new());
         all.retain(|_, other| other.strong_count() > 0);
         all.insert(by, Arc::downgrade(&queue));
         queue
@@ -126,7 +148,7 @@ impl FindOrigin {
             Line::Own | Line::Strangers => 0,
             Line::Known | Line::Agents => uid,
         };
-        queue(&self.threads, (effort, line, user), line.traced())
+        queue(&self.threads, (effort, line, user), || Semaphore::new(line.traced()))
     }
 
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
@@ -142,18 +164,20 @@ impl FindOrigin {
 
     async fn traced(&self, process: Process, uid: u32, mut line: Line) -> Option<Origin> {
         let process = Arc::new(process);
-        let _turn = queue(&self.turns, process.pid, 1).acquire_owned().await.ok()?;
-        for effort in [Effort::Little, Effort::All] {
-            let mut traced = self.trace(&process, uid, line, effort).await?;
-            if matches!(traced, Traced::Walled) {
+        let turn = queue(&self.turns, process.pid, Turn::new);
+        let _one = turn.one.acquire().await.ok()?;
+        let mut effort = Effort::Little;
+        loop {
+            if !line.is_for_agents() && turn.walled.load(Ordering::Relaxed) {
                 line = Line::Agents;
-                traced = self.trace(&process, uid, line, effort).await?;
             }
-            if let Traced::To(origin) = traced {
-                return origin;
+            match (self.trace(&process, uid, line, effort).await?, effort) {
+                (Traced::To(origin), _) => return origin,
+                (Traced::Walled, _) => turn.walled.store(true, Ordering::Relaxed),
+                (Traced::NotYet, Effort::Little) => effort = Effort::All,
+                (Traced::NotYet, Effort::All) => return None,
             }
         }
-        None
     }
 
     /// On a thread of its own: those for file work may all be waiting for a disk.
