@@ -24,8 +24,8 @@ use tonic::Request;
 use super::{
     convert::{Extent, Scene},
     facts::Facts,
-    inside::FindOrigin,
     listen::Doors,
+    origin::FindOrigin,
     requests::Requests,
     status::{Fault, Refusal},
 };

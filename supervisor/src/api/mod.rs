@@ -24,6 +24,7 @@ mod instance;
 mod limits;
 mod listen;
 mod log;
+mod origin;
 mod page;
 mod patience;
 mod requests;
@@ -38,9 +39,9 @@ mod wait;
 mod watch;
 
 pub(crate) use context::{Context, FindHold, FindListeners, Listener};
-pub(crate) use inside::FindOrigin;
 pub use listen::ServeError;
 pub(crate) use listen::{serve, socket_path};
+pub(crate) use origin::FindOrigin;
 
 #[cfg(test)]
 mod tests;

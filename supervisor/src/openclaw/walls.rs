@@ -230,8 +230,7 @@ fn is_alone(directories: &Directories, beside: &Path) -> bool {
     };
     let Ok(entries) = fs::read_dir(beside) else { return false };
     // Behind more nobody looks, and any of them may be somebody's.
-    let mut count = 0..ENTRIES;
-    entries.into_iter().all(|entry| count.next().is_some() && entry.is_ok_and(|entry| is_of_it(&entry)))
+    entries.enumerate().all(|(before, entry)| before < ENTRIES && entry.is_ok_and(|entry| is_of_it(&entry)))
 }
 
 /// What an instance has and has been granted, but for what a link leads to, and for what lies beside its configuration.

@@ -27,7 +27,7 @@ use super::{
     unix::{Rights, Socket, unsafe_directory},
 };
 use crate::{
-    api::{inside::FindOrigin, limits::Limits},
+    api::{limits::Limits, origin::FindOrigin},
     bindings::Bindings,
     openclaw::prepare::Host,
     pki::{Files, INIT, Keeper},

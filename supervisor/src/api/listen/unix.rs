@@ -33,8 +33,8 @@ use super::{ACCEPT_PAUSE, connection::Connection, residents::Residents};
 use crate::{
     api::{
         caller::Peer,
-        inside::{FindOrigin, Line},
         limits::{Limits, Most, Party},
+        origin::{FindOrigin, Line},
     },
     bindings::Bindings,
     kernel::peer_groups,

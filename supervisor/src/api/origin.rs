@@ -1,0 +1,285 @@
+//! Finds out from where a caller calls, and lets none of them keep another waiting for that.
+//!
+//! Some make themselves hard to look at: hundreds of parents, thousands of groups, thousands of connections. So callers
+//! wait in lines by what their user may be; in each line whoever is soon traced waits for nobody who is not, and each
+//! process for itself.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
+use tokio::{
+    net::UnixStream,
+    sync::{Semaphore, oneshot},
+    time,
+};
+
+use crate::lineage::{Costly, Effort, Origin, Process, is_walled};
+
+/// Tracing takes a fraction of a millisecond. A process that is stuck in the kernel may hold it up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// In which line a caller waits to be traced: some make themselves hard to trace, and are not to keep others waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Line {
+    /// The supervisor's user and root, but for those who may be agents.
+    Own,
+    /// Who else has a role by its user, but for those who may be agents.
+    Known,
+    /// Who may be an agent by its walls, and users of instances: a rescue that mends, too.
+    Agents,
+    /// Whoever else there is.
+    Strangers,
+}
+
+impl Line {
+    /// Whether those who may be agents are traced in it, too.
+    const fn is_for_agents(self) -> bool {
+        match self {
+            Self::Own | Self::Known => false,
+            Self::Agents | Self::Strangers => true,
+        }
+    }
+
+    /// Callers traced at once, of one user where users are told apart. Tracing takes a fraction of a millisecond, so that
+    /// more only wait for the processor.
+    const fn traced(self) -> usize {
+        match self {
+            Self::Own => 64,
+            Self::Known | Self::Agents | Self::Strangers => 2,
+        }
+    }
+}
+
+/// Finds out where a calling process belongs; `None` if that cannot be told. May block.
+#[derive(Clone)]
+pub(crate) struct FindOrigin {
+    find: Arc<OriginOf>,
+    /// What is stuck in the kernel is not given up, and must not become ever more: threads by effort, line and user.
+    threads: Queues<(Effort, Line, u32), Semaphore>,
+    /// By process.
+    turns: Queues<i32, Turn>,
+}
+
+/// Where the connections of one process wait: it is traced for one at a time, so that whoever has a thousand waits for
+/// itself.
+#[derive(Debug)]
+struct Turn {
+    one: Semaphore,
+    /// Whether it may be an agent by its walls, once that is known: none comes off again.
+    walled: AtomicBool,
+}
+
+impl Turn {
+    fn new() -> Self {
+        Self { one: Semaphore::new(1), walled: AtomicBool::new(false) }
+    }
+}
+
+/// As long as somebody waits there.
+type Queues<By, Queue> = Arc<Mutex<HashMap<By, Weak<Queue>>>>;
+
+/// The one that is known by this, or a new one.
+fn queue<By: Eq + Hash, Queue>(
+    queues: &Queues<By, Queue>,
+    by: By,
+    new: impl FnOnce() -> Queue,
+) -> Arc<Queue> {
+    let mut all = queues.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = all.get(&by).and_then(Weak::upgrade);
+    known.unwrap_or_else(|| {
+        let queue = Arc::new(new());
+        all.retain(|_, other| other.strong_count() > 0);
+        all.insert(by, Arc::downgrade(&queue));
+        queue
+    })
+}
+
+/// From a process to where it belongs.
+pub(crate) type OriginOf = dyn Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync;
+
+impl fmt::Debug for FindOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FindOrigin")
+    }
+}
+
+impl FindOrigin {
+    pub(crate) fn new(
+        find: impl Fn(&Process, Effort) -> Result<Option<Origin>, Costly> + Send + Sync + 'static,
+    ) -> Self {
+        Self { find: Arc::new(find), threads: Arc::default(), turns: Arc::default() }
+    }
+
+    /// The threads for callers of this user in this line. Users with a role are few, and keep only themselves waiting;
+    /// strangers may be as many as they like.
+    fn threads(&self, effort: Effort, line: Line, uid: u32) -> Arc<Semaphore> {
+        let user = match line {
+            Line::Own | Line::Strangers => 0,
+            Line::Known | Line::Agents => uid,
+        };
+        queue(&self.threads, (effort, line, user), || Semaphore::new(line.traced()))
+    }
+
+    /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
+    /// kernel has that (Linux 6.5), so that nobody else is taken for it. On older kernels its number could only be
+    /// another's if all numbers had been used between its connecting and this.
+    /// Who is soon traced waits for nobody who is not. Whoever may be an agent keeps no operator waiting, whatever its
+    /// user is: it goes on in the line of agents.
+    pub(super) async fn of(&self, stream: &UnixStream, line: Line) -> Option<Origin> {
+        let peer = stream.peer_cred().ok()?;
+        let process = Process { pid: peer.pid()?, pidfd: getsockopt(stream, PeerPidfd).ok() };
+        time::timeout(PATIENCE, self.traced(process, peer.uid(), line)).await.ok()?
+    }
+
+    async fn traced(&self, process: Process, uid: u32, mut line: Line) -> Option<Origin> {
+        let process = Arc::new(process);
+        let turn = queue(&self.turns, process.pid, Turn::new);
+        let _one = turn.one.acquire().await.ok()?;
+        let mut effort = Effort::Little;
+        loop {
+            if !line.is_for_agents() && turn.walled.load(Ordering::Relaxed) {
+                line = Line::Agents;
+            }
+            match (self.trace(&process, uid, line, effort).await?, effort) {
+                (Traced::To(origin), _) => return origin,
+                (Traced::Walled, _) => turn.walled.store(true, Ordering::Relaxed),
+                (Traced::NotYet, Effort::Little) => effort = Effort::All,
+                (Traced::NotYet, Effort::All) => return None,
+            }
+        }
+    }
+
+    /// On a thread of its own: those for file work may all be waiting for a disk.
+    async fn trace(&self, process: &Arc<Process>, uid: u32, line: Line, effort: Effort) -> Option<Traced> {
+        let permit = self.threads(effort, line, uid).acquire_owned().await.ok()?;
+        let (answer, origin) = oneshot::channel();
+        let (find, process) = (Arc::clone(&self.find), Arc::clone(process));
+        let trace = move || {
+            let traced = if line.is_for_agents() || is_walled(process.pid) == Some(false) {
+                find(&process, effort).map_or(Traced::NotYet, Traced::To)
+            } else {
+                Traced::Walled
+            };
+            // Whoever has waited too long has gone.
+            let _ = answer.send(traced);
+            drop(permit);
+        };
+        thread::Builder::new().name("tracer".into()).spawn(trace).ok()?;
+        origin.await.ok()
+    }
+}
+
+/// What came of tracing in one line, with some effort.
+#[derive(Debug)]
+enum Traced {
+    /// It is known where the process belongs, or that it cannot be told.
+    To(Option<Origin>),
+    /// It takes more effort.
+    NotYet,
+    /// It may be an agent, and this line is not for those.
+    Walled,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_hard_to_trace_keeps_no_operator_waiting() {
+        const STRANGERS: usize = Line::Strangers.traced();
+        let (stuck, done) = (Arc::new(Barrier::new(STRANGERS + 1)), Arc::new(Semaphore::new(0)));
+        let (held, told) = (Arc::clone(&stuck), Arc::clone(&done));
+        let origins = FindOrigin::new(move |process, _| {
+            told.add_permits(1);
+            held.wait();
+            Ok((process.pid != 0).then_some(Origin::Outside))
+        });
+        let stranger = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Strangers);
+        let (mine, _other) = UnixStream::pair().unwrap();
+        // As many as there are threads for them, and more behind those.
+        let strangers = futures_util::future::join_all((1_i32..).take(STRANGERS).map(stranger));
+        tokio::pin!(strangers);
+        let begun = async { done.acquire_many(u32::try_from(STRANGERS).unwrap()).await.unwrap().forget() };
+        tokio::select! {
+            _ = &mut strangers => panic!("they are stuck"),
+            () = begun => {}
+        }
+        // One more of them waits for a thread, and an operator does not: it is looked at, and lets all go.
+        tokio::select! {
+            biased;
+            _ = stranger(i32::MAX) => panic!("there is no thread for it"),
+            operator = origins.of(&mine, Line::Own) => assert_eq!(operator, Some(Origin::Outside)),
+        }
+        assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
+    }
+
+    #[tokio::test]
+    async fn of_those_with_a_role_each_user_keeps_only_itself_waiting() {
+        let origins = FindOrigin::new(|_, _| Ok(None));
+        let of = |line, uid| origins.threads(Effort::Little, line, uid);
+        let (viewer, operator) = (of(Line::Known, 1), of(Line::Known, 2));
+        let all = viewer.available_permits();
+        let _held = viewer.try_acquire_many(u32::try_from(all).unwrap()).unwrap();
+        assert_eq!((of(Line::Known, 1).available_permits(), operator.available_permits()), (0, all));
+        let strangers = of(Line::Strangers, 1);
+        assert!(Arc::ptr_eq(&strangers, &of(Line::Strangers, 2)), "they may be thousands");
+    }
+
+    #[tokio::test]
+    async fn who_is_soon_traced_waits_for_nobody_of_its_line_who_is_not() {
+        const SLOW: usize = Line::Agents.traced();
+        const QUICK: i32 = i32::MAX;
+        let (stuck, done) = (Arc::new(Barrier::new(SLOW + 1)), Arc::new(Semaphore::new(0)));
+        let (held, told) = (Arc::clone(&stuck), Arc::clone(&done));
+        let origins = FindOrigin::new(move |process, effort| match effort {
+            Effort::Little if process.pid == QUICK => Ok(Some(Origin::Outside)),
+            Effort::Little => Err(Costly),
+            Effort::All => {
+                told.add_permits(1);
+                held.wait();
+                Ok(None)
+            }
+        });
+        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents);
+        let slow = futures_util::future::join_all((1_i32..).take(SLOW).map(asked));
+        tokio::pin!(slow);
+        let begun = async { done.acquire_many(u32::try_from(SLOW).unwrap()).await.unwrap().forget() };
+        tokio::select! {
+            _ = &mut slow => panic!("they are stuck"),
+            () = begun => {}
+        }
+        assert_eq!(asked(QUICK).await, Some(Origin::Outside));
+        stuck.wait();
+        assert_eq!(slow.await, [const { None }; SLOW]);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_thousand_connections_waits_for_itself_and_is_no_crowd() {
+        const CROWD: usize = 1_000;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&seen);
+        let origins = FindOrigin::new(move |process, _| {
+            told.lock().unwrap().push(process.pid);
+            Ok(Some(Origin::Outside))
+        });
+        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents);
+        // The last one comes last, and is not the last one to be traced.
+        let pids = (0..CROWD).map(|_| 1).chain([2]);
+        let all = futures_util::future::join_all(pids.map(asked)).await;
+        assert!(all.iter().all(Option::is_some));
+        let behind = seen.lock().unwrap().iter().rev().position(|pid| *pid == 2).unwrap();
+        assert!(behind > CROWD / 2, "{behind} of the others came after it");
+    }
+}
