@@ -22,10 +22,11 @@ Examples:
 The data directory is --data-dir, else $OPENCLAWCTL_DATA_DIR, else for root
 /var/lib/openclaw-supervisor, else openclaw-supervisor in $XDG_DATA_HOME or
 ~/.local/share. Supervisors on other hosts are reached through contexts: see
-openclawctl context --help. JSON and YAML are the proto JSON of the API. NO_COLOR is heeded.
+openclawctl context --help. JSON and YAML are the proto JSON of the API.
+NO_COLOR is heeded.
 
-Exit codes: 0 done, 1 a bug, 2 usage, 3 refused, 4 not found, 5 timed out waiting,
-6 no supervisor reached, 7 not permitted, 130 interrupted.";
+Exit codes: 0 done, 1 a bug, 2 usage, 3 refused, 4 not found, 5 timed out
+waiting, 6 no supervisor reached, 7 not permitted, 130 interrupted.";
 
 /// Run fleets of OpenClaw gateways: isolated, kept up, rescued when one dies
 #[derive(Debug, Parser)]
