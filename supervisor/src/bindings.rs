@@ -105,11 +105,6 @@ impl Table {
         Ok(())
     }
 
-    /// Whether any group has a role. Some callers are in very many.
-    pub(crate) fn binds_groups(&self) -> bool {
-        !self.groups.is_empty()
-    }
-
     /// The role of a process of this user in these groups.
     pub(crate) fn of_process(&self, uid: u32, groups: impl IntoIterator<Item = u32>) -> Option<&Grant> {
         let of_groups = groups.into_iter().filter_map(|gid| self.groups.get(&gid));

@@ -67,8 +67,10 @@ pub(super) enum Party {
     Inside(Name),
     /// Whoever has no role. One user may have thousands of numbers (subuid(5)).
     Stranger,
-    /// This process, which has just come and is not known yet.
-    Newcomer(i32),
+    /// What of this user may be an agent, and has not been traced yet.
+    Untraced(u32),
+    /// And what of that takes long.
+    Slow(u32),
 }
 
 /// Who holds what.
@@ -306,12 +308,12 @@ mod tests {
         let watch = |seat: &Seat| seat.ticket().call();
         let theirs: Vec<Seat> = (0..8).map(|_| limits.admit(String::new(), agent())).collect();
         let calls: Vec<Call> = theirs.iter().map(watch).collect();
-        let operator = limits.admit(String::new(), Party::Newcomer(0));
+        let operator = limits.admit(String::new(), Party::Untraced(0));
         operator.is_of(Party::Own);
         let follow = watch(&operator);
         // It goes on, and the operator holds less than it, with a call and without.
         let more: Vec<Seat> = (0..20).map(|_| limits.admit(String::new(), agent())).collect();
-        let other = limits.admit(String::new(), Party::Newcomer(0));
+        let other = limits.admit(String::new(), Party::Untraced(0));
         other.is_of(Party::Own);
         let more_calls: Vec<Call> = more.iter().map(watch).collect();
         let ask = watch(&other);
@@ -333,8 +335,8 @@ mod tests {
     #[tokio::test]
     async fn who_comes_while_a_user_floods_is_not_taken_for_one_of_that_flood() {
         let limits = Limits::new(MOST);
-        let rescue = limits.admit(String::new(), Party::Newcomer(7));
-        let flood: Vec<Seat> = (0..20).map(|_| limits.admit(String::new(), Party::Newcomer(9))).collect();
+        let rescue = limits.admit(String::new(), Party::Untraced(0));
+        let flood: Vec<Seat> = (0..20).map(|_| limits.admit(String::new(), Party::Slow(0))).collect();
         assert!(!rescue.end.is_cancelled() && flood[..17].iter().all(|seat| seat.end.is_cancelled()));
     }
 

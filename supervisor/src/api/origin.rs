@@ -8,10 +8,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::Hash,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     thread,
     time::Duration,
 };
@@ -31,25 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// In which line a caller waits to be traced: some make themselves hard to trace, and are not to keep others waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Line {
-    /// The supervisor's user and root, but for those who may be agents.
+    /// The supervisor's user and root, without walls around them.
     Own,
-    /// Who else has a role by its user, but for those who may be agents.
+    /// Who else has a role by its user, and no walls around it.
     Known,
-    /// Who may be an agent by its walls, and users of instances: a rescue that mends, too.
+    /// Who has a role by its user and may be an agent, and users of instances: a rescue that mends, too.
     Agents,
     /// Whoever else there is.
     Strangers,
 }
 
 impl Line {
-    /// Whether those who may be agents are traced in it, too.
-    const fn is_for_agents(self) -> bool {
-        match self {
-            Self::Own | Self::Known => false,
-            Self::Agents | Self::Strangers => true,
-        }
-    }
-
     /// Callers traced at once, of one user where users are told apart. Tracing takes a fraction of a millisecond, so that
     /// more only wait for the processor.
     const fn traced(self) -> usize {
@@ -73,15 +62,21 @@ pub(crate) struct FindOrigin {
 /// Where the connections of one process wait: it is traced for one at a time, so that whoever has a thousand waits for
 /// itself.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Turn {
+    pid: i32,
     one: Semaphore,
-    /// Whether it may be an agent by its walls, once that is known: none comes off again.
-    walled: AtomicBool,
+    /// Whether it may be an agent by its walls, once somebody has looked: a look may take long.
+    walled: OnceLock<bool>,
 }
 
 impl Turn {
-    fn new() -> Self {
-        Self { one: Semaphore::new(1), walled: AtomicBool::new(false) }
+    fn new(pid: i32) -> Self {
+        Self { pid, one: Semaphore::new(1), walled: OnceLock::new() }
+    }
+
+    /// Whether the process may be an agent, by its walls. One that has ended may have been.
+    pub(super) fn is_walled(&self) -> bool {
+        *self.walled.get_or_init(|| is_walled(self.pid).unwrap_or(true))
     }
 }
 
@@ -130,64 +125,61 @@ impl FindOrigin {
         queue(&self.threads, (effort, line, user), || Semaphore::new(line.traced()))
     }
 
+    /// Where the connections of this process wait, for as long as somebody has it.
+    pub(super) fn turn(&self, pid: i32) -> Arc<Turn> {
+        queue(&self.turns, pid, || Turn::new(pid))
+    }
+
     /// Where the process belongs that has just connected. It is held by a descriptor while it is traced, where the
     /// kernel has that (Linux 6.5), so that nobody else is taken for it. On older kernels its number could only be
     /// another's if all numbers had been used between its connecting and this.
-    /// Who is soon traced waits for nobody who is not. Whoever may be an agent keeps no operator waiting, whatever its
-    /// user is: it goes on in the line of agents.
-    pub(super) async fn of(&self, stream: &UnixStream, line: Line) -> Option<Origin> {
-        let peer = stream.peer_cred().ok()?;
-        let process = Process { pid: peer.pid()?, pidfd: getsockopt(stream, PeerPidfd).ok() };
-        time::timeout(PATIENCE, self.traced(process, peer.uid(), line)).await.ok()?
+    /// Who is soon traced waits for nobody who is not; that it is not, `slow` is told.
+    pub(super) async fn of(
+        &self,
+        stream: &UnixStream,
+        turn: &Turn,
+        line: Line,
+        slow: impl Fn(),
+    ) -> Option<Origin> {
+        let uid = stream.peer_cred().ok()?.uid();
+        let process = Process { pid: turn.pid, pidfd: getsockopt(stream, PeerPidfd).ok() };
+        let traced = async {
+            let _one = turn.one.acquire().await.ok()?;
+            self.traced(process, uid, line, slow).await
+        };
+        time::timeout(PATIENCE, traced).await.ok()?
     }
 
-    async fn traced(&self, process: Process, uid: u32, mut line: Line) -> Option<Origin> {
+    async fn traced(&self, process: Process, uid: u32, line: Line, slow: impl Fn()) -> Option<Origin> {
         let process = Arc::new(process);
-        let turn = queue(&self.turns, process.pid, Turn::new);
-        let _one = turn.one.acquire().await.ok()?;
-        let mut effort = Effort::Little;
-        loop {
-            if !line.is_for_agents() && turn.walled.load(Ordering::Relaxed) {
-                line = Line::Agents;
-            }
-            match (self.trace(&process, uid, line, effort).await?, effort) {
-                (Traced::To(origin), _) => return origin,
-                (Traced::Walled, _) => turn.walled.store(true, Ordering::Relaxed),
-                (Traced::NotYet, Effort::Little) => effort = Effort::All,
-                (Traced::NotYet, Effort::All) => return None,
+        match self.trace(&process, uid, line, Effort::Little).await? {
+            Ok(origin) => origin,
+            Err(Costly) => {
+                slow();
+                self.trace(&process, uid, line, Effort::All).await?.ok().flatten()
             }
         }
     }
 
     /// On a thread of its own: those for file work may all be waiting for a disk.
-    async fn trace(&self, process: &Arc<Process>, uid: u32, line: Line, effort: Effort) -> Option<Traced> {
+    async fn trace(
+        &self,
+        process: &Arc<Process>,
+        uid: u32,
+        line: Line,
+        effort: Effort,
+    ) -> Option<Result<Option<Origin>, Costly>> {
         let permit = self.threads(effort, line, uid).acquire_owned().await.ok()?;
         let (answer, origin) = oneshot::channel();
         let (find, process) = (Arc::clone(&self.find), Arc::clone(process));
         let trace = move || {
-            let traced = if line.is_for_agents() || is_walled(process.pid) == Some(false) {
-                find(&process, effort).map_or(Traced::NotYet, Traced::To)
-            } else {
-                Traced::Walled
-            };
             // Whoever has waited too long has gone.
-            let _ = answer.send(traced);
+            let _ = answer.send(find(&process, effort));
             drop(permit);
         };
         thread::Builder::new().name("tracer".into()).spawn(trace).ok()?;
         origin.await.ok()
     }
-}
-
-/// What came of tracing in one line, with some effort.
-#[derive(Debug)]
-enum Traced {
-    /// It is known where the process belongs, or that it cannot be told.
-    To(Option<Origin>),
-    /// It takes more effort.
-    NotYet,
-    /// It may be an agent, and this line is not for those.
-    Walled,
 }
 
 #[cfg(test)]
@@ -206,8 +198,9 @@ mod tests {
             held.wait();
             Ok((process.pid != 0).then_some(Origin::Outside))
         });
-        let stranger = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Strangers);
+        let stranger = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Strangers, || ());
         let (mine, _other) = UnixStream::pair().unwrap();
+        let turn = origins.turn(1);
         // As many as there are threads for them, and more behind those.
         let strangers = futures_util::future::join_all((1_i32..).take(STRANGERS).map(stranger));
         tokio::pin!(strangers);
@@ -220,7 +213,7 @@ mod tests {
         tokio::select! {
             biased;
             _ = stranger(i32::MAX) => panic!("there is no thread for it"),
-            operator = origins.of(&mine, Line::Own) => assert_eq!(operator, Some(Origin::Outside)),
+            operator = origins.of(&mine, &turn, Line::Own, || ()) => assert_eq!(operator, Some(Origin::Outside)),
         }
         assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
     }
@@ -252,7 +245,7 @@ mod tests {
                 Ok(None)
             }
         });
-        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents);
+        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents, || ());
         let slow = futures_util::future::join_all((1_i32..).take(SLOW).map(asked));
         tokio::pin!(slow);
         let begun = async { done.acquire_many(u32::try_from(SLOW).unwrap()).await.unwrap().forget() };
@@ -274,7 +267,8 @@ mod tests {
             told.lock().unwrap().push(process.pid);
             Ok(Some(Origin::Outside))
         });
-        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents);
+        let (mine, _other) = UnixStream::pair().unwrap();
+        let asked = async |pid| origins.of(&mine, &origins.turn(pid), Line::Agents, || ()).await;
         // The last one comes last, and is not the last one to be traced.
         let pids = (0..CROWD).map(|_| 1).chain([2]);
         let all = futures_util::future::join_all(pids.map(asked)).await;

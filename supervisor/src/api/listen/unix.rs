@@ -34,7 +34,7 @@ use crate::{
     api::{
         caller::Peer,
         limits::{Limits, Most, Party},
-        origin::{FindOrigin, Line},
+        origin::{FindOrigin, Line, Turn},
     },
     bindings::Bindings,
     kernel::peer_groups,
@@ -148,7 +148,8 @@ impl Socket {
     }
 
     /// Each connection that comes, as soon as it is known from where. One whose process takes long to trace holds up
-    /// no other; it has its seat from the moment it came, so that it cannot take that of who came later.
+    /// no other; it has its seat from the moment it came, so that it cannot take that of who came later. All wait behind
+    /// what is asked about it before that.
     pub(super) fn connections(
         self,
         limits: Arc<Limits>,
@@ -161,21 +162,22 @@ impl Socket {
         let traced = accepted.map(move |stream| {
             let (origins, socket, bindings) = (origins.clone(), Arc::clone(&socket), bindings.clone());
             let peer = stream.peer_cred();
-            // Without them it is in fewer groups, and may do less.
-            let asked = bindings.table().binds_groups();
-            let groups: Arc<[u32]> =
-                if asked { peer_groups(&stream).unwrap_or_default() } else { Vec::new() }.into();
-            let line =
-                peer.as_ref().map_or(Line::Strangers, |peer| line(peer, &groups, &bindings, &residents));
+            // Who is in too many is in none, and may do less.
+            let groups = peer_groups(&stream);
+            let turn = origins.turn(peer.as_ref().ok().and_then(UCred::pid).unwrap_or(0));
+            let line = peer.as_ref().map_or(Line::Strangers, |peer| {
+                line(peer, groups.as_deref().ok(), &turn, (&bindings, &residents))
+            });
+            let groups: Arc<[u32]> = groups.unwrap_or_default().into();
             let seat = limits.admit(who(&peer), newcomer(&peer, line));
-            // On its own, so that it is not the crowd's turn first. Nothing before this takes longer for one caller than
-            // for another: all wait behind it.
+            // On its own, so that it is not the crowd's turn first.
             tokio::spawn(async move {
                 let peer = peer.ok()?;
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
+                let is_slow = || slow(uid, line).into_iter().for_each(|party| seat.is_of(party));
                 let origin = tokio::select! {
                     () = seat.end.cancelled() => return None,
-                    origin = origins.of(&stream, line) => origin,
+                    origin = origins.of(&stream, &turn, line, is_slow) => origin,
                 };
                 let peer = Peer::Unix { uid, gid, pid, groups, origin, socket };
                 seat.is_of(party(&peer, line));
@@ -217,16 +219,24 @@ fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
     bindings.table().of_process(uid, groups.iter().copied().chain([gid])).is_some()
 }
 
-/// In which line it waits to be traced, by its user and groups.
-fn line(peer: &UCred, groups: &[u32], bindings: &Bindings, residents: &Residents) -> Line {
-    if is_own(peer.uid()) {
-        Line::Own
-    } else if has_role(bindings, peer.uid(), peer.gid(), groups) {
-        Line::Known
-    } else if residents.has(peer.uid()) {
+/// In which line it waits to be traced. Whoever may be an agent does not keep an operator waiting, whatever its user is;
+/// of who is in more groups than are asked for, the walls are not looked at, as that takes as long as they are many.
+fn line(
+    peer: &UCred,
+    groups: Option<&[u32]>,
+    turn: &Turn,
+    (bindings, residents): (&Bindings, &Residents),
+) -> Line {
+    let own = is_own(peer.uid());
+    if !own && !has_role(bindings, peer.uid(), peer.gid(), groups.unwrap_or_default()) {
+        return if residents.has(peer.uid()) { Line::Agents } else { Line::Strangers };
+    }
+    if groups.is_none() || turn.is_walled() {
         Line::Agents
+    } else if own {
+        Line::Own
     } else {
-        Line::Strangers
+        Line::Known
     }
 }
 
@@ -236,12 +246,22 @@ fn who(peer: &io::Result<UCred>) -> String {
     pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"))
 }
 
-/// With whom it shares what there is until it has been traced: with nobody but its own process, as a neighbour of the same
-/// user may be flooding. Strangers share one part from the beginning: they may have as many processes as they like.
+/// With whom it shares what there is until it has been traced. Agents of one user share it, however many processes they
+/// are, and strangers do, however many users.
 fn newcomer(peer: &io::Result<UCred>, line: Line) -> Party {
     match (line, peer) {
-        (Line::Own | Line::Known | Line::Agents, Ok(peer)) => Party::Newcomer(peer.pid().unwrap_or(0)),
-        (Line::Own | Line::Known | Line::Agents, Err(_)) | (Line::Strangers, _) => Party::Stranger,
+        (Line::Own, _) => Party::Own,
+        (Line::Known, Ok(peer)) => Party::User(peer.uid()),
+        (Line::Agents, Ok(peer)) => Party::Untraced(peer.uid()),
+        (Line::Known | Line::Agents, Err(_)) | (Line::Strangers, _) => Party::Stranger,
+    }
+}
+
+/// And with whom, once it is known that this takes long: not with a rescue of the same user, which takes no time.
+fn slow(uid: u32, line: Line) -> Option<Party> {
+    match line {
+        Line::Agents => Some(Party::Slow(uid)),
+        Line::Own | Line::Known | Line::Strangers => None,
     }
 }
 
