@@ -82,7 +82,7 @@ impl Effort {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Costly;
 
-/// Of `/proc/PID/stat`: 52 numbers and a name.
+/// Of `/proc/PID/task/PID/stat`: 52 numbers and a name.
 const MOST_STAT: u64 = 2 << 10;
 
 /// Of `/proc/PID/status`: some sixty lines.
@@ -325,11 +325,28 @@ impl Walls {
     }
 }
 
+/// What `of` says of the process, or else of the nearest of its parents of which it says anything. A short look, which
+/// takes as long for one as for another.
+pub(crate) fn nearest<T>(pid: i32, of: impl Fn(i32) -> Option<T>) -> Result<Option<T>, Costly> {
+    let mut found = None;
+    let is_found = |ancestor| {
+        found = of(ancestor);
+        found.is_some()
+    };
+    line_up_to(pid, Effort::Little, is_found).map_err(|_| Costly)?;
+    Ok(found)
+}
+
 /// A process and its parents, the root last.
 fn line(pid: i32, effort: Effort) -> Result<Vec<i32>, Untold> {
+    line_up_to(pid, effort, |_| false)
+}
+
+/// The same, up to the first that is sought.
+fn line_up_to(pid: i32, effort: Effort, mut is_sought: impl FnMut(i32) -> bool) -> Result<Vec<i32>, Untold> {
     let mut line = Vec::new();
     let (mut next, mut child_started) = (pid, u64::MAX);
-    while next != 0 {
+    while next != 0 && !is_sought(next) {
         let (parent, started) = parent(next).ok_or(Untold::Ended)?;
         // No child is older than its parent: this is somebody else with the number of a parent that has ended.
         if started > child_started {
@@ -346,7 +363,8 @@ fn line(pid: i32, effort: Effort) -> Result<Vec<i32>, Untold> {
 
 /// The parent of a process, and when the process was started, in clock ticks.
 fn parent(pid: i32) -> Option<(i32, u64)> {
-    let stat = read(pid, "stat", MOST_STAT).ok()?;
+    // Of the first thread: that of the process is looked together from all of them.
+    let stat = read(pid, &format!("task/{pid}/stat"), MOST_STAT).ok()?;
     // The name before may hold anything, parentheses included.
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = str::from_utf8(stat.get(end_of_name + 1..)?).ok()?.split_ascii_whitespace();
@@ -368,14 +386,17 @@ fn is_adopted(pid: i32, parent: i32) -> bool {
 
 /// Whether a process is a worker, if what it carries says so: nobody else has root run this program.
 fn is_worker(pid: i32) -> bool {
+    is_called_worker(pid) && user(pid) == Some(geteuid().as_raw()) && is_walled(pid) == Some(false)
+}
+
+/// Whether a process runs a program of the name of workers, as far as that can be seen. Anybody may call his own so.
+pub(crate) fn is_called_worker(pid: i32) -> bool {
     let runs = |program: &Path| {
         let name = program.file_name().unwrap_or_default().as_bytes();
         // An upgrade replaces the file.
         name.strip_suffix(b" (deleted)").unwrap_or(name) == WORKER.as_bytes()
     };
     fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| runs(&program))
-        && user(pid) == Some(geteuid().as_raw())
-        && is_walled(pid) == Some(false)
 }
 
 /// The user that a process runs as, its real one. Others than the kernel cannot hide it.

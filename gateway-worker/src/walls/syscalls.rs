@@ -180,6 +180,9 @@ const AF_SMC: i32 = 43;
 /// The same by protocol, since Linux 6.11.
 const IPPROTO_SMC: i32 = 256;
 
+/// And by what makes it of a socket of TCP: a protocol above that (TCP_ULP). OpenSSL does without the one for TLS.
+const OPTION: [(u8, i32); 2] = [(1, libc::IPPROTO_TCP), (2, libc::TCP_ULP)];
+
 /// So does MPTCP.
 const IPPROTO_MPTCP: i32 = 262;
 
@@ -199,6 +202,10 @@ const X32: u32 = 0x4000_0000;
 /// By these a program types into the terminal that it shares with whoever has run it, whose shell reads that once it
 /// has ended: TIOCSTI and TIOCLINUX (ioctl_tty(2)). Their type is not the same in each C library.
 const TYPING: [u64; 2] = [0x5412, 0x541C];
+
+/// By these a tree of Btrfs is copied with all that it holds, whether or not that may be opened:
+/// BTRFS_IOC_SNAP_CREATE and BTRFS_IOC_SNAP_CREATE_V2, whose types hold the size of what they take.
+const COPYING: [u64; 2] = [0x5000_9401, 0x5000_9417];
 
 /// What is refused.
 #[derive(Debug)]
@@ -253,11 +260,16 @@ fn filter(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filter, Bac
     if privileges || ports {
         rules.insert(libc::SYS_socket, sockets(privileges, ports)?);
     }
+    if ports {
+        let option = OPTION.map(|(index, value)| argument(index, SeccompCmpOp::Eq, value));
+        let option = option.into_iter().collect::<Result<_, _>>()?;
+        rules.insert(libc::SYS_setsockopt, vec![SeccompRule::new(option)?]);
+    }
     let apart = program(rules.clone(), arch)?;
     Ok(Filter { rules, arch, privileges, apart })
 }
 
-/// Which calls are refused when they are about other processes, or type for somebody else.
+/// Which calls are refused when they are about other processes, type for somebody else, or copy what is his.
 fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     let when = |argument, operator, value| {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
@@ -270,8 +282,8 @@ fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     for (number, all) in ABOUT_ALL {
         rules.entry(*number).or_default().push(when(0, SeccompCmpOp::Eq, *all)?);
     }
-    for typing in TYPING {
-        rules.entry(libc::SYS_ioctl).or_default().push(when(1, SeccompCmpOp::Eq, typing)?);
+    for request in TYPING.into_iter().chain(COPYING) {
+        rules.entry(libc::SYS_ioctl).or_default().push(when(1, SeccompCmpOp::Eq, request)?);
     }
     Ok(rules)
 }
@@ -297,11 +309,13 @@ fn modes() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     Ok(rules)
 }
 
+fn argument(index: u8, operator: SeccompCmpOp, value: i32) -> Result<SeccompCondition, BackendError> {
+    let value = u64::from(value.unsigned_abs());
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)
+}
+
 /// Which sockets are refused.
 fn sockets(privileges: bool, ports: bool) -> Result<Vec<SeccompRule>, BackendError> {
-    let argument = |index, operator, value: i32| {
-        SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, u64::from(value.unsigned_abs()))
-    };
     let family = |family| argument(0, SeccompCmpOp::Eq, family);
     let protocol = |protocol| argument(2, SeccompCmpOp::Eq, protocol);
     let mut rules = Vec::new();

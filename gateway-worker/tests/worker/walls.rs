@@ -240,7 +240,12 @@ fn where_only_files_are_replaced_no_directory_is_and_no_link_is_made() {
 }
 
 #[test]
-fn an_agent_that_binds_a_neighbours_port_is_refused_by_tcp_and_by_mptcp() {
+fn an_agent_that_copies_a_tree_past_landlock_is_refused() {
+    as_everybody(|who| Home::of(who).is_stopped("copy", libc::EPERM));
+}
+
+#[test]
+fn an_agent_that_binds_a_neighbours_port_is_refused_by_tcp_and_by_what_is_like_it() {
     as_everybody(|who| {
         let attacker = Home::of(who);
         // Free again when the attack is made, and like a neighbour's that is just restarting.
@@ -249,6 +254,7 @@ fn an_agent_that_binds_a_neighbours_port_is_refused_by_tcp_and_by_mptcp() {
         if attacker.outcome(&format!("bind-mptcp {}", port()), None) == Some(How::Code(0)) {
             attacker.is_stopped(&format!("bind-mptcp {}", port()), libc::EPERM);
         }
+        attacker.is_stopped("bind-ulp", libc::EPERM);
         let mut own = attacker.walls();
         let first = u32::from(port());
         own.bind = vec![PortRange { first, last: first }];

@@ -14,13 +14,14 @@ use std::{
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
+use supervisor_core::ids::Name;
 use tokio::{
     net::UnixStream,
     sync::{Semaphore, oneshot},
     time,
 };
 
-use crate::lineage::{Costly, Effort, Origin, Process, is_walled};
+use crate::lineage::{Costly, Effort, Origin, Process, is_walled, nearest};
 
 /// Tracing takes a fraction of a millisecond. A process that is stuck in the kernel may hold it up.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,18 +66,34 @@ pub(crate) struct FindOrigin {
 pub(super) struct Turn {
     pid: i32,
     one: Semaphore,
-    /// Whether it may be an agent by its walls, once somebody has looked: a look may take long.
-    walled: OnceLock<bool>,
+    looked: OnceLock<Look>,
+}
+
+/// What a short look says of a process. It says with whom it waits, and of no right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It descends from the worker of this instance.
+    Inside(Name),
+    /// It may be an agent.
+    Agent,
+    /// It is none.
+    Person,
 }
 
 impl Turn {
     fn new(pid: i32) -> Self {
-        Self { pid, one: Semaphore::new(1), walled: OnceLock::new() }
+        Self { pid, one: Semaphore::new(1), looked: OnceLock::new() }
     }
 
-    /// Whether the process may be an agent, by its walls. One that has ended may have been.
-    pub(super) fn is_walled(&self) -> bool {
-        *self.walled.get_or_init(|| is_walled(self.pid).unwrap_or(true))
+    /// Once for all that the process has. `of` says it of a process if it is a worker; what a worker has left behind may
+    /// be an agent, too, if it `could_be_left`, which takes long to see of who is in thousands of groups.
+    pub(super) fn look(&self, of: impl Fn(i32) -> Option<Look>, could_be_left: bool) -> &Look {
+        self.looked.get_or_init(|| match nearest(self.pid, of) {
+            Ok(Some(look)) => look,
+            Ok(None) if could_be_left && is_walled(self.pid) != Some(false) => Look::Agent,
+            Ok(None) => Look::Person,
+            Err(Costly) => Look::Agent,
+        })
     }
 }
 

@@ -101,6 +101,17 @@ fn who_has_more_parents_than_most_takes_more_effort() {
 }
 
 #[test]
+fn below_whom_a_process_is_takes_a_short_look_or_none() {
+    let worker = Worker::start(None, "sleep 600 & echo $!; wait");
+    let shell = i32::try_from(worker.shell.id()).unwrap();
+    let sought = |wanted: i32| move |pid| (pid == wanted).then_some(pid);
+    assert_eq!(nearest(worker.told, sought(shell)), Ok(Some(shell)));
+    assert_eq!(nearest(worker.told, Some), Ok(Some(worker.told)));
+    assert_eq!(nearest(worker.told, |_| None::<()>), Ok(None));
+    assert_eq!(nearest(i32::MAX, |_| None::<()>), Err(Costly));
+}
+
+#[test]
 fn who_has_no_mark_is_outside() {
     let worker = Worker::start(None, "sleep 600 & echo $!; wait");
     assert_eq!(worker.origin(), Some(Origin::Outside));

@@ -134,7 +134,8 @@ pub(crate) fn trees(ground: &Ground<'_>) -> Trees {
     let closed = Closed::new(ground);
     let write = writable(ground, &closed);
     let files = configuration(ground, &closed).and_then(|path| straight(&closed.ways, path, &write));
-    let mut read: Vec<PathBuf> = SYSTEM.iter().flat_map(|tree| closed.without(Path::new(tree))).collect();
+    let system = SYSTEM.into_iter().map(Path::new).filter(|tree| is_hosts(&closed.ways, tree));
+    let mut read: Vec<PathBuf> = system.flat_map(|tree| closed.without(tree)).collect();
     // It is a link to a file that is replaced, wherever the host keeps it.
     let names = closed.ways.resolve(Path::new("/etc/resolv.conf"));
     let beside = names.parent().filter(|beside| beside.components().count() > 2);
@@ -169,6 +170,13 @@ pub(crate) fn stand(ground: &Ground<'_>) -> (Option<Trees>, Vec<String>) {
         )
     }));
     (Some(trees), wrong)
+}
+
+/// Whether no link leads to a tree of the system's but those that the host has (`/bin`, `/dev/fd`): one of them lies in
+/// somebody's home.
+fn is_hosts(ways: &Ways, tree: &Path) -> bool {
+    let places = ["/", "/dev", "/proc"].map(Path::new);
+    ways.links(tree).iter().all(|link| link.parent().is_some_and(|parent| places.contains(&parent)))
 }
 
 /// Where a tree that people have named is, unless it is open with those that the instance writes, or a link leads there.

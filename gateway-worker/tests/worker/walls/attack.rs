@@ -120,6 +120,8 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
             outcome(call(libc::SYS_prlimit64, [0; 6]) | call(libc::SYS_setpriority, [0, 0, 1, 0, 0, 0]))
         }
         "type" => type_ahead(),
+        "copy" => copy_a_tree(),
+        "bind-ulp" => another_protocol(),
         "bits" => bits(),
         "bits-unseen" => bits_unseen(),
         "own-bits" => own_bits(),
@@ -217,6 +219,29 @@ fn meddle(process: i64) -> io::Result<()> {
         outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
     };
     all_or_none(about.iter().filter(|call| refused(call)).count(), about.len())
+}
+
+/// Copies a tree of Btrfs with what it may not open.
+fn copy_a_tree() -> io::Result<()> {
+    let tree = File::open(".")?;
+    let calls: [i64; 2] = [0x5000_9401, 0x5000_9417];
+    // Wherever there is none, that is what the kernel says unless the call is refused before.
+    let refused = |request: &i64| {
+        let outcome = outcome(call(libc::SYS_ioctl, [tree.as_raw_fd().into(), *request, 0, 0, 0, 0]));
+        outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+    };
+    all_or_none(calls.iter().filter(|request| refused(request)).count(), calls.len())
+}
+
+/// Makes another of a TCP socket, which is none to Landlock then.
+fn another_protocol() -> io::Result<()> {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let (level, option) = (i64::from(libc::IPPROTO_TCP), i64::from(libc::TCP_ULP));
+    let name = CString::new("smc")?;
+    let outcome =
+        outcome(call(libc::SYS_setsockopt, [socket.as_raw_fd().into(), level, option, address(&name), 3, 0]));
+    // Few kernels have it.
+    outcome.or_else(|error| if error.raw_os_error() == Some(libc::EPERM) { Err(error) } else { Ok(()) })
 }
 
 /// Types into a terminal what whoever reads it next takes for its person's.

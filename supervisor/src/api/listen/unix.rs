@@ -34,11 +34,11 @@ use crate::{
     api::{
         caller::Peer,
         limits::{Limits, Most, Party},
-        origin::{FindOrigin, Line, Turn},
+        origin::{FindOrigin, Line, Look, Turn},
     },
     bindings::Bindings,
     kernel::peer_groups,
-    lineage::Origin,
+    lineage::{Origin, is_called_worker},
 };
 
 /// The longest path in a Unix socket's address, without its final NUL (unix(7)).
@@ -163,24 +163,33 @@ impl Socket {
             let (origins, socket, bindings) = (origins.clone(), Arc::clone(&socket), bindings.clone());
             let peer = stream.peer_cred();
             // Who is in too many is in none, and may do less.
-            let groups = peer_groups(&stream);
+            let groups = peer_groups(&stream).ok();
             let turn = origins.turn(peer.as_ref().ok().and_then(UCred::pid).unwrap_or(0));
-            let line = peer.as_ref().map_or(Line::Strangers, |peer| {
-                line(peer, groups.as_deref().ok(), &turn, (&bindings, &residents))
+            let (line, party) = peer.as_ref().map_or((Line::Strangers, Party::Stranger), |peer| {
+                place(peer, groups.as_deref(), &turn, (&bindings, &residents))
             });
             let groups: Arc<[u32]> = groups.unwrap_or_default().into();
-            let seat = limits.admit(who(&peer), newcomer(&peer, line));
+            let seat = limits.admit(who(&peer), party.clone());
             // On its own, so that it is not the crowd's turn first.
             tokio::spawn(async move {
                 let peer = peer.ok()?;
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
-                let is_slow = || slow(uid, line).into_iter().for_each(|party| seat.is_of(party));
+                // A rescue of the same user, which takes no time, does not wait with those that do.
+                let is_slow = || match party {
+                    Party::Untraced(uid) => seat.is_of(Party::Slow(uid)),
+                    Party::Own
+                    | Party::User(_)
+                    | Party::Certificate(_)
+                    | Party::Inside(_)
+                    | Party::Stranger
+                    | Party::Slow(_) => {}
+                };
                 let origin = tokio::select! {
                     () = seat.end.cancelled() => return None,
                     origin = origins.of(&stream, &turn, line, is_slow) => origin,
                 };
                 let peer = Peer::Unix { uid, gid, pid, groups, origin, socket };
-                seat.is_of(party(&peer, line));
+                seat.is_of(belongs(&peer, line));
                 Some(Connection::new(Either::Left(stream), peer, seat))
             })
         });
@@ -219,24 +228,35 @@ fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
     bindings.table().of_process(uid, groups.iter().copied().chain([gid])).is_some()
 }
 
-/// In which line it waits to be traced. Whoever may be an agent does not keep an operator waiting, whatever its user is;
-/// of who is in more groups than are asked for, the walls are not looked at, as that takes as long as they are many.
-fn line(
+/// In which line it waits to be traced, and with whom it shares what there is until then. Whoever may be an agent does not
+/// keep an operator waiting, whatever its user is. Agents share it, however many processes they are, and strangers do,
+/// however many users.
+fn place(
     peer: &UCred,
     groups: Option<&[u32]>,
     turn: &Turn,
     (bindings, residents): (&Bindings, &Residents),
-) -> Line {
-    let own = is_own(peer.uid());
-    if !own && !has_role(bindings, peer.uid(), peer.gid(), groups.unwrap_or_default()) {
-        return if residents.has(peer.uid()) { Line::Agents } else { Line::Strangers };
+) -> (Line, Party) {
+    let (uid, own) = (peer.uid(), is_own(peer.uid()));
+    let has_role = own || has_role(bindings, uid, peer.gid(), groups.unwrap_or_default());
+    if !has_role && !residents.has(uid) {
+        return (Line::Strangers, Party::Stranger);
     }
-    if groups.is_none() || turn.is_walled() {
-        Line::Agents
-    } else if own {
-        Line::Own
-    } else {
-        Line::Known
+    let untraced = (Line::Agents, Party::Untraced(uid));
+    if own && groups.is_none() {
+        // To look at it takes as long as they are many, and all wait behind it.
+        return untraced;
+    }
+    // Beside the gateways' there are workers that hold what people run in an instance.
+    let of = |pid| match residents.of_worker(pid) {
+        Some(name) => Some(Look::Inside(name)),
+        None => is_called_worker(pid).then_some(Look::Agent),
+    };
+    match turn.look(of, own) {
+        Look::Inside(name) => (Line::Agents, Party::Inside(name.clone())),
+        Look::Person if own => (Line::Own, Party::Own),
+        Look::Person if has_role => (Line::Known, Party::User(uid)),
+        Look::Person | Look::Agent => untraced,
     }
 }
 
@@ -246,27 +266,8 @@ fn who(peer: &io::Result<UCred>) -> String {
     pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"))
 }
 
-/// With whom it shares what there is until it has been traced. Agents of one user share it, however many processes they
-/// are, and strangers do, however many users.
-fn newcomer(peer: &io::Result<UCred>, line: Line) -> Party {
-    match (line, peer) {
-        (Line::Own, _) => Party::Own,
-        (Line::Known, Ok(peer)) => Party::User(peer.uid()),
-        (Line::Agents, Ok(peer)) => Party::Untraced(peer.uid()),
-        (Line::Known | Line::Agents, Err(_)) | (Line::Strangers, _) => Party::Stranger,
-    }
-}
-
-/// And with whom, once it is known that this takes long: not with a rescue of the same user, which takes no time.
-fn slow(uid: u32, line: Line) -> Option<Party> {
-    match line {
-        Line::Agents => Some(Party::Slow(uid)),
-        Line::Own | Line::Known | Line::Strangers => None,
-    }
-}
-
-/// With whom it shares that from then on. Of who says to run inside an instance and does not, that instance has the worst.
-fn party(peer: &Peer, line: Line) -> Party {
+/// With whom it shares that once it has been traced. Of who says to run inside an instance and does not, that instance has the worst.
+fn belongs(peer: &Peer, line: Line) -> Party {
     let has_role = line != Line::Strangers;
     match peer {
         Peer::Unix { origin: Some(Origin::Inside(name)), .. } if has_role => Party::Inside(name.clone()),

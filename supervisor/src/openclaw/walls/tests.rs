@@ -387,6 +387,19 @@ fn a_system_tree_around_the_supervisors_directory_is_opened_without_it() {
 }
 
 #[test]
+fn a_system_tree_in_somebodys_home_is_opened_where_no_link_of_theirs_leads() {
+    let world = World::new();
+    let (ways, brew) = (Ways::default(), world.at("home/linuxbrew/.linuxbrew"));
+    world.make("home/linuxbrew/real");
+    symlink("/", &brew).unwrap();
+    assert!(!is_hosts(&ways, &brew), "its user may lead it anywhere");
+    assert!(is_hosts(&ways, &world.at("home/linuxbrew/real")));
+    for tree in ["/bin", "/usr", "/dev/fd", "/none"] {
+        assert!(is_hosts(&ways, Path::new(tree)), "{tree}");
+    }
+}
+
+#[test]
 fn what_is_made_of_a_configuration_is_as_closed_to_others_as_that() {
     let mut world = World::new();
     let config = world.make("opt/claw").join("openclaw.json");
