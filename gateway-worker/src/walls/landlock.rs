@@ -13,7 +13,6 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use supervisor_proto::worker::Walls;
 use supervisor_proto::worker::wall::{Kind, State};
-use thiserror::Error;
 
 use super::{Claim, Step};
 use crate::complain::complain;
@@ -32,22 +31,6 @@ const PORTS_SINCE: i32 = 4;
 
 /// The first ABI that knows signals and abstract sockets.
 const APART_SINCE: i32 = 6;
-
-/// Why there is no ruleset.
-#[derive(Debug, Error)]
-enum NoRuleset {
-    /// A tree is there and cannot be opened.
-    #[error("failed to open `{path}`: {source}")]
-    Open {
-        /// The tree.
-        path: String,
-        /// Why.
-        source: Errno,
-    },
-    /// The kernel refused it.
-    #[error(transparent)]
-    Ruleset(#[from] RulesetError),
-}
 
 /// Makes the ruleset for `walls`, as far as this kernel knows such; `None` if nothing is left of it.
 pub(super) fn plan(walls: &Walls, claims: &mut Vec<Claim>) -> Option<RulesetCreated> {
@@ -118,7 +101,7 @@ fn ruleset(
     files: bool,
     ports: bool,
     apart: bool,
-) -> Result<Option<RulesetCreated>, NoRuleset> {
+) -> Result<Option<RulesetCreated>, RulesetError> {
     if !(files || ports || apart) {
         return Ok(None);
     }
@@ -138,7 +121,7 @@ fn ruleset(
     let trees = [(&walls.write, all), (&walls.files, read | REPLACING), (&walls.read, read)];
     let trees = trees.into_iter().flat_map(|(paths, access)| paths.iter().map(move |path| (path, access)));
     for (path, access) in trees {
-        if let Some(tree) = open(path)? {
+        if let Some(tree) = open(path) {
             ruleset = ruleset.add_rule(PathBeneath::new(tree, access))?;
         }
     }
@@ -152,18 +135,17 @@ fn ruleset(
     Ok(Some(ruleset))
 }
 
-/// A tree, unless it is not there or a link leads to it. Who may write in one tree could put a link in the place of
-/// another, and the wall would be built around what it points to.
-fn open(path: &str) -> Result<Option<OwnedFd>, NoRuleset> {
+/// A tree, unless it cannot be opened, or a link leads to it: then it stays outside. Who may write in one tree could put
+/// a link in the place of another, and the wall would be built around what it points to.
+fn open(path: &str) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        Ok(tree) => Ok(Some(tree)),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        Err(error @ (Errno::LOOP | Errno::ACCESS)) => {
+        Ok(tree) => Some(tree),
+        Err(Errno::NOENT | Errno::NOTDIR) => None,
+        Err(error) => {
             complain(format_args!("left `{path}` outside the gateway's walls: {error}"));
-            Ok(None)
+            None
         }
-        Err(source) => Err(NoRuleset::Open { path: path.to_owned(), source }),
     }
 }
 

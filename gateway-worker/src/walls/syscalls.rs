@@ -207,6 +207,10 @@ const TYPING: [u64; 2] = [0x5412, 0x541C];
 /// BTRFS_IOC_SNAP_CREATE and BTRFS_IOC_SNAP_CREATE_V2, whose types hold the size of what they take.
 const COPYING: [u64; 2] = [0x5000_9401, 0x5000_9417];
 
+/// By these whoever has a file holds up everybody who opens it, for as long as a minute at a time: F_SETLEASE, and
+/// F_SETDELEG of newer kernels.
+const LEASING: [u64; 2] = [1_024, 1_040];
+
 /// What is refused.
 #[derive(Debug)]
 pub(super) struct Filter {
@@ -269,7 +273,7 @@ fn filter(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filter, Bac
     Ok(Filter { rules, arch, privileges, apart })
 }
 
-/// Which calls are refused when they are about other processes, type for somebody else, or copy what is his.
+/// Which calls are refused when they are about other processes, type for somebody else, copy what is his, or hold it up.
 fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     let when = |argument, operator, value| {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
@@ -284,6 +288,9 @@ fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     }
     for request in TYPING.into_iter().chain(COPYING) {
         rules.entry(libc::SYS_ioctl).or_default().push(when(1, SeccompCmpOp::Eq, request)?);
+    }
+    for command in LEASING {
+        rules.entry(libc::SYS_fcntl).or_default().push(when(1, SeccompCmpOp::Eq, command)?);
     }
     Ok(rules)
 }

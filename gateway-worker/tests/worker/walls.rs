@@ -240,6 +240,11 @@ fn where_only_files_are_replaced_no_directory_is_and_no_link_is_made() {
 }
 
 #[test]
+fn an_agent_that_has_others_wait_for_a_file_is_refused() {
+    as_everybody(|who| Home::of(who).is_stopped("lease", libc::EPERM));
+}
+
+#[test]
 fn an_agent_that_copies_a_tree_past_landlock_is_refused() {
     as_everybody(|who| Home::of(who).is_stopped("copy", libc::EPERM));
 }

@@ -121,6 +121,7 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         }
         "type" => type_ahead(),
         "copy" => copy_a_tree(),
+        "lease" => lease(),
         "bind-ulp" => another_protocol(),
         "bits" => bits(),
         "bits-unseen" => bits_unseen(),
@@ -231,6 +232,15 @@ fn copy_a_tree() -> io::Result<()> {
         outcome.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
     };
     all_or_none(calls.iter().filter(|request| refused(request)).count(), calls.len())
+}
+
+/// Has whoever opens a file of this user's wait.
+fn lease() -> io::Result<()> {
+    let file = File::create("leased")?;
+    outcome(call(
+        libc::SYS_fcntl,
+        [file.as_raw_fd().into(), libc::F_SETLEASE.into(), libc::F_WRLCK.into(), 0, 0, 0],
+    ))
 }
 
 /// Makes another of a TCP socket, which is none to Landlock then.
