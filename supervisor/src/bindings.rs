@@ -56,6 +56,15 @@ pub(crate) struct Table {
     warnings: Vec<String>,
 }
 
+/// What gives a process a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Its user.
+    User,
+    /// This group, and not its user.
+    Group(u32),
+}
+
 /// Who knows this has that role.
 #[derive(Debug)]
 struct Token {
@@ -109,6 +118,16 @@ impl Table {
     pub(crate) fn of_process(&self, uid: u32, groups: impl IntoIterator<Item = u32>) -> Option<&Grant> {
         let of_groups = groups.into_iter().filter_map(|gid| self.groups.get(&gid));
         self.users.get(&uid).into_iter().chain(of_groups).max()
+    }
+
+    /// What gives a process of this user in these groups a role. A user may have thousands of numbers (subuid(5)), and
+    /// each is in his groups.
+    pub(crate) fn bound_by(&self, uid: u32, groups: impl IntoIterator<Item = u32>) -> Option<Bound> {
+        if self.users.contains_key(&uid) {
+            return Some(Bound::User);
+        }
+        let of_groups = groups.into_iter().filter_map(|gid| Some((self.groups.get(&gid)?, gid)));
+        of_groups.max().map(|(_, gid)| Bound::Group(gid))
     }
 
     /// The role of the holder of a certificate that was issued to `name`.
@@ -179,6 +198,9 @@ mod tests {
         assert_eq!(bindings.of_process(4_000_001, [7, 4_000_002]), Some(&Grant::Operator));
         assert_eq!(bindings.of_process(4_000_003, [7]), None);
         assert_eq!(bindings.of_process(0, []), Some(&Grant::Viewer));
+        assert_eq!(bindings.bound_by(4_000_001, [4_000_002]), Some(Bound::User));
+        assert_eq!(bindings.bound_by(100_000, [7, 4_000_002]), Some(Bound::Group(4_000_002)));
+        assert_eq!(bindings.bound_by(4_000_003, [7]), None);
         assert_eq!(bindings.of_certificate("ci"), Some(&Grant::Admin));
         assert_eq!((bindings.of_certificate("CI"), bindings.name(0)), (None, Some("root")));
         assert_eq!(bindings.warnings(), [""; 0]);

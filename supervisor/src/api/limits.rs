@@ -63,14 +63,36 @@ pub(super) enum Party {
     User(u32),
     /// Whoever shows this certificate.
     Certificate(String),
+    /// Whoever has a role by this group alone. One user may have thousands of numbers (subuid(5)), all of his groups.
+    Group(u32),
     /// Whoever runs inside this instance.
     Inside(Name),
-    /// Whoever has no role. One user may have thousands of numbers (subuid(5)).
+    /// Whoever has no role, under however many numbers.
     Stranger,
     /// What of this user may be an agent, and has not been traced yet.
     Untraced(u32),
     /// And what of that takes long.
     Slow(u32),
+}
+
+/// What the supervisor's own user has of this counts for nothing: a watch or two are not more than what a thousand others
+/// have each.
+const SPARED: usize = 16;
+
+impl Party {
+    /// What it has, as it is held against what others have.
+    fn counted(&self, has: usize) -> usize {
+        match self {
+            Self::Own => has.saturating_sub(SPARED),
+            Self::User(_)
+            | Self::Certificate(_)
+            | Self::Group(_)
+            | Self::Inside(_)
+            | Self::Stranger
+            | Self::Untraced(_)
+            | Self::Slow(_) => has,
+        }
+    }
 }
 
 /// Who holds what.
@@ -166,7 +188,8 @@ impl Table {
             *sums.entry(&holder.party).or_default() += has(holder);
         }
         // Of several the last.
-        let greediest = sums.into_iter().max_by_key(|(_, sum)| *sum).map(|(party, _)| party);
+        let greediest =
+            sums.into_iter().max_by_key(|(party, sum)| party.counted(*sum)).map(|(party, _)| party);
         self.connections.iter().filter(move |(_, holder)| Some(&holder.party) == greediest)
     }
 
@@ -330,6 +353,15 @@ mod tests {
         let last = limits.admit(String::new(), Party::User(1_001));
         assert!(!operator.end.is_cancelled() && !last.end.is_cancelled());
         assert!(strangers.iter().all(|seat| seat.end.is_cancelled()) && !next.end.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_few_connections_of_operators_are_not_more_than_one_of_each_of_a_crowd() {
+        let limits = Limits::new(MOST);
+        let operators: Vec<Seat> = (0..2).map(|_| limits.admit(String::new(), Party::Own)).collect();
+        let crowd: Vec<Seat> = (0..5).map(|uid| limits.admit(String::new(), Party::User(uid))).collect();
+        assert!(operators.iter().all(|seat| !seat.end.is_cancelled()));
+        assert!(crowd.iter().any(|seat| seat.end.is_cancelled()));
     }
 
     #[tokio::test]

@@ -31,8 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) enum Line {
     /// The supervisor's user and root, without walls around them.
     Own,
-    /// Who else has a role by its user, and no walls around it.
+    /// Who else has a role by its user.
     Known,
+    /// Who has one by a group alone.
+    Grouped,
     /// Who has a role by its user and may be an agent, and users of instances: a rescue that mends, too.
     Agents,
     /// Whoever else there is.
@@ -45,7 +47,7 @@ impl Line {
     const fn traced(self) -> usize {
         match self {
             Self::Own => 64,
-            Self::Known | Self::Agents | Self::Strangers => 2,
+            Self::Known | Self::Grouped | Self::Agents | Self::Strangers => 2,
         }
     }
 }
@@ -132,14 +134,14 @@ impl FindOrigin {
         Self { find: Arc::new(find), threads: Arc::default(), turns: Arc::default() }
     }
 
-    /// The threads for callers of this user in this line. Users with a role are few, and keep only themselves waiting;
-    /// strangers may be as many as they like.
-    fn threads(&self, effort: Effort, line: Line, uid: u32) -> Arc<Semaphore> {
-        let user = match line {
+    /// The threads for callers of this user, or group, in this line. Those with a role are few, and keep only themselves
+    /// waiting; strangers may be as many as they like.
+    fn threads(&self, effort: Effort, line: Line, number: u32) -> Arc<Semaphore> {
+        let number = match line {
             Line::Own | Line::Strangers => 0,
-            Line::Known | Line::Agents => uid,
+            Line::Known | Line::Grouped | Line::Agents => number,
         };
-        queue(&self.threads, (effort, line, user), || Semaphore::new(line.traced()))
+        queue(&self.threads, (effort, line, number), || Semaphore::new(line.traced()))
     }
 
     /// Where the connections of this process wait, for as long as somebody has it.
@@ -155,25 +157,24 @@ impl FindOrigin {
         &self,
         stream: &UnixStream,
         turn: &Turn,
-        line: Line,
+        (line, number): (Line, u32),
         slow: impl Fn(),
     ) -> Option<Origin> {
-        let uid = stream.peer_cred().ok()?.uid();
         let process = Process { pid: turn.pid, pidfd: getsockopt(stream, PeerPidfd).ok() };
         let traced = async {
             let _one = turn.one.acquire().await.ok()?;
-            self.traced(process, uid, line, slow).await
+            self.traced(process, (line, number), slow).await
         };
         time::timeout(PATIENCE, traced).await.ok()?
     }
 
-    async fn traced(&self, process: Process, uid: u32, line: Line, slow: impl Fn()) -> Option<Origin> {
+    async fn traced(&self, process: Process, line: (Line, u32), slow: impl Fn()) -> Option<Origin> {
         let process = Arc::new(process);
-        match self.trace(&process, uid, line, Effort::Little).await? {
+        match self.trace(&process, line, Effort::Little).await? {
             Ok(origin) => origin,
             Err(Costly) => {
                 slow();
-                self.trace(&process, uid, line, Effort::All).await?.ok().flatten()
+                self.trace(&process, line, Effort::All).await?.ok().flatten()
             }
         }
     }
@@ -182,11 +183,10 @@ impl FindOrigin {
     async fn trace(
         &self,
         process: &Arc<Process>,
-        uid: u32,
-        line: Line,
+        (line, number): (Line, u32),
         effort: Effort,
     ) -> Option<Result<Option<Origin>, Costly>> {
-        let permit = self.threads(effort, line, uid).acquire_owned().await.ok()?;
+        let permit = self.threads(effort, line, number).acquire_owned().await.ok()?;
         let (answer, origin) = oneshot::channel();
         let (find, process) = (Arc::clone(&self.find), Arc::clone(process));
         let trace = move || {
@@ -215,7 +215,7 @@ mod tests {
             held.wait();
             Ok((process.pid != 0).then_some(Origin::Outside))
         });
-        let stranger = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Strangers, || ());
+        let stranger = |pid| origins.traced(Process { pid, pidfd: None }, (Line::Strangers, 1), || ());
         let (mine, _other) = UnixStream::pair().unwrap();
         let turn = origins.turn(1);
         // As many as there are threads for them, and more behind those.
@@ -230,7 +230,7 @@ mod tests {
         tokio::select! {
             biased;
             _ = stranger(i32::MAX) => panic!("there is no thread for it"),
-            operator = origins.of(&mine, &turn, Line::Own, || ()) => assert_eq!(operator, Some(Origin::Outside)),
+            operator = origins.of(&mine, &turn, (Line::Own, 0), || ()) => assert_eq!(operator, Some(Origin::Outside)),
         }
         assert!(strangers.await.into_iter().all(|origin| origin == Some(Origin::Outside)));
     }
@@ -262,7 +262,7 @@ mod tests {
                 Ok(None)
             }
         });
-        let asked = |pid| origins.traced(Process { pid, pidfd: None }, 1, Line::Agents, || ());
+        let asked = |pid| origins.traced(Process { pid, pidfd: None }, (Line::Agents, 1), || ());
         let slow = futures_util::future::join_all((1_i32..).take(SLOW).map(asked));
         tokio::pin!(slow);
         let begun = async { done.acquire_many(u32::try_from(SLOW).unwrap()).await.unwrap().forget() };
@@ -285,7 +285,7 @@ mod tests {
             Ok(Some(Origin::Outside))
         });
         let (mine, _other) = UnixStream::pair().unwrap();
-        let asked = async |pid| origins.of(&mine, &origins.turn(pid), Line::Agents, || ()).await;
+        let asked = async |pid| origins.of(&mine, &origins.turn(pid), (Line::Agents, 1), || ()).await;
         // The last one comes last, and is not the last one to be traced.
         let pids = (0..CROWD).map(|_| 1).chain([2]);
         let all = futures_util::future::join_all(pids.map(asked)).await;

@@ -36,7 +36,7 @@ use crate::{
         limits::{Limits, Most, Party},
         origin::{FindOrigin, Line, Look, Turn},
     },
-    bindings::Bindings,
+    bindings::{Bindings, Bound},
     kernel::peer_groups,
     lineage::{Origin, is_called_worker},
 };
@@ -165,31 +165,28 @@ impl Socket {
             // Who is in too many is in none, and may do less.
             let groups = peer_groups(&stream).ok();
             let turn = origins.turn(peer.as_ref().ok().and_then(UCred::pid).unwrap_or(0));
-            let (line, party) = peer.as_ref().map_or((Line::Strangers, Party::Stranger), |peer| {
-                place(peer, groups.as_deref(), &turn, (&bindings, &residents))
+            let place = peer.as_ref().map_or(Place::STRANGERS, |peer| {
+                Place::of(peer, groups.as_deref(), &turn, (&bindings, &residents))
             });
             let groups: Arc<[u32]> = groups.unwrap_or_default().into();
-            let seat = limits.admit(who(&peer), party.clone());
+            let seat = limits.admit(who(&peer), place.party.clone());
             // On its own, so that it is not the crowd's turn first.
             tokio::spawn(async move {
                 let peer = peer.ok()?;
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
                 // A rescue of the same user, which takes no time, does not wait with those that do.
-                let is_slow = || match party {
-                    Party::Untraced(uid) => seat.is_of(Party::Slow(uid)),
-                    Party::Own
-                    | Party::User(_)
-                    | Party::Certificate(_)
-                    | Party::Inside(_)
-                    | Party::Stranger
-                    | Party::Slow(_) => {}
+                // A rescue of the same user, which takes no time, does not wait with those that do.
+                let is_slow = || {
+                    if place.party == Party::Untraced(uid) {
+                        seat.is_of(Party::Slow(uid));
+                    }
                 };
                 let origin = tokio::select! {
                     () = seat.end.cancelled() => return None,
-                    origin = origins.of(&stream, &turn, line, is_slow) => origin,
+                    origin = origins.of(&stream, &turn, place.line, is_slow) => origin,
                 };
                 let peer = Peer::Unix { uid, gid, pid, groups, origin, socket };
-                seat.is_of(belongs(&peer, line));
+                seat.is_of(place.once_traced(&peer));
                 Some(Connection::new(Either::Left(stream), peer, seat))
             })
         });
@@ -223,40 +220,67 @@ fn is_own(uid: u32) -> bool {
     [ROOT, geteuid().as_raw()].contains(&uid)
 }
 
-/// Whether the settings give a role to this user, or to a group of his.
-fn has_role(bindings: &Bindings, uid: u32, gid: u32, groups: &[u32]) -> bool {
-    bindings.table().of_process(uid, groups.iter().copied().chain([gid])).is_some()
+/// Where a caller waits to be traced, and with whom it shares what there is. Agents share it, however many processes they
+/// are, and strangers do, however many users.
+struct Place {
+    /// By what its user or group is in there. Whoever may be an agent does not keep an operator waiting, whatever its user.
+    line: (Line, u32),
+    /// Until it has been traced.
+    party: Party,
+    /// From then on, if it is outside of all instances.
+    person: Party,
 }
 
-/// In which line it waits to be traced, and with whom it shares what there is until then. Whoever may be an agent does not
-/// keep an operator waiting, whatever its user is. Agents share it, however many processes they are, and strangers do,
-/// however many users.
-fn place(
-    peer: &UCred,
-    groups: Option<&[u32]>,
-    turn: &Turn,
-    (bindings, residents): (&Bindings, &Residents),
-) -> (Line, Party) {
-    let (uid, own) = (peer.uid(), is_own(peer.uid()));
-    let has_role = own || has_role(bindings, uid, peer.gid(), groups.unwrap_or_default());
-    if !has_role && !residents.has(uid) {
-        return (Line::Strangers, Party::Stranger);
+impl Place {
+    const STRANGERS: Self =
+        Self { line: (Line::Strangers, 0), party: Party::Stranger, person: Party::Stranger };
+
+    /// All callers wait behind this.
+    fn of(
+        peer: &UCred,
+        groups: Option<&[u32]>,
+        turn: &Turn,
+        (bindings, residents): (&Bindings, &Residents),
+    ) -> Self {
+        let (uid, own) = (peer.uid(), is_own(peer.uid()));
+        let all = groups.into_iter().flatten().copied().chain([peer.gid()]);
+        let (line, person) = match bindings.table().bound_by(uid, all) {
+            _ if own => ((Line::Own, uid), Party::Own),
+            Some(Bound::User) => ((Line::Known, uid), Party::User(uid)),
+            Some(Bound::Group(gid)) => ((Line::Grouped, gid), Party::Group(gid)),
+            None if residents.has(uid) => ((Line::Agents, uid), Party::Stranger),
+            None => return Self::STRANGERS,
+        };
+        // Beside the gateways' there are workers that hold what people run in an instance.
+        let of = |pid| match residents.of_worker(pid) {
+            Some(name) => Some(Look::Inside(name)),
+            None => is_called_worker(pid).then_some(Look::Agent),
+        };
+        // To look at the walls of who is in many groups takes long.
+        let look = if own && groups.is_none() { &Look::Agent } else { turn.look(of, own) };
+        match look {
+            Look::Inside(name) => {
+                Self { line: (Line::Agents, uid), party: Party::Inside(name.clone()), person }
+            }
+            Look::Person if person != Party::Stranger => Self { line, party: person.clone(), person },
+            // Each of a thousand users of a group could look so.
+            Look::Agent if matches!(person, Party::Group(_)) => Self { line, party: person.clone(), person },
+            Look::Person | Look::Agent => {
+                Self { line: (Line::Agents, uid), party: Party::Untraced(uid), person }
+            }
+        }
     }
-    let untraced = (Line::Agents, Party::Untraced(uid));
-    if own && groups.is_none() {
-        // To look at it takes as long as they are many, and all wait behind it.
-        return untraced;
-    }
-    // Beside the gateways' there are workers that hold what people run in an instance.
-    let of = |pid| match residents.of_worker(pid) {
-        Some(name) => Some(Look::Inside(name)),
-        None => is_called_worker(pid).then_some(Look::Agent),
-    };
-    match turn.look(of, own) {
-        Look::Inside(name) => (Line::Agents, Party::Inside(name.clone())),
-        Look::Person if own => (Line::Own, Party::Own),
-        Look::Person if has_role => (Line::Known, Party::User(uid)),
-        Look::Person | Look::Agent => untraced,
+
+    /// Of who says to run inside an instance and does not, that instance has the worst.
+    fn once_traced(self, peer: &Peer) -> Party {
+        match peer {
+            Peer::Unix { origin: Some(Origin::Inside(name)), .. } if self.line.0 != Line::Strangers => {
+                Party::Inside(name.clone())
+            }
+            Peer::Unix { origin: Some(Origin::Outside), .. } => self.person,
+            Peer::Unix { .. } => Party::Stranger,
+            Peer::Certificate { name, .. } => Party::Certificate(name.clone()),
+        }
     }
 }
 
@@ -264,18 +288,6 @@ fn place(
 fn who(peer: &io::Result<UCred>) -> String {
     let pid = peer.as_ref().ok().and_then(UCred::pid);
     pid.map_or_else(|| "a process elsewhere".into(), |pid| format!("process {pid}"))
-}
-
-/// With whom it shares that once it has been traced. Of who says to run inside an instance and does not, that instance has the worst.
-fn belongs(peer: &Peer, line: Line) -> Party {
-    let has_role = line != Line::Strangers;
-    match peer {
-        Peer::Unix { origin: Some(Origin::Inside(name)), .. } if has_role => Party::Inside(name.clone()),
-        Peer::Unix { uid, origin: Some(Origin::Outside), .. } if is_own(*uid) => Party::Own,
-        Peer::Unix { uid, origin: Some(Origin::Outside), .. } if has_role => Party::User(*uid),
-        Peer::Unix { .. } => Party::Stranger,
-        Peer::Certificate { name, .. } => Party::Certificate(name.clone()),
-    }
 }
 
 impl Drop for Socket {
