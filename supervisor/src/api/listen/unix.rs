@@ -175,7 +175,6 @@ impl Socket {
                 let peer = peer.ok()?;
                 let (uid, gid, pid) = (peer.uid(), peer.gid(), peer.pid());
                 // A rescue of the same user, which takes no time, does not wait with those that do.
-                // A rescue of the same user, which takes no time, does not wait with those that do.
                 let is_slow = || {
                     if place.party == Party::Untraced(uid) {
                         seat.is_of(Party::Slow(uid));
