@@ -85,6 +85,8 @@ pub(crate) struct Caller {
     pub(crate) from: String,
     /// The role it had.
     pub(crate) role: String,
+    /// The group that gave it the role, if its user alone did not.
+    pub(crate) gid: Option<u32>,
 }
 
 /// What became of a call.

@@ -65,6 +65,16 @@ pub(crate) enum Bound {
     Group(u32),
 }
 
+impl Bound {
+    /// The group, if it is one.
+    pub(crate) const fn group(self) -> Option<u32> {
+        match self {
+            Self::User => None,
+            Self::Group(gid) => Some(gid),
+        }
+    }
+}
+
 /// Who knows this has that role.
 #[derive(Debug)]
 struct Token {

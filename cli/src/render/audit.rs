@@ -108,12 +108,20 @@ fn further(entry: &AuditEntry) -> [Cell; 6] {
     let whole = |text: &str| if text.is_empty() { Cell::none() } else { printable(text).into() };
     [
         entry.number.to_string().into(),
-        whole(&caller.role),
+        whole(&role(&caller)),
         whole(&caller.from),
         pid,
         took.map_or_else(Cell::none, |took| humane(took).into()),
         whole(&entry.request_id),
     ]
+}
+
+/// The role it had, and by what, if not by itself.
+fn role(caller: &AuditCaller) -> String {
+    match caller.gid {
+        Some(gid) => format!("{} (group {gid})", caller.role),
+        None => caller.role.clone(),
+    }
 }
 
 /// Who called, in a word or two.

@@ -110,6 +110,7 @@ fn caller(caller: Caller) -> AuditCaller {
         token_file: caller.token,
         from: caller.from,
         role: caller.role,
+        gid: caller.gid,
     }
 }
 

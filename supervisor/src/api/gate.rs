@@ -48,7 +48,7 @@ use crate::{
     user,
 };
 
-pub(super) use record::{note_repeat, principal};
+pub(super) use record::{Principal, note_repeat, principal};
 
 /// How a token is shown (RFC 6750, section 2.1).
 const BEARER: &[u8] = b"Bearer ";
@@ -73,6 +73,8 @@ struct Known {
     grant: Option<Grant>,
     /// The file of the token that it has its role by.
     token: Option<Arc<str>>,
+    /// Its user may do everything here.
+    is_admin: bool,
     table: Arc<Table>,
 }
 
@@ -91,9 +93,10 @@ impl Gate {
     /// What is known of a peer that shows this token.
     fn know(&self, peer: Option<Peer>, shown: Option<&Digest>) -> Known {
         let table = self.bindings.table();
+        let is_admin = matches!(&peer, Some(Peer::Unix { uid, .. }) if self.admins.contains(uid));
         let (own, trusted) = match &peer {
             None => (None, false),
-            Some(Peer::Unix { uid, origin, .. }) if self.admins.contains(uid) => {
+            Some(Peer::Unix { origin, .. }) if is_admin => {
                 (Some(Grant::Admin), *origin == Some(Origin::Outside))
             }
             Some(Peer::Unix { uid, gid, groups, origin, .. }) => {
@@ -116,7 +119,7 @@ impl Gate {
             Some((grant, file)) if own.as_ref().is_none_or(|own| *own < grant) => (Some(grant), Some(file)),
             Some(_) | None => (own, None),
         };
-        Known { peer, grant, token, table }
+        Known { peer, grant, token, is_admin, table }
     }
 
     /// The role of who runs inside an instance as the user that this is to run as.
@@ -206,15 +209,29 @@ impl Known {
         }
     }
 
+    /// The group that gives it its role, if nothing else does.
+    fn group(&self) -> Option<u32> {
+        match (&self.token, &self.peer) {
+            (None, Some(Peer::Unix { uid, gid, groups, .. }))
+                if !self.is_admin && self.inside().is_none() =>
+            {
+                self.table.bound_by(*uid, groups.iter().copied().chain([*gid]))?.group()
+            }
+            (Some(_), _) | (None, Some(Peer::Unix { .. } | Peer::Certificate { .. }) | None) => None,
+        }
+    }
+
     /// By which a caller is told from others: what one has asked for is not another's to repeat.
-    fn principal(&self) -> Arc<str> {
-        match (self.inside(), &self.token, &self.peer) {
+    fn principal(&self) -> Principal {
+        let caller: Arc<str> = match (self.inside(), &self.token, &self.peer) {
             (Some(name), _, _) => format!("inside {name}").into(),
             (None, Some(file), _) => format!("token {file}").into(),
             (None, None, Some(Peer::Unix { uid, .. })) => format!("uid {uid}").into(),
             (None, None, Some(Peer::Certificate { name, .. })) => format!("certificate {name}").into(),
             (None, None, None) => Arc::default(),
-        }
+        };
+        let party = self.group().map_or_else(|| Arc::clone(&caller), |gid| format!("gid {gid}").into());
+        Principal { caller, party }
     }
 
     fn lacks(&self, rule: &'static Rule) -> Refusal {
@@ -242,6 +259,7 @@ impl Known {
                 uid: Some(*uid),
                 user: self.table.name(*uid).unwrap_or_default().into(),
                 pid: *pid,
+                gid: self.group(),
                 from: socket.to_string_lossy().into_owned(),
                 ..known
             },

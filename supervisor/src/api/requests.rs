@@ -4,7 +4,7 @@
 //! `request_id`; if the first one was taken, its answer is given again, and a repeat that comes while the first
 //! is under way waits for it. So that a caller who gives up leaves no request half remembered, each is done by a
 //! task of its own. An id is its caller's: one that another has used says nothing, neither what was answered nor that it
-//! was used. Nor does one caller's asking make what another has asked forgotten: whoever has most makes room. Refusals are
+//! was used. Nor does one party's asking make what another has asked forgotten: whoever has most makes room. Refusals are
 //! not remembered: nothing has changed, and the next attempt may succeed.
 
 use std::{
@@ -18,7 +18,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use super::{
-    gate::{note_repeat, principal},
+    gate::{Principal, note_repeat, principal},
     status::Refusal,
 };
 
@@ -49,9 +49,17 @@ struct Key {
 struct Known {
     by_key: HashMap<Key, Entry>,
     /// Oldest first; a key may stand here twice after a refusal.
-    order: VecDeque<(Key, u64)>,
+    order: VecDeque<Asked>,
     bytes: usize,
     next: u64,
+}
+
+/// What was asked, and of which party.
+#[derive(Debug)]
+struct Asked {
+    key: Key,
+    number: u64,
+    party: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -88,8 +96,9 @@ impl Requests {
         if id.is_empty() {
             return tokio::spawn(work).await.unwrap_or(Err(Refusal::ShuttingDown));
         }
-        let key = Key { caller: principal(), id: id.to_owned() };
-        let mut outcome = match self.meet(&key, &request)? {
+        let Principal { caller, party } = principal();
+        let key = Key { caller, id: id.to_owned() };
+        let mut outcome = match self.meet(&key, party, &request)? {
             Met::Repeat(outcome) => {
                 note_repeat();
                 outcome
@@ -115,7 +124,10 @@ impl Requests {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn meet<Q: Message + Clone + PartialEq + 'static>(&self, key: &Key, request: &Q) -> Result<Met, Refusal> {
+    fn meet<Q>(&self, key: &Key, party: Arc<str>, request: &Q) -> Result<Met, Refusal>
+    where
+        Q: Message + Clone + PartialEq + 'static,
+    {
         let mut known = self.lock();
         if let Some(entry) = known.by_key.get(key) {
             return match entry.request.downcast_ref::<Q>() {
@@ -130,7 +142,7 @@ impl Requests {
         known
             .by_key
             .insert(key.clone(), Entry { number, request: Box::new(request.clone()), bytes, outcome });
-        known.order.push_back((key.clone(), number));
+        known.order.push_back(Asked { key: key.clone(), number, party });
         known.shrink();
         Ok(Met::First(sender, number))
     }
@@ -151,21 +163,21 @@ impl Requests {
 }
 
 impl Known {
-    /// Forgets beyond what is kept the oldest of the caller who has most. One that is under way goes on; only a repeat
+    /// Forgets beyond what is kept the oldest of the party that has most. One that is under way goes on; only a repeat
     /// would not know it.
     fn shrink(&mut self) {
         while self.order.len() > MOST || self.bytes > MOST_BYTES {
             let is_many = self.order.len() > MOST;
             let mut held = HashMap::<&Arc<str>, usize>::new();
-            for (key, number) in &self.order {
+            for Asked { key, number, party } in &self.order {
                 let known = self.by_key.get(key).filter(|entry| entry.number == *number);
                 let bytes = known.map_or(0, |entry| entry.bytes);
-                *held.entry(&key.caller).or_default() += if is_many { 1 } else { bytes };
+                *held.entry(party).or_default() += if is_many { 1 } else { bytes };
             }
             let Some((most, _)) = held.into_iter().max_by_key(|(_, held)| *held) else { return };
-            let oldest = self.order.iter().position(|(key, _)| key.caller == *most);
-            let Some((key, number)) = oldest.and_then(|at| self.order.remove(at)) else { return };
-            self.forget(&key, number);
+            let oldest = self.order.iter().position(|asked| asked.party == *most);
+            let Some(asked) = oldest.and_then(|at| self.order.remove(at)) else { return };
+            self.forget(&asked.key, asked.number);
         }
     }
 
@@ -251,12 +263,17 @@ mod tests {
     #[tokio::test]
     async fn who_asks_for_much_makes_no_other_forgotten() {
         let requests = Requests::default();
-        let meet = |caller: &str, number: usize, name: &str| {
+        let of = |caller: &str, party: &str, number: usize, name: &str| {
             let key = Key { caller: caller.into(), id: number.to_string() };
-            requests.meet(&key, &request(name)).map(|met| matches!(met, Met::First(..))).unwrap()
+            requests
+                .meet(&key, party.into(), &request(name))
+                .map(|met| matches!(met, Met::First(..)))
+                .unwrap()
         };
+        let meet = |caller: &str, number, name: &str| of(caller, caller, number, name);
         assert!(meet("operator", 0, "main"));
         assert!((0..MOST * 2).all(|number| meet("rescue", number, "main")));
+        assert!((0..MOST * 2).all(|number| of(&format!("uid {number}"), "gid 7", 0, "main")));
         let large = "x".repeat(MOST_BYTES / 2);
         assert!((0..4).all(|number| meet("viewer", number, &large)));
         assert!(!meet("operator", 0, "main"), "it is known still");

@@ -89,6 +89,7 @@ fn entry(row: &Row<'_>, died: u64) -> rusqlite::Result<Entry> {
             token: row.get("token")?,
             from: row.get("source")?,
             role: row.get("role")?,
+            gid: row.get("gid")?,
         },
         method: row.get("method")?,
         target: row.get("target")?,

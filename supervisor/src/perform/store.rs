@@ -331,6 +331,8 @@ impl Drop for Store {
 }
 
 #[cfg(test)]
+mod audit_tests;
+#[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod tests;

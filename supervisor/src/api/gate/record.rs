@@ -29,13 +29,21 @@ struct Call {
     /// Whether it had been done before.
     repeated: Arc<AtomicBool>,
     /// Who calls.
-    principal: Arc<str>,
+    principal: Principal,
 }
 
-/// Who makes the call that is being done here; nobody, if it is done for no caller. Not to be shown: two that are told
-/// apart by this may do different things.
-pub(crate) fn principal() -> Arc<str> {
-    CALL.try_with(|call| Arc::clone(&call.principal)).unwrap_or_default()
+/// Who calls, and whose share that takes from: a group has many callers. Not to be shown.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Principal {
+    /// Two that are told apart by this may do different things.
+    pub(crate) caller: Arc<str>,
+    /// What these have is counted together.
+    pub(crate) party: Arc<str>,
+}
+
+/// Who makes the call that is being done here; nobody, if it is done for no caller.
+pub(crate) fn principal() -> Principal {
+    CALL.try_with(|call| call.principal.clone()).unwrap_or_default()
 }
 
 /// The call that is being done here had been done before, and gets its first answer.
@@ -61,7 +69,7 @@ impl Record {
     }
 
     /// Does `work` as part of the call of `principal`.
-    pub(super) async fn scope<F: Future>(&self, principal: Arc<str>, work: F) -> F::Output {
+    pub(super) async fn scope<F: Future>(&self, principal: Principal, work: F) -> F::Output {
         CALL.scope(Call { repeated: Arc::clone(&self.repeated), principal }, work).await
     }
 

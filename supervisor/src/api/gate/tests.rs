@@ -137,6 +137,27 @@ fn the_highest_role_of_user_group_certificate_and_token_counts() {
 }
 
 #[test]
+fn who_has_a_role_by_a_group_alone_takes_from_the_share_of_that_group() {
+    let gate = gate(&[
+        (Who::Uid(SOMEBODY), Grant::Viewer),
+        (Who::Gid(4_000_010), Grant::Operator),
+        (Who::Gid(4_000_009), Grant::Viewer),
+    ]);
+    let of = |uid, origin| {
+        let known = known(&gate, Some(process(uid, origin)), None);
+        let Principal { caller, party } = known.principal();
+        (caller.to_string(), party.to_string(), known.recorded().gid)
+    };
+    let group = |caller: &str| (caller.to_owned(), "gid 4000010".to_owned(), Some(4_000_010));
+    let alone = |caller: &str| (caller.to_owned(), caller.to_owned(), None);
+    assert_eq!(of(SOMEBODY + 1, Some(Origin::Outside)), group("uid 4000002"));
+    assert_eq!(of(SOMEBODY + 2, None), group("uid 4000003"), "traced or not");
+    assert_eq!(of(SOMEBODY, Some(Origin::Outside)), alone("uid 4000001"), "whose user is bound has its own");
+    assert_eq!(of(0, Some(Origin::Outside)), alone("uid 0"), "as have those who are never bound");
+    assert_eq!(of(SOMEBODY + 1, Some(Origin::Inside(name("main")))), alone("inside main"));
+}
+
+#[test]
 fn who_runs_inside_an_instance_stays_confined_whatever_it_has() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("stolen.token");

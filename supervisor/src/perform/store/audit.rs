@@ -37,11 +37,15 @@ const TABLE: &str = "
         repeat INTEGER NOT NULL,
         outcome TEXT NOT NULL,
         reason TEXT NOT NULL,
-        took_us INTEGER
+        took_us INTEGER,
+        gid INTEGER
     ) STRICT;
     CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (apart, id);
     CREATE INDEX IF NOT EXISTS audit_by_caller ON audit (apart, inside, token, uid, certificate);
 ";
+
+/// What tables of earlier versions lack.
+const ADDED: &str = "ALTER TABLE audit ADD COLUMN gid INTEGER";
 
 /// Notes that may wait for the disk, in about 4 MiB. Of more, the oldest are lost, and it is written down how many.
 pub(super) const WAITING: usize = 8_192;
@@ -156,7 +160,9 @@ fn widen(gap: &mut Option<Gap>, by: Gap) {
 
 /// Makes the table, unless it is there.
 pub(super) fn prepare(db: &Connection) -> rusqlite::Result<()> {
-    db.execute_batch(TABLE)
+    db.execute_batch(TABLE)?;
+    let has_all = db.prepare("SELECT 1 FROM pragma_table_info('audit') WHERE name = 'gid'")?.exists([])?;
+    if has_all { Ok(()) } else { db.execute_batch(ADDED) }
 }
 
 /// The highest number in the record; 0 if there is none, or none can be read.
@@ -204,7 +210,7 @@ fn put(db: &Connection, entry: &Entry, kept: Kept) -> rusqlite::Result<()> {
     let Entry { caller, .. } = entry;
     db.prepare_cached(
         "INSERT OR REPLACE INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, \
-         ?15, ?16, ?17, ?18, ?19, ?20, NULL)",
+         ?15, ?16, ?17, ?18, ?19, ?20, NULL, ?21)",
     )?
     .execute(params![
         signed(entry.id),
@@ -227,6 +233,7 @@ fn put(db: &Connection, entry: &Entry, kept: Kept) -> rusqlite::Result<()> {
         entry.repeat,
         entry.outcome.word(),
         entry.reason,
+        caller.gid,
     ])
     .map(|_| ())
 }
@@ -265,40 +272,62 @@ enum Principal {
     Inside(String),
     Token(String),
     User(u32),
+    /// All who have their role by it: each of them may have thousands of numbers (subuid(5)), too.
+    Group(u32),
     Certificate(String),
-    /// All who have no role: one of them may have thousands of numbers (subuid(5)).
+    /// All who have no role, for the same reason.
     Strangers,
 }
 
-/// The columns of one kind of entries of one principal: of a token there are as many as users who showed it. The last one
-/// says whether there was a role.
-type Hand = (String, String, Option<u32>, String, bool);
+/// The columns of one kind of entries of one principal: of a token there are as many as users who showed it.
+struct Hand {
+    inside: String,
+    token: String,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    certificate: String,
+    has_role: bool,
+}
+
+impl Hand {
+    fn principal(&self) -> Principal {
+        match (self.uid, self.gid) {
+            _ if !self.inside.is_empty() => Principal::Inside(self.inside.clone()),
+            _ if !self.has_role => Principal::Strangers,
+            _ if !self.token.is_empty() => Principal::Token(self.token.clone()),
+            (_, Some(gid)) => Principal::Group(gid),
+            (Some(uid), None) => Principal::User(uid),
+            (None, None) => Principal::Certificate(self.certificate.clone()),
+        }
+    }
+}
 
 /// How many entries each has.
 fn held(db: &Connection, kept: Kept) -> rusqlite::Result<HashMap<Principal, (u64, Vec<Hand>)>> {
     let mut held: HashMap<Principal, (u64, Vec<Hand>)> = HashMap::new();
     let mut statement = db.prepare_cached(
-        "SELECT inside, token, uid, certificate, role != '', count(*) FROM audit WHERE apart = ?1
-         GROUP BY inside, token, uid, certificate, role != ''",
+        "SELECT inside, token, uid, certificate, gid, role != '', count(*) FROM audit WHERE apart = ?1
+         GROUP BY inside, token, uid, certificate, gid, role != ''",
     )?;
     let mut rows = statement.query([kept.number()])?;
     while let Some(row) = rows.next()? {
-        let hand: Hand = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-        let principal = match &hand {
-            (inside, ..) if !inside.is_empty() => Principal::Inside(inside.clone()),
-            (.., false) => Principal::Strangers,
-            (_, token, ..) if !token.is_empty() => Principal::Token(token.clone()),
-            (_, _, Some(uid), ..) => Principal::User(*uid),
-            (_, _, None, certificate, _) => Principal::Certificate(certificate.clone()),
+        let hand = Hand {
+            inside: row.get(0)?,
+            token: row.get(1)?,
+            uid: row.get(2)?,
+            certificate: row.get(3)?,
+            gid: row.get(4)?,
+            has_role: row.get(5)?,
         };
-        let (entries, hands) = held.entry(principal).or_default();
-        *entries += u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0);
+        let (entries, hands) = held.entry(hand.principal()).or_default();
+        *entries += u64::try_from(row.get::<_, i64>(6)?).unwrap_or(0);
         hands.push(hand);
     }
     Ok(held)
 }
 
-/// How many entries whoever has more may keep, so that all together have no more than `most`.
+/// How many entries whoever has more may keep, so that all together have no more than `most`; but of each something is
+/// left, however many they are.
 fn share(mut counts: Vec<u64>, most: u64) -> u64 {
     counts.sort_unstable();
     let mut left = most;
@@ -307,7 +336,7 @@ fn share(mut counts: Vec<u64>, most: u64) -> u64 {
         // Whoever has least keeps all, and leaves more to the others.
         let equal = left / others;
         if count > equal {
-            return equal;
+            return equal.max(1);
         }
         left -= count;
         others -= 1;
@@ -318,14 +347,16 @@ fn share(mut counts: Vec<u64>, most: u64) -> u64 {
 /// Deletes the oldest entries of one principal.
 fn forget(db: &Connection, kept: Kept, hands: &[Hand], entries: u64) -> rusqlite::Result<()> {
     let mut ids: Vec<i64> = Vec::new();
-    for (inside, token, uid, certificate, has_role) in hands {
+    for hand in hands {
+        let Hand { inside, token, uid, gid, certificate, has_role } = hand;
         let mut statement = db.prepare_cached(
             "SELECT id FROM audit
-             WHERE apart = ?1 AND inside = ?2 AND token = ?3 AND uid IS ?4 AND certificate = ?5 AND (role != '') = ?6
-             ORDER BY id LIMIT ?7",
+             WHERE apart = ?1 AND inside = ?2 AND token = ?3 AND uid IS ?4 AND certificate = ?5 AND gid IS ?6
+               AND (role != '') = ?7
+             ORDER BY id LIMIT ?8",
         )?;
         let found = statement.query_map(
-            params![kept.number(), inside, token, uid, certificate, has_role, signed(entries)],
+            params![kept.number(), inside, token, uid, certificate, gid, has_role, signed(entries)],
             |row| row.get(0),
         )?;
         for id in found {
