@@ -67,12 +67,33 @@ pub(super) enum Party {
     Group(u32),
     /// Whoever runs inside this instance.
     Inside(Name),
-    /// Whoever has no role, under however many numbers.
-    Stranger,
+    /// Who has no role: a user, or a block of numbers that one user may have all of.
+    Stranger(Crowd),
     /// What of this user may be an agent, and has not been traced yet.
     Untraced(u32),
     /// And what of that takes long.
     Slow(u32),
+}
+
+/// Users that may all be one: he has as many numbers more as there are in a block, by what useradd(8) writes into
+/// subuid(5). It is called by its first number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Crowd(pub(super) u32);
+
+impl Crowd {
+    /// From here on users are given such numbers (`SUB_UID_MIN` of login.defs(5)).
+    const FIRST: u32 = 100_000;
+
+    /// So many each (`SUB_UID_COUNT`).
+    const SIZE: u32 = 65_536;
+
+    /// The one that this user is in. Those who are given their numbers by people are alone in it.
+    pub(super) const fn of(uid: u32) -> Self {
+        match uid.checked_sub(Self::FIRST) {
+            None => Self(uid),
+            Some(more) => Self(Self::FIRST + more / Self::SIZE * Self::SIZE),
+        }
+    }
 }
 
 /// What the supervisor's own user has of this counts for nothing: a watch or two are not more than what a thousand others
@@ -88,7 +109,7 @@ impl Party {
             | Self::Certificate(_)
             | Self::Group(_)
             | Self::Inside(_)
-            | Self::Stranger
+            | Self::Stranger(_)
             | Self::Untraced(_)
             | Self::Slow(_) => has,
         }
@@ -347,12 +368,25 @@ mod tests {
     #[tokio::test]
     async fn strangers_with_a_thousand_numbers_are_one_party_and_go_before_those_with_a_role() {
         let limits = Limits::new(MOST);
-        let strangers: Vec<Seat> = (0..2).map(|_| limits.admit(String::new(), Party::Stranger)).collect();
+        let stranger = |uid| limits.admit(String::new(), Party::Stranger(Crowd::of(uid)));
+        let strangers: Vec<Seat> = (100_000..100_002).map(stranger).collect();
         let operator = limits.admit(String::new(), Party::User(1_000));
-        let next = limits.admit(String::new(), Party::Stranger);
+        let next = stranger(165_535);
         let last = limits.admit(String::new(), Party::User(1_001));
         assert!(!operator.end.is_cancelled() && !last.end.is_cancelled());
         assert!(strangers.iter().all(|seat| seat.end.is_cancelled()) && !next.end.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_floods_keeps_out_no_other_stranger_who_may_have_a_token() {
+        let limits = Limits::new(MOST);
+        let stranger = |uid| limits.admit(String::new(), Party::Stranger(Crowd::of(uid)));
+        let holder = stranger(1_001);
+        let flood: Vec<Seat> =
+            (0..20).map(|number| stranger([1_002, 165_536 + number][number as usize % 2])).collect();
+        let other = stranger(u32::MAX);
+        assert!(!holder.end.is_cancelled() && !other.end.is_cancelled());
+        assert!(flood.iter().filter(|seat| !seat.end.is_cancelled()).count() < MOST.connections);
     }
 
     #[tokio::test]

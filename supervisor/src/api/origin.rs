@@ -134,12 +134,11 @@ impl FindOrigin {
         Self { find: Arc::new(find), threads: Arc::default(), turns: Arc::default() }
     }
 
-    /// The threads for callers of this user, or group, in this line. Those with a role are few, and keep only themselves
-    /// waiting; strangers may be as many as they like.
+    /// The threads for callers of this user, group or crowd, in this line: they keep only themselves waiting.
     fn threads(&self, effort: Effort, line: Line, number: u32) -> Arc<Semaphore> {
         let number = match line {
-            Line::Own | Line::Strangers => 0,
-            Line::Known | Line::Grouped | Line::Agents => number,
+            Line::Own => 0,
+            Line::Known | Line::Grouped | Line::Agents | Line::Strangers => number,
         };
         queue(&self.threads, (effort, line, number), || Semaphore::new(line.traced()))
     }
@@ -236,15 +235,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_those_with_a_role_each_user_keeps_only_itself_waiting() {
+    async fn each_user_keeps_only_itself_waiting() {
         let origins = FindOrigin::new(|_, _| Ok(None));
         let of = |line, uid| origins.threads(Effort::Little, line, uid);
         let (viewer, operator) = (of(Line::Known, 1), of(Line::Known, 2));
         let all = viewer.available_permits();
         let _held = viewer.try_acquire_many(u32::try_from(all).unwrap()).unwrap();
         assert_eq!((of(Line::Known, 1).available_permits(), operator.available_permits()), (0, all));
-        let strangers = of(Line::Strangers, 1);
-        assert!(Arc::ptr_eq(&strangers, &of(Line::Strangers, 2)), "they may be thousands");
+        assert!(!Arc::ptr_eq(&of(Line::Strangers, 1), &of(Line::Strangers, 2)));
+        assert!(Arc::ptr_eq(&of(Line::Own, 0), &of(Line::Own, 1)), "root and its own user are one");
     }
 
     #[tokio::test]

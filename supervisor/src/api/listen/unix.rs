@@ -33,7 +33,7 @@ use super::{ACCEPT_PAUSE, connection::Connection, residents::Residents};
 use crate::{
     api::{
         caller::Peer,
-        limits::{Limits, Most, Party},
+        limits::{Crowd, Limits, Most, Party},
         origin::{FindOrigin, Line, Look, Turn},
     },
     bindings::{Bindings, Bound},
@@ -165,9 +165,10 @@ impl Socket {
             // Who is in too many is in none, and may do less.
             let groups = peer_groups(&stream).ok();
             let turn = origins.turn(peer.as_ref().ok().and_then(UCred::pid).unwrap_or(0));
-            let place = peer.as_ref().map_or(Place::STRANGERS, |peer| {
-                Place::of(peer, groups.as_deref(), &turn, (&bindings, &residents))
-            });
+            let place = match &peer {
+                Ok(peer) => Place::of(peer, groups.as_deref(), &turn, (&bindings, &residents)),
+                Err(_) => Place::of_stranger(Crowd::of(u32::MAX)),
+            };
             let groups: Arc<[u32]> = groups.unwrap_or_default().into();
             let seat = limits.admit(who(&peer), place.party.clone());
             // On its own, so that it is not the crowd's turn first.
@@ -220,7 +221,7 @@ fn is_own(uid: u32) -> bool {
 }
 
 /// Where a caller waits to be traced, and with whom it shares what there is. Agents share it, however many processes they
-/// are, and strangers do, however many users.
+/// are, and strangers do who may all be one.
 struct Place {
     /// By what its user or group is in there. Whoever may be an agent does not keep an operator waiting, whatever its user.
     line: (Line, u32),
@@ -231,8 +232,12 @@ struct Place {
 }
 
 impl Place {
-    const STRANGERS: Self =
-        Self { line: (Line::Strangers, 0), party: Party::Stranger, person: Party::Stranger };
+    /// Of who has no role, and whose user no instance has.
+    const fn of_stranger(crowd: Crowd) -> Self {
+        let Crowd(number) = crowd;
+        let (party, person) = (Party::Stranger(crowd), Party::Stranger(crowd));
+        Self { line: (Line::Strangers, number), party, person }
+    }
 
     /// All callers wait behind this.
     fn of(
@@ -247,8 +252,8 @@ impl Place {
             _ if own => ((Line::Own, uid), Party::Own),
             Some(Bound::User) => ((Line::Known, uid), Party::User(uid)),
             Some(Bound::Group(gid)) => ((Line::Grouped, gid), Party::Group(gid)),
-            None if residents.has(uid) => ((Line::Agents, uid), Party::Stranger),
-            None => return Self::STRANGERS,
+            None if residents.has(uid) => ((Line::Agents, uid), Party::Stranger(Crowd::of(uid))),
+            None => return Self::of_stranger(Crowd::of(uid)),
         };
         // Beside the gateways' there are workers that hold what people run in an instance.
         let of = |pid| match residents.of_worker(pid) {
@@ -261,7 +266,9 @@ impl Place {
             Look::Inside(name) => {
                 Self { line: (Line::Agents, uid), party: Party::Inside(name.clone()), person }
             }
-            Look::Person if person != Party::Stranger => Self { line, party: person.clone(), person },
+            Look::Person if !matches!(person, Party::Stranger(_)) => {
+                Self { line, party: person.clone(), person }
+            }
             // Each of a thousand users of a group could look so.
             Look::Agent if matches!(person, Party::Group(_)) => Self { line, party: person.clone(), person },
             Look::Person | Look::Agent => {
@@ -277,7 +284,7 @@ impl Place {
                 Party::Inside(name.clone())
             }
             Peer::Unix { origin: Some(Origin::Outside), .. } => self.person,
-            Peer::Unix { .. } => Party::Stranger,
+            Peer::Unix { uid, .. } => Party::Stranger(Crowd::of(*uid)),
             Peer::Certificate { name, .. } => Party::Certificate(name.clone()),
         }
     }
