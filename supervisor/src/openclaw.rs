@@ -19,6 +19,7 @@ pub mod prepare;
 pub(crate) mod protocol;
 pub(crate) mod reach;
 pub mod runtime;
+pub mod secret;
 pub mod snapshots;
 pub(crate) mod tree;
 pub mod walls;

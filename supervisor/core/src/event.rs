@@ -371,4 +371,6 @@ pub enum Verdict {
     Pass,
     /// No, and why.
     Fail(String),
+    /// It could not be asked, and why: nothing is known of it.
+    Unknown(String),
 }

@@ -137,6 +137,7 @@ impl Instance {
         match finding {
             Finding::Same => {}
             Finding::Ready => self.become_ready(turn),
+            Finding::Unknown(why) => self.note(turn, Kind::NotAsked { why }),
             Finding::Unhealthy(message) => {
                 self.health.unready();
                 self.note(turn, Kind::Unhealthy { message });

@@ -3,7 +3,7 @@
 //! A start is given time by its progress, not by a fixed limit. A running gateway answers one probe for two
 //! questions, liveness and readiness; each has its own threshold: N failures in a row, or N of the last M, which
 //! also finds a gateway that answers now and then. Becoming ready again takes several good answers in a row, so that
-//! a flapping gateway does not flap its status.
+//! a flapping gateway does not flap its status. A gateway that could not be asked is judged as it was before.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -40,6 +40,8 @@ pub struct Health {
     good: u32,
     message: String,
     ready_since: Option<Moment>,
+    /// It could not be asked the last time.
+    unknown: bool,
 }
 
 /// How one question was answered the last times.
@@ -73,6 +75,8 @@ pub enum Finding {
     Same,
     /// The start is over, or the gateway is well again.
     Ready,
+    /// From now on nothing is known of it, and why.
+    Unknown(String),
     /// It runs and does not serve.
     Unhealthy(String),
     /// It does not answer any more.
@@ -149,10 +153,25 @@ impl Health {
         match report.ready {
             Verdict::Pass => Finding::Ready,
             Verdict::Fail(message) => {
+                self.unknown = false;
                 self.say(message);
                 Finding::Same
             }
+            Verdict::Unknown(why) => {
+                // It may have advanced.
+                self.progressed = now;
+                self.lose_sight(why)
+            }
         }
+    }
+
+    /// Nothing is known of it from now on, if that is new.
+    fn lose_sight(&mut self, why: String) -> Finding {
+        self.say(why);
+        if core::mem::replace(&mut self.unknown, true) {
+            return Finding::Same;
+        }
+        Finding::Unknown(self.message.clone())
     }
 
     /// A probe's answer to a running gateway. An answer that nobody waits for says nothing.
@@ -173,6 +192,11 @@ impl Health {
                     return Finding::Hung(self.message.clone());
                 }
             }
+            // For nothing it has done.
+            Verdict::Unknown(why) => return self.lose_sight(why),
+        }
+        if !matches!(report.ready, Verdict::Unknown(_)) {
+            self.unknown = false;
         }
         match report.ready {
             Verdict::Pass => {
@@ -191,6 +215,7 @@ impl Health {
                     return Finding::Unhealthy(self.message.clone());
                 }
             }
+            Verdict::Unknown(why) => return self.lose_sight(why),
         }
         Finding::Same
     }

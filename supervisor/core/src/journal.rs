@@ -72,6 +72,7 @@ pub enum Kind {
     Hung { message: String },
     Unhealthy { message: String },
     Healthy,
+    NotAsked { why: String },
     Stopped,
     StopOverdue,
     Adopted { pid: i32 },
@@ -117,6 +118,7 @@ impl Kind {
             Self::Hung { .. } => "instance.hung",
             Self::Unhealthy { .. } => "instance.unhealthy",
             Self::Healthy => "instance.healthy",
+            Self::NotAsked { .. } => "instance.not_asked",
             Self::Stopped => "instance.stopped",
             Self::StopOverdue => "instance.stop_overdue",
             Self::Adopted { .. } => "instance.adopted",
@@ -164,6 +166,7 @@ impl Kind {
             | Self::FailedBack { .. }
             | Self::StaleReport { .. } => Severity::Info,
             Self::Unhealthy { .. }
+            | Self::NotAsked { .. }
             | Self::StopOverdue
             | Self::WorkerLost
             | Self::FailoverBegan { .. }
@@ -211,6 +214,7 @@ impl fmt::Display for Kind {
             Self::Hung { message } => write!(f, "hangs and is killed: {message}"),
             Self::Unhealthy { message } => write!(f, "runs but is not ready: {message}"),
             Self::Healthy => f.write_str("ready again"),
+            Self::NotAsked { why } => write!(f, "cannot be asked how it is, and is left as it is: {why}"),
             Self::Stopped => f.write_str("stopped; none of its processes is alive"),
             Self::StopOverdue => f.write_str("did not stop in time and is killed"),
             Self::Adopted { pid } => write!(f, "runs on as process {pid} under this supervisor"),

@@ -130,6 +130,9 @@ lots! {
     // Of channels.
     /// The token in a new configuration.
     Token = "token",
+    // Of the host.
+    /// There is no connection for a probe.
+    ProbeUnable = "probe-unable",
 }
 
 const LOTS: usize = Lot::ALL.len();

@@ -34,6 +34,7 @@ const OFTEN: &[(Lot, &[Permille])] = &[
     (Lot::Reboot, &[100, 500]),
     (Lot::ClockBack, &[500]),
     (Lot::Crowd, &[100, 500]),
+    (Lot::ProbeUnable, &[20, 300]),
 ];
 
 /// The mean time, in seconds, until a fault strikes: one of these, in half of all worlds.

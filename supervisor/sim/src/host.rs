@@ -366,6 +366,7 @@ impl World {
     /// What a probe finds.
     pub(crate) fn ask(&mut self, who: usize, incarnation: Incarnation) -> Report {
         let lies = self.strikes(Lot::ProbeLies, who).is_some();
+        let is_unable = self.strikes(Lot::ProbeUnable, who).is_some();
         let life = self.host.machines[who].life.as_mut().filter(|life| life.incarnation == incarnation);
         let fail = || Verdict::Fail("it does not say it".into());
         let mut report = Report { live: fail(), ready: fail(), progress: 0 };
@@ -374,6 +375,10 @@ impl World {
             life.progress += 1;
         }
         report.progress = life.progress;
+        if is_unable {
+            let why = || Verdict::Unknown("it could not be asked".into());
+            return Report { live: why(), ready: why(), progress: 0 };
+        }
         let (live, ready) = match life.mood {
             Mood::Starting | Mood::Unable => (true, false),
             Mood::Well => (true, true),

@@ -50,6 +50,7 @@ impl<'a> News<'a> {
             | Kind::Hung { .. }
             | Kind::Unhealthy { .. }
             | Kind::Healthy
+            | Kind::NotAsked { .. }
             | Kind::Stopped
             | Kind::StopOverdue
             | Kind::Adopted { .. }

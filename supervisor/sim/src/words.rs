@@ -75,6 +75,7 @@ fn health(report: &Report) -> &'static str {
         (_, Verdict::Pass) => "ready",
         (Verdict::Pass, Verdict::Fail(_)) => "live, not ready",
         (Verdict::Fail(_), Verdict::Fail(_)) => "not live",
+        (Verdict::Unknown(_), _) | (_, Verdict::Unknown(_)) => "not asked",
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     incident::{Incident, MAX_TEXT, exit_text, shortened, since_text},
     layout::{Directories, Layout},
     runtime::Resolved,
+    secret::{is_secret_name, looks_secret, of_urls},
 };
 use crate::spec::Kind;
 
@@ -190,12 +191,11 @@ pub fn withheld(variables: &BTreeMap<String, String>) -> Vec<String> {
     secret.map(|(name, _)| name.clone()).collect()
 }
 
-/// Whether the value of this variable is not shown to anyone: its name says that it is a secret, or it is a URL with a
-/// password.
+/// Whether the value of this variable is not shown to anyone: its name says that it is a secret, or it looks like one, or
+/// like a URL with one.
 #[must_use]
 pub fn is_withheld(name: &str, value: &str) -> bool {
-    let authority = value.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-    is_secret(name) || authority.is_some_and(|authority| authority.contains('@'))
+    is_secret_name(name) || looks_secret(value) || !of_urls(value).is_empty()
 }
 
 /// The variables of a spec as they are shown: [`WITHHELD`] in the place of what is not.
@@ -219,15 +219,6 @@ pub fn restore(
         value.clone_from(known);
     }
     Ok(())
-}
-
-/// Whether a variable of this name probably holds a secret.
-#[must_use]
-pub fn is_secret(name: &str) -> bool {
-    const PARTS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY"];
-    const WORDS: [&str; 8] = ["KEY", "KEYS", "AUTH", "PASS", "PAT", "COOKIE", "DSN", "PIN"];
-    let name = name.to_ascii_uppercase();
-    PARTS.iter().any(|part| name.contains(part)) || name.split('_').any(|word| WORDS.contains(&word))
 }
 
 #[cfg(test)]
@@ -376,10 +367,13 @@ mod tests {
             ("DB_PASSWORD", "x"),
             ("HTTPS_PROXY", "http://me:word@proxy:1"),
             ("HTTP_PROXY", "http://proxy:1/a@b"),
+            ("CDP_URL", "wss://browserless.example?token=x1"),
+            ("EXTRA", "sk-ant-0123456789"),
             ("KEYBOARD", "us"),
             ("PATH", "/bin"),
             ("OPENCLAWCTL_MARK", "x"),
         ]);
-        assert_eq!(withheld(&all), ["ANTHROPIC_API_KEY", "BOT_TOKEN", "DB_PASSWORD", "HTTPS_PROXY"]);
+        let secret = ["ANTHROPIC_API_KEY", "BOT_TOKEN", "CDP_URL", "DB_PASSWORD", "EXTRA", "HTTPS_PROXY"];
+        assert_eq!(withheld(&all), secret);
     }
 }

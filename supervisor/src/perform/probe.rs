@@ -30,7 +30,7 @@ use crate::{
     spec::{self, ProbePlan},
 };
 
-use http::GetError;
+use self::{http::GetError, tcp::ConnectError};
 
 pub(crate) use openclaw::Dialect;
 
@@ -121,7 +121,7 @@ async fn ask(target: &Target, what: Option<&spec::Target>, kind: ProbeKind, limi
         match what {
             spec::Target::Tcp { port } => match tcp::connect(*port).await {
                 Ok(_) => well(),
-                Err(error) => unwell(error.to_string(), 0),
+                Err(error) => unconnected(&error),
             },
             spec::Target::Http { port, path } => match http::status(*port, path).await {
                 Ok(status) if (200..400).contains(&status) => well(),
@@ -158,10 +158,22 @@ fn unready(message: String, progress: u64) -> Report {
 /// Nothing could be asked.
 fn silent(error: &GetError) -> Report {
     let progress = match error {
-        GetError::Connect(_) | GetError::Path { .. } => 0,
+        GetError::Connect(error) => return unconnected(error),
+        GetError::Path { .. } => 0,
         GetError::Answer { .. } | GetError::Body { .. } => progress("accepts connections"),
     };
     unwell(quoted(&error.to_string()), progress)
+}
+
+/// There is no connection.
+fn unconnected(error: &ConnectError) -> Report {
+    match error {
+        ConnectError::Refused(_) | ConnectError::Connect { .. } => unwell(error.to_string(), 0),
+        ConnectError::Unable { .. } => {
+            let why = error.to_string();
+            Report { live: Verdict::Unknown(why.clone()), ready: Verdict::Unknown(why), progress: 0 }
+        }
+    }
 }
 
 /// A number that stands for how far a start has come.

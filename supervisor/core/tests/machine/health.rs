@@ -106,6 +106,42 @@ fn a_gateway_that_answers_now_and_then_is_hung_once_too_many_of_the_last_probes_
 }
 
 #[test]
+fn a_gateway_that_could_not_be_asked_is_neither_hung_nor_well() {
+    let mut world = World::ready(watched());
+    let unknown = || Report { live: why(), ready: why(), progress: 0 };
+    fn why() -> Verdict {
+        Verdict::Unknown("the host has no port left".into())
+    }
+    for _ in 0..20 {
+        ask(&mut world, unknown());
+        assert_eq!(world.phase("main"), "ready");
+    }
+    // What was found before still counts.
+    let dead = || Report { ready: Verdict::Pass, ..silent() };
+    ask(&mut world, dead());
+    ask(&mut world, dead());
+    ask(&mut world, unknown());
+    assert_eq!(world.phase("main"), "ready");
+    ask(&mut world, dead());
+    assert_eq!(world.orders("main"), ["examine #1", "kill #1"]);
+    // It is told when it begins, not every time.
+    let told = world.durable.entries.iter().filter(|entry| entry.kind.name() == "instance.not_asked");
+    assert_eq!(told.count(), 2);
+}
+
+#[test]
+fn a_start_that_could_not_be_asked_about_has_not_failed_for_that() {
+    let mut world = World::of(&[("main", with(watched(), |p| p.health.startup = Startup::Probe))]);
+    world.launched("main");
+    let why = || Verdict::Unknown("the host has no port left".into());
+    for _ in 0..20 {
+        world.probed("main", Report { live: why(), ready: why(), progress: 0 });
+        world.after(seconds(2));
+        assert_eq!(world.phase("main"), "starting");
+    }
+}
+
+#[test]
 fn a_gateway_that_is_not_ready_is_left_running() {
     let mut world = World::ready(watched());
     for _ in 0..10 {

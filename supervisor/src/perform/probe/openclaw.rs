@@ -15,7 +15,7 @@ use supervisor_core::event::Report;
 use super::{
     Target,
     http::{self, Answer},
-    progress, quoted, silent, unready, unwell,
+    progress, quoted, silent, unconnected, unready, unwell,
     websocket::{self, AskError, Heard},
     well,
 };
@@ -155,7 +155,7 @@ pub(super) async fn challenged(port: u16) -> Report {
 /// Nothing could be asked by WebSocket.
 fn unasked(error: &AskError) -> Report {
     match error {
-        AskError::Connect(_) => unwell(error.to_string(), 0),
+        AskError::Connect(error) => unconnected(error),
         AskError::Server(_) | AskError::Socket { .. } | AskError::Closed(_) => {
             unwell(quoted(&error.to_string()), progress("accepts connections"))
         }

@@ -253,6 +253,7 @@ fn fails(verdict: &Verdict) -> &str {
     match verdict {
         Verdict::Pass => panic!("it passes"),
         Verdict::Fail(message) => message,
+        Verdict::Unknown(why) => panic!("{why}"),
     }
 }
 

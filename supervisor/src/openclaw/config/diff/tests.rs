@@ -47,6 +47,8 @@ fn secrets_are_withheld_by_their_keys() {
         ("{tokens: ['x', 'y']}", "{tokens: ['[withheld 1]', '[withheld 2]']}"),
         ("{headers: {Accept: 'x'}}", "{headers: {Accept: '[withheld 1]'}}"),
         ("{headers: {Accept: 'x'}, mode: 'y'}", "{headers: {Accept: '[withheld 1]'}, mode: 'y'}"),
+        ("{args: ['--api-key', 'x', '-v', 'y']}", "{args: ['--api-key', '[withheld 1]', '-v', 'y']}"),
+        ("{args: ['--token=x', '--port=1']}", "{args: ['--token=[withheld 1]', '--port=1']}"),
         ("{pin: 1234}", "{pin: [withheld 1]}"),
         ("{token: null, secret: true}", "{token: null, secret: true}"),
         ("{auth: {mode: 'token', token: 'x'}}", "{auth: {mode: 'token', token: '[withheld 1]'}}"),
@@ -95,6 +97,16 @@ fn secrets_are_withheld_by_their_looks() {
     }
     assert_eq!(shown("{note: 123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw}"), "{note: [withheld 1]}");
     assert_eq!(shown("{cdpUrl: 'http://me:word@host:1/a'}"), "{cdpUrl: 'http://[withheld 1]@host:1/a'}");
+    assert_eq!(
+        shown(
+            "{a: {cdpUrl: \"https://h.example/v1?token=x1&v=2\"}, b: 'https://hooks.example/s/T0/Abcdef0123456789'}"
+        ),
+        "{a: {cdpUrl: \"https://h.example/v1?token=[withheld 1]&v=2\"}, b: 'https://hooks.example/s/T0/[withheld 2]'}"
+    );
+    assert_eq!(
+        shown("// was https://h.example/?k=x1 once\n"),
+        "// was https://h.example/?k=[withheld 1] once\n"
+    );
     for harmless in
         ["/home/me/.openclaw/workspace-of-my-main-bot-2026", "claude-opus-4-5-20251101", "18789", "a@b.c"]
     {
@@ -107,7 +119,7 @@ fn secrets_are_withheld_by_their_looks() {
 fn what_is_known_to_be_secret_is_withheld_wherever_it_stands() {
     let known = ["the-gateways-own", "abc"];
     let found = Withheld::new(&known).shown("{a: 'http://host/?x=the-gateways-own', b: 'abc', abcd: 'abcd'}");
-    assert_eq!(found, "{a: 'http://host/?x=[withheld 2]', b: '[withheld 1]', abcd: 'abcd'}");
+    assert_eq!(found, "{a: 'http://host/?x=[withheld 1]', b: '[withheld 2]', abcd: 'abcd'}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use crate::openclaw::environment::is_secret;
+use crate::openclaw::secret::{SHORTEST_KNOWN, is_bot_token, is_secret_name, looks_secret, of_urls};
 
 /// Numbers the secrets, the same for the same.
 pub(super) struct Withheld<'a> {
@@ -15,36 +15,8 @@ pub(super) struct Withheld<'a> {
     numbers: HashMap<String, usize>,
 }
 
-/// A known secret shorter than this would also be found in words that are none.
-const SHORTEST_KNOWN: usize = 8;
-
-/// A run of characters this long without a space, of letters and digits, is taken for a key.
-const LONGEST_WORD: usize = 40;
-
 /// How far a bare word is looked through for what quotes would have held together, in bytes.
 const LOOKED_AHEAD: usize = 512;
-
-/// How secrets of well-known services begin.
-const BEGINNINGS: [&str; 18] = [
-    "sk-",
-    "xoxb-",
-    "xoxp-",
-    "xoxa-",
-    "xoxr-",
-    "xoxs-",
-    "xapp-",
-    "ghp_",
-    "gho_",
-    "ghs_",
-    "github_pat_",
-    "glpat-",
-    "AIza",
-    "AKIA",
-    "eyJ",
-    "nsec1",
-    "oauth:",
-    "Bearer ",
-];
 
 /// Counts of tokens and names of files are no secrets (OpenClaw's `SENSITIVE_KEY_WHITELIST_SUFFIXES`).
 const HARMLESS: [&str; 11] = [
@@ -128,6 +100,8 @@ fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
     // The last word, and whether it was assigned something.
     let mut key = String::new();
     let mut assigned = false;
+    // The last word was an option whose value comes next, in a list of arguments.
+    let mut awaited = false;
     for token in Tokens::of(text) {
         let inside = around.last().copied().unwrap_or(Around::Plain);
         match token {
@@ -152,14 +126,19 @@ fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
                 let is_key = followed_by_assignment(text, range.end);
                 let named =
                     is_sensitive(&key) && (assigned || !is_key) && !is_plain_word(text, &range, assigned);
+                let awaits = std::mem::replace(&mut awaited, is_sensitive_option(word));
+                let is_value = awaits && !word.starts_with('-');
                 let in_container = inside == Around::Secret && !is_key && !is_constant(word);
-                if !is_key && !is_constant(word) && (named || in_container)
+                if !is_key && !is_constant(word) && (named || in_container || is_value)
                     || looks_secret(word)
                     || known.contains(&word)
                 {
                     found.push(range);
-                } else if let Some(password) = password_of_url(word) {
-                    found.push(range.start + password.start..range.start + password.end);
+                } else if let Some(value) = value_of_option(word) {
+                    found.push(range.start + value..range.end);
+                } else {
+                    let of_urls = of_urls(word).into_iter();
+                    found.extend(of_urls.map(|part| range.start + part.start..range.start + part.end));
                 }
                 if is_key || !assigned {
                     word.clone_into(&mut key);
@@ -174,6 +153,17 @@ fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
 /// A bare word that follows a sensitive word without an assignment is part of a sentence.
 fn is_plain_word(text: &str, range: &Range<usize>, assigned: bool) -> bool {
     !assigned && !text[..range.start].ends_with(['"', '\''])
+}
+
+/// Whether it is as `--api-key`, and its value is the next argument.
+fn is_sensitive_option(word: &str) -> bool {
+    word.starts_with('-') && !word.contains('=') && is_sensitive(word)
+}
+
+/// Where the value of `--api-key=value` begins.
+fn value_of_option(word: &str) -> Option<usize> {
+    let (option, _) = word.split_once('=')?;
+    (option.starts_with('-') && is_sensitive(option)).then_some(option.len() + 1)
 }
 
 fn is_constant(word: &str) -> bool {
@@ -200,7 +190,7 @@ fn is_sensitive(key: &str) -> bool {
     }
     let squeezed: String = lower.chars().filter(|c| c.is_alphanumeric()).collect();
     let parts = ["token", "password", "secret", "apikey", "encryptkey", "privatekey", "serviceaccount"];
-    parts.iter().any(|part| squeezed.contains(part)) || is_secret(&words(key))
+    parts.iter().any(|part| squeezed.contains(part)) || is_secret_name(&words(key))
 }
 
 /// `camelCase` as `camel_Case`.
@@ -215,42 +205,6 @@ fn words(key: &str) -> String {
         before = c;
     }
     out
-}
-
-/// Whether a word looks like a secret wherever it stands.
-fn looks_secret(word: &str) -> bool {
-    BEGINNINGS
-        .iter()
-        .any(|beginning| word.len() >= beginning.len() + SHORTEST_KNOWN && word.starts_with(beginning))
-        || word.contains("PRIVATE KEY-----")
-        || is_bot_token(word)
-        || is_long_key(word)
-}
-
-/// As Telegram's: digits, a colon, some 35 characters.
-fn is_bot_token(word: &str) -> bool {
-    word.split_once(':').is_some_and(|(id, rest)| {
-        id.len() >= 6
-            && id.bytes().all(|byte| byte.is_ascii_digit())
-            && rest.len() >= 20
-            && !rest.contains([' ', '/'])
-    })
-}
-
-/// Long, without spaces or slashes, with letters and digits: no word, no path, no model.
-fn is_long_key(word: &str) -> bool {
-    word.len() >= LONGEST_WORD
-        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+=.".contains(&byte))
-        && word.bytes().any(|byte| byte.is_ascii_digit())
-        && word.bytes().any(|byte| byte.is_ascii_alphabetic())
-}
-
-/// Name and password in `scheme://name:password@host`.
-fn password_of_url(word: &str) -> Option<Range<usize>> {
-    let begin = word.find("://")? + 3;
-    let authority = word[begin..].split(['/', '?', '#']).next()?;
-    let end = begin + authority.rfind('@')?;
-    Some(begin..end)
 }
 
 /// The text, cut into tokens. Never fails: what is not known is skipped.
@@ -291,7 +245,7 @@ impl<'a> Tokens<'a> {
             return begin + end;
         }
         let near = &rest[..rest.floor_char_boundary(LOOKED_AHEAD)];
-        let longer = near.find(|c: char| c != ':' && ends(c)).unwrap_or(near.len());
+        let longer = near.find(|c: char| !":=".contains(c) && ends(c)).unwrap_or(near.len());
         let whole = !is_number || is_bot_token(&near[..longer]);
         begin + if whole { longer.max(end) } else { end }
     }

@@ -1,0 +1,208 @@
+//! What looks like a secret: by what it is called, by its form, and where it stands in a URL.
+//!
+//! What is not known to be one is told by its looks, and in doubt it is one: what is lost is a word in an answer.
+
+use std::ops::Range;
+
+/// A known secret shorter than this would also be found in words that are none.
+pub(crate) const SHORTEST_KNOWN: usize = 8;
+
+/// A run of characters this long without a space, of letters and digits, is taken for a key.
+const LONGEST_WORD: usize = 40;
+
+/// A part of a path is taken for one already if it is this long.
+const LONGEST_PART: usize = 16;
+
+/// How secrets of well-known services begin.
+const BEGINNINGS: [&str; 18] = [
+    "sk-",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "xoxr-",
+    "xoxs-",
+    "xapp-",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "AIza",
+    "AKIA",
+    "eyJ",
+    "nsec1",
+    "oauth:",
+    "Bearer ",
+];
+
+/// Whether a variable of this name probably holds a secret.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    const PARTS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY"];
+    const WORDS: [&str; 8] = ["KEY", "KEYS", "AUTH", "PASS", "PAT", "COOKIE", "DSN", "PIN"];
+    let name = name.to_ascii_uppercase();
+    PARTS.iter().any(|part| name.contains(part)) || name.split('_').any(|word| WORDS.contains(&word))
+}
+
+/// Whether a word looks like a secret wherever it stands.
+#[must_use]
+pub fn looks_secret(word: &str) -> bool {
+    BEGINNINGS
+        .iter()
+        .any(|beginning| word.len() >= beginning.len() + SHORTEST_KNOWN && word.starts_with(beginning))
+        || word.contains("PRIVATE KEY-----")
+        || is_bot_token(word)
+        || is_long_key(word)
+}
+
+/// As Telegram's: digits, a colon, some 35 characters.
+pub(crate) fn is_bot_token(word: &str) -> bool {
+    word.split_once(':').is_some_and(|(id, rest)| {
+        id.len() >= 6
+            && id.bytes().all(|byte| byte.is_ascii_digit())
+            && rest.len() >= 20
+            && !rest.contains([' ', '/'])
+    })
+}
+
+/// Long, without spaces or slashes, with letters and digits: no word, no path, no model.
+fn is_long_key(word: &str) -> bool {
+    word.len() >= LONGEST_WORD
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+=.".contains(&byte))
+        && has_letters_and_digits(word)
+}
+
+fn has_letters_and_digits(word: &str) -> bool {
+    word.bytes().any(|byte| byte.is_ascii_digit()) && word.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+/// What may be secret in the URLs of a word, in order: name and password, parts of a path that could be keys, as webhooks
+/// have them, and all that is asked with.
+#[must_use]
+pub fn of_urls(word: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(begin) = begin_of_authority(word, at) {
+        at = of_url(word, begin, &mut found);
+    }
+    found
+}
+
+/// Where the next URL's authority begins; its slashes may be escaped, as JSON allows.
+fn begin_of_authority(word: &str, from: usize) -> Option<usize> {
+    let rest = &word[from..];
+    let places = ["://", r":\/\/"].iter().filter_map(|sign| rest.find(sign).map(|at| from + at + sign.len()));
+    places.min()
+}
+
+/// The same of one URL. Says where it ends.
+fn of_url(word: &str, begin: usize, found: &mut Vec<Range<usize>>) -> usize {
+    let end = word[begin..].find(char::is_whitespace).map_or(word.len(), |at| begin + at);
+    let url = &word[begin..end];
+    let query = url.find(['?', '#']).unwrap_or(url.len());
+    let host = match end_of_user(&url[..query]) {
+        Some(at) => {
+            found.push(begin..begin + at);
+            at + 1
+        }
+        None => 0,
+    };
+    let mut part = host;
+    for (index, text) in url[host..query].split('/').enumerate() {
+        if index > 0 && could_be_key(text) {
+            found.push(begin + part..begin + part + text.len());
+        }
+        part += text.len() + 1;
+    }
+    let mut at = query + 1;
+    for pair in url.get(query + 1..).unwrap_or_default().split(['&', ';', '#', '?']) {
+        let value = pair.find('=').map_or(0, |equals| equals + 1);
+        if !is_harmless(&pair[value..]) {
+            found.push(begin + at + value..begin + at + pair.len());
+        }
+        at += pair.len() + 1;
+    }
+    end
+}
+
+/// Where the `@` is that ends name and password. A password with a slash in it belongs into no URL, and is found in some.
+fn end_of_user(url: &str) -> Option<usize> {
+    let authority = url.split('/').next().unwrap_or(url);
+    let is_port = |(_, port): (&str, &str)| port.bytes().all(|byte| byte.is_ascii_digit());
+    match authority.rsplit_once(':') {
+        Some(parts) if !authority.contains('@') && !authority.ends_with(']') && !is_port(parts) => {
+            url.rfind('@')
+        }
+        Some(_) | None => authority.rfind('@'),
+    }
+}
+
+/// Numbers of a page, and yes or no.
+fn is_harmless(value: &str) -> bool {
+    matches!(value, "" | "true" | "false")
+        || value.len() <= 4 && value.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a part of a path could be one.
+fn could_be_key(part: &str) -> bool {
+    let is_mixed = |part: &str| {
+        part.bytes().any(|byte| byte.is_ascii_lowercase())
+            && part.bytes().any(|byte| byte.is_ascii_uppercase())
+    };
+    looks_secret(part) || part.len() >= LONGEST_PART && (has_letters_and_digits(part) || is_mixed(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(word: &str) -> String {
+        let mut out = word.to_owned();
+        of_urls(word).into_iter().rev().for_each(|range| out.replace_range(range, "…"));
+        out
+    }
+
+    #[test]
+    fn what_a_url_is_asked_with_is_withheld_and_where_it_leads_is_shown() {
+        for (url, expected) in [
+            ("https://docs.example.com/v1/models", "https://docs.example.com/v1/models"),
+            (
+                "http://127.0.0.1:18789/health?page=2&all=true",
+                "http://127.0.0.1:18789/health?page=2&all=true",
+            ),
+            ("https://sfo.browserless.io?token=2SpCANARY", "https://sfo.browserless.io?token=…"),
+            (
+                "wss://c.browserbase.com/?apiKey=bb_live&r=eu#a=1x",
+                "wss://c.browserbase.com/?apiKey=…&r=…#a=…",
+            ),
+            ("https://h.example/x?S3CR3T", "https://h.example/x?…"),
+            (
+                "https://hooks.slack.com/services/T0/B0/XXXXabcdXXXX1234",
+                "https://hooks.slack.com/services/T0/B0/…",
+            ),
+            ("https://api.telegram.org/bot123456:ABCdefGHIjkl/send", "https://api.telegram.org/…/send"),
+            ("redis://user:pa/ss@host:6379/0", "redis://…@host:6379/0"),
+            (r"https:\/\/u:p@host\/a?k=v", r"https:\/\/…@host\/a?k=…"),
+            ("see http://a/?t=secret and http://b/?t=other", "see http://a/?t=… and http://b/?t=…"),
+            ("https://registry.npmjs.org/@scope/name", "https://registry.npmjs.org/@scope/name"),
+            ("http://proxy:1/a@b", "http://proxy:1/a@b"),
+            ("ws://[::1]:18789/a@b", "ws://[::1]:18789/a@b"),
+            ("no url at all", "no url at all"),
+            ("://", "://"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
+    fn secrets_are_told_by_name_and_by_form() {
+        for name in ["OPENAI_API_KEY", "GITHUB_PAT", "db_password", "SLACK_BOT_TOKEN", "SENTRY_DSN"] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["HOME", "PATH", "KEYBOARD", "AUTHOR", "LANG"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+        assert!(looks_secret("sk-ant-0123456789") && looks_secret("123456789:AAbbccddeeffgghhiijjkk"));
+        assert!(!looks_secret("claude-sonnet-4") && !looks_secret("/var/lib/openclaw/main/state"));
+    }
+}
