@@ -177,7 +177,7 @@ mod tests {
             ),
             ("https://h.example/x?S3CR3T", "https://h.example/x?…"),
             (
-                "https://hooks.slack.com/services/T0/B0/XXXXabcdXXXX1234",
+                "https://hooks.slack.com/services/T0/B0/QrStAbCdQrSt1234",
                 "https://hooks.slack.com/services/T0/B0/…",
             ),
             ("https://api.telegram.org/bot123456:ABCdefGHIjkl/send", "https://api.telegram.org/…/send"),
