@@ -6,6 +6,7 @@
 //! | others could have changed it | refused: nobody knows what is in it | an error |
 //! | others could have read it | closed; told of as an alarm if there are secrets in it | an error, or a warning |
 //! | open by its mode, where nobody gets at it | closed | a note |
+//! | closed to its own user | opened to it | an error |
 //!
 //! A mode that is too wide says what this user did, or an earlier version, so it is mended and not a reason to leave
 //! gateways without a supervisor. Whoever could write here could have made himself an administrator: that is for a
@@ -20,7 +21,7 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::unistd::geteuid;
@@ -28,7 +29,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio::{task, time::sleep};
 use tracing::warn;
 
-use crate::{perform::store, settings};
+use crate::{lock, perform::store, settings};
 
 /// Of a file that others need not read.
 const FILE: u32 = 0o600;
@@ -52,7 +53,10 @@ const ROOT: u32 = 0;
 const OWN: [&str; 5] = ["pki", "pki/issued", "imports", "upgrades", "runtimes"];
 
 /// Directories with one for each instance.
-const OF_INSTANCES: [&str; 2] = ["run", "instances"];
+const OF_INSTANCES: [&str; 2] = [RUN, "instances"];
+
+/// Where workers have their sockets and records.
+const RUN: &str = "run";
 
 /// Files with secrets, by what their names begin with: the store's copies and logs are called after it.
 const SECRET: [&str; 2] = [store::FILE, "supervisor.log"];
@@ -66,8 +70,14 @@ const WORKER_KEY: &str = "worker.key";
 /// More entries than there can be instances; the rest is not looked at.
 const MOST_ENTRIES: usize = 10_000;
 
-/// How soon what was opened to others is closed again.
+/// How soon what was opened to others is closed again, and what was closed to its own user opened.
 const GUARDED: Duration = Duration::from_secs(60);
+
+/// The same of the data directory itself, without which nobody gets at anything.
+const GUARDED_ITSELF: Duration = Duration::from_secs(2);
+
+/// The supervisor's own files, each in a directory that may be closed to it in its turn.
+const DEPTH: usize = 4;
 
 /// What a path is to the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +88,8 @@ enum Kind {
     Secret,
     /// Others may read it, and root may own it.
     Settings,
+    /// Whatever else it is: where it is its own user's, that user gets at it.
+    Own,
 }
 
 /// What is wrong with a path.
@@ -91,6 +103,8 @@ pub(crate) enum What {
     Read,
     /// Its mode is too wide, and nothing came of it.
     Loose,
+    /// Its own user does not get at it.
+    Shut,
 }
 
 /// A path that is not the supervisor's alone.
@@ -155,16 +169,32 @@ pub enum CustodyError {
     },
 }
 
+/// Opens to this user what is closed to it: no wall looks at modes, and an agent of this user can do that. What is in a
+/// directory is seen once that is open.
+pub(crate) fn open_own(data_dir: &Path) {
+    for _ in 0..DEPTH {
+        let shut: Vec<Flaw> = look(data_dir).into_iter().filter(|flaw| flaw.what == What::Shut).collect();
+        let mended = shut.iter().filter(|flaw| flaw.mend().is_ok());
+        let mut mended = mended.map(|flaw| flaw.path.display().to_string()).peekable();
+        if mended.peek().is_none() {
+            return;
+        }
+        let paths: Vec<String> = mended.collect();
+        warn!(?paths, "the supervisor's user did not get at these; it does now");
+    }
+}
+
 /// Refuses what may be another's, and closes the rest to others. Answers what they could have read.
 pub(crate) fn take(data_dir: &Path) -> Result<Vec<PathBuf>, CustodyError> {
     let me = geteuid().as_raw();
+    open_own(data_dir);
     let flaws = look(data_dir);
     for Flaw { path, what, mode, should } in &flaws {
         let (path, mode, should) = (path.clone(), *mode, *should);
         match *what {
             What::Foreign(owner) => return Err(CustodyError::Foreign { path, owner, me }),
             What::Changed => return Err(CustodyError::Changed { path, mode, should }),
-            What::Read | What::Loose => {}
+            What::Read | What::Loose | What::Shut => {}
         }
     }
     for flaw in &flaws {
@@ -174,11 +204,18 @@ pub(crate) fn take(data_dir: &Path) -> Result<Vec<PathBuf>, CustodyError> {
     Ok(flaws.into_iter().filter(|flaw| flaw.what == What::Read).map(|flaw| flaw.path).collect())
 }
 
-/// Closes to others what is opened to them while the supervisor runs. No wall looks at modes, so an agent of its user
-/// can do that, and the next supervisor would not begin.
+/// Closes to others what is opened to them while the supervisor runs, and opens to its user what is closed to it. No wall
+/// looks at modes, so an agent of that user can do both, and the next supervisor would not begin.
 pub(crate) async fn guard(data_dir: PathBuf) {
+    let mut looked = Instant::now();
     loop {
-        sleep(GUARDED).await;
+        sleep(GUARDED_ITSELF).await;
+        let is_due = looked.elapsed() >= GUARDED;
+        if is_due {
+            looked = Instant::now();
+        } else if fs::read_dir(&data_dir).is_ok() {
+            continue;
+        }
         let data_dir = data_dir.clone();
         // It ends with the runtime.
         let _ = task::spawn_blocking(move || close_again(&data_dir)).await;
@@ -186,11 +223,14 @@ pub(crate) async fn guard(data_dir: PathBuf) {
 }
 
 fn close_again(data_dir: &Path) {
+    open_own(data_dir);
     for flaw in look(data_dir) {
         let path = flaw.path.display();
         match flaw.what {
             // Told of by the doctor, and by the next start.
             What::Foreign(_) => {}
+            // A moment ago it was not.
+            What::Shut => {}
             What::Changed | What::Read | What::Loose => match flaw.mend() {
                 Ok(()) => {
                     warn!(%path, mode = format!("{:o}", flaw.mode), "it was opened to other users; it is closed");
@@ -222,6 +262,7 @@ pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
     };
     let Some(inside) = see(data_dir.to_owned(), Kind::Directory, reach) else { return Vec::new() };
     see(data_dir.join(settings::FILE), Kind::Settings, inside);
+    see(data_dir.join(lock::FILE), Kind::Own, inside);
     for path in entries(data_dir) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if SECRET.iter().any(|secret| name.starts_with(secret)) {
@@ -239,9 +280,14 @@ pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
         let directory = data_dir.join(of_instances);
         let Some(inside) = see(directory.clone(), Kind::Directory, inside) else { continue };
         for path in entries(&directory) {
-            let key = path.join(WORKER_KEY);
+            let (key, own) = (path.join(WORKER_KEY), entries(&path));
             let inside = see(path, Kind::Directory, inside).unwrap_or_default();
-            see(key, Kind::Secret, inside);
+            see(key.clone(), Kind::Secret, inside);
+            // What lies loose among an instance's directories is its own.
+            for path in own.into_iter().filter(|path| *path != key && (of_instances == RUN || path.is_dir()))
+            {
+                see(path, Kind::Own, inside);
+            }
         }
     }
     flaws
@@ -256,20 +302,35 @@ pub(crate) fn look_at_socket(socket: &Path, for_all: bool) -> Option<Flaw> {
     let Flaw { what, .. } = &flaw;
     match what {
         What::Foreign(_) => Some(flaw),
+        What::Shut => Some(flaw),
         What::Changed | What::Read | What::Loose => (!for_all).then_some(flaw),
     }
 }
 
 fn judge(path: PathBuf, kind: Kind, found: &Metadata, reach: bool) -> Option<Flaw> {
     let mode = found.mode() & 0o777;
+    let is_own = found.uid() == geteuid().as_raw();
+    let lacks = match found.is_dir() {
+        _ if !is_own => 0,
+        true => DIRECTORY & !mode,
+        false if kind == Kind::Settings => 0o400 & !mode,
+        false => FILE & !mode,
+    };
     let (too_wide, should) = match kind {
         Kind::Directory => (mode & SEEN != 0, mode & !SEEN & (DIRECTORY | PASSED)),
         Kind::Secret => (mode & 0o077 != 0, mode & FILE),
         Kind::Settings => (mode & CHANGED != 0, mode & !CHANGED),
+        Kind::Own => (false, mode),
     };
-    let is_root_s = kind == Kind::Settings && found.uid() == ROOT;
-    let what = if found.uid() != geteuid().as_raw() && !is_root_s {
-        What::Foreign(found.uid())
+    let should = should | lacks;
+    let what = if lacks != 0 {
+        What::Shut
+    } else if !is_own {
+        match kind {
+            Kind::Settings if found.uid() == ROOT => return None,
+            Kind::Own => return None,
+            Kind::Directory | Kind::Secret | Kind::Settings => What::Foreign(found.uid()),
+        }
     } else if !too_wide {
         return None;
     } else if reach && mode & CHANGED != 0 {

@@ -69,6 +69,11 @@ use crate::{
 
 pub use crate::{api::ServeError, custody::CustodyError, perform::store::StoreError};
 
+/// Opens to this user what of a data directory is closed to it, so that a supervisor can begin there.
+pub fn open_own(data_dir: &Path) {
+    custody::open_own(data_dir);
+}
+
 /// Threads for file work of the driver's hands. More would only fight for the disk and the processors.
 const HELPERS: usize = 4;
 

@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-const FILE: &str = "supervisor.lock";
+pub(crate) const FILE: &str = "supervisor.lock";
 
 /// A pid has ten digits at most.
 const MAX_PID: u64 = 16;

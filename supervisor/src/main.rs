@@ -50,6 +50,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(directory) => directory,
         None => daemon::default_data_dir().context("failed to choose a data directory: HOME is not set")?,
     };
+    daemon::open_own(&data_dir);
     let settings = settings::load(&data_dir)?;
     // A stranger who breaks the protocol has the library below say so each time.
     let filter = arguments.log.unwrap_or_else(|| format!("{},h2=error", settings.log_level));

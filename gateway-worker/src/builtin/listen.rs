@@ -107,9 +107,15 @@ fn say_once(amiss: &mut bool, message: std::fmt::Arguments<'_>) {
 
 async fn connection(gateway: Arc<Gateway>, door: Door, stream: TcpStream, peer: SocketAddr, seat: Seat) {
     bound_unread(&stream);
+    seat.idles();
     let answer = service_fn(|request| {
-        let gateway = Arc::clone(&gateway);
-        async move { Ok::<_, std::convert::Infallible>(http::answer(&gateway, door, peer, request).await) }
+        let (gateway, seat) = (Arc::clone(&gateway), &seat);
+        async move {
+            seat.is_busy();
+            let answer = http::answer(&gateway, door, peer, request).await;
+            seat.idles();
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -122,12 +128,12 @@ async fn connection(gateway: Arc<Gateway>, door: Door, stream: TcpStream, peer: 
     if !matches!(gateway.phase(), Phase::Draining(_)) {
         tokio::select! {
             // How a connection ends is its client's affair.
-            _ = served.as_mut() => return drop(seat),
+            _ = served.as_mut() => return,
+            () = seat.leaves() => return,
             _ = gateway.draining() => served.as_mut().graceful_shutdown(),
         }
     }
     let _ = served.await;
-    drop(seat);
 }
 
 /// Lets the kernel end a connection whose client has stopped reading. Without it such a client would keep its

@@ -142,6 +142,45 @@ fn a_socket_that_others_can_call_is_found() {
 }
 
 #[test]
+fn what_is_closed_to_its_own_user_is_opened_to_it_and_no_wider() {
+    let world = World::new();
+    let inner = ["run/main/worker.sock", "run/main/launch.json", "supervisor.lock"];
+    for file in inner {
+        fs::write(world.data().join(file), "").unwrap();
+    }
+    fs::create_dir(world.data().join("instances/main/state")).unwrap();
+    world.chmod("instances/main/state", 0o750);
+    let closed = [
+        store::FILE,
+        "run/main/worker.key",
+        "run/main",
+        "run",
+        "instances/main/state",
+        "pki",
+        settings::FILE,
+    ];
+    for path in inner.into_iter().chain(closed).chain([""]) {
+        world.chmod(path, 0o000);
+    }
+    assert_eq!(look(&world.data())[0].what, What::Shut);
+    open_own(&world.data());
+    assert_eq!(look(&world.data()), []);
+    for (path, mode) in [
+        ("", 0o700),
+        ("run", 0o700),
+        ("run/main", 0o700),
+        (store::FILE, 0o600),
+        ("run/main/worker.key", 0o600),
+        ("run/main/worker.sock", 0o600),
+        ("supervisor.lock", 0o600),
+        ("instances/main/state", 0o700),
+        (settings::FILE, 0o400),
+    ] {
+        assert_eq!(world.mode(path), mode, "{path}");
+    }
+}
+
+#[test]
 fn what_is_opened_to_others_meanwhile_is_closed_again_and_what_is_anothers_is_left() {
     let world = World::new();
     let store = store::FILE;

@@ -41,6 +41,11 @@ fn finding(Flaw { path, what, mode, should }: Flaw) -> Finding {
             let why = "whoever has read it may use the secrets in it until they are made anew";
             Finding::new("state.readable", Severity::Error, what, why, close).fixed_by(fix)
         }
+        What::Shut => {
+            let what = format!("the supervisor does not get at `{shown}` (mode {mode:o})");
+            let why = "an agent of its user can take that away; the supervisor gives it back within a minute";
+            Finding::new("state.shut", Severity::Error, what, why, close).fixed_by(fix)
+        }
         What::Loose => {
             let what = format!("`{shown}` is open to other users by its mode ({mode:o})");
             let why = "it is as safe as the directories around it, and its copies are not";

@@ -37,6 +37,7 @@ use crate::{
         origin::{FindOrigin, Line, Look, Turn},
     },
     bindings::{Bindings, Bound},
+    custody,
     kernel::peer_groups,
     lineage::{Origin, is_called_worker},
 };
@@ -136,6 +137,7 @@ impl Socket {
     /// Listens anew if nobody can find the socket any more. Who is connected stays so.
     fn look_after(&mut self) {
         if inode(&self.path).is_ok_and(|file| file == self.file) {
+            self.open_again();
             return;
         }
         match Self::listen(&self.path, (self.rights)()) {
@@ -144,6 +146,19 @@ impl Socket {
                 (self.listener, self.file) = (listener, file);
             }
             Err(error) => warn!(%error, "the socket has been deleted and cannot be made again yet"),
+        }
+    }
+
+    /// An agent of this user can close it, and open it to others.
+    fn open_again(&self) {
+        let (mode, found) = ((self.rights)().mode, fs::symlink_metadata(&self.path));
+        if found.is_ok_and(|found| found.mode() & 0o777 != mode) {
+            match custody::close(&self.path, mode) {
+                Ok(()) => {
+                    warn!(socket = %self.path.display(), "the socket's mode was changed; it is as before");
+                }
+                Err(error) => warn!(%error, "the socket's mode was changed, and cannot be put back"),
+            }
         }
     }
 
