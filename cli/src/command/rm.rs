@@ -49,7 +49,7 @@ pub(crate) async fn run(args: &Rm, context: &Context) -> Result<(), Failure> {
         match remove(&supervisor, name, args.purge).await {
             Ok(()) => talk(&format!(
                 "removed {name}{}",
-                if args.purge { " and its data" } else { "; its data is kept" }
+                if args.purge { "; its data is being deleted" } else { "; its data is kept" }
             )),
             Err(error) => errors.push(error),
         }

@@ -199,7 +199,7 @@ fn rm_asks_and_says_what_became_of_the_data() {
     fake.with(["a", "b"].map(|name| instance(name, Phase::Stopped, 20_000)));
     assert_eq!(fake.ctl(&["rm", "a"]).code, Some(2));
     assert_eq!(fake.ctl(&["rm", "a", "--yes"]).err, "removed a; its data is kept\n");
-    assert_eq!(fake.ctl(&["rm", "b", "--yes", "--purge"]).err, "removed b and its data\n");
+    assert_eq!(fake.ctl(&["rm", "b", "--yes", "--purge"]).err, "removed b; its data is being deleted\n");
     assert!(fake.world().instances.is_empty());
     let running = refusal(Code::FailedPrecondition, "INSTANCE_RUNNING", "`a` runs; stop it first.");
     fake.with([instance("a", Phase::Ready, 20_000)]).refuse("DeleteInstance", running);

@@ -49,6 +49,8 @@ pub enum Event {
     Restored(Name, ConfigId),
     /// Its configuration could not be restored, and why.
     RestoreFailed(Name, String),
+    /// Files of a deleted instance are left that were to go, and why.
+    FilesLeft(Name, String),
 }
 
 /// What a caller asks for.

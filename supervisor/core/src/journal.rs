@@ -86,6 +86,7 @@ pub enum Kind {
     Recovery(Recovery),
     Channel(Channel),
     StaleReport { about: Incarnation },
+    FilesLeft { name: Name, why: String },
 }
 
 impl Kind {
@@ -132,6 +133,7 @@ impl Kind {
             Self::Recovery(recovery) => recovery.name(),
             Self::Channel(channel) => channel.name(),
             Self::StaleReport { .. } => "instance.stale_report",
+            Self::FilesLeft { .. } => "supervisor.files_left",
         }
     }
 
@@ -178,7 +180,8 @@ impl Kind {
             | Self::GaveUp(_)
             | Self::StartupFailed { .. }
             | Self::Hung { .. }
-            | Self::NoRescue { .. } => Severity::Error,
+            | Self::NoRescue { .. }
+            | Self::FilesLeft { .. } => Severity::Error,
         }
     }
 }
@@ -229,6 +232,7 @@ impl fmt::Display for Kind {
             Self::FailedBack { rescue } => write!(f, "back in its place; `{rescue}` stands by"),
             Self::Recovery(recovery) => recovery.fmt(f),
             Self::Channel(channel) => channel.fmt(f),
+            Self::FilesLeft { name, why } => write!(f, "not all files of `{name}` could be deleted: {why}"),
             Self::StaleReport { about } => {
                 write!(f, "a report about {about} came too late and changed nothing")
             }

@@ -294,6 +294,7 @@ impl Supervisor {
             Event::RestoreFailed(name, message) => {
                 self.with(&name, |instance| instance.on_restore_failed(turn, message));
             }
+            Event::FilesLeft(name, why) => turn.note_own(Kind::FilesLeft { name, why }),
         }
     }
 

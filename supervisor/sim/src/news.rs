@@ -58,7 +58,8 @@ impl<'a> News<'a> {
             | Kind::NoRescue { .. }
             | Kind::Recovery(_)
             | Kind::Channel(_)
-            | Kind::StaleReport { .. } => Self::Other,
+            | Kind::StaleReport { .. }
+            | Kind::FilesLeft { .. } => Self::Other,
         }
     }
 }

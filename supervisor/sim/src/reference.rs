@@ -393,7 +393,8 @@ fn proof(event: &Event) -> Option<(&Name, Proof)> {
         | Event::Examined(..)
         | Event::ConfigSeen(..)
         | Event::Restored(..)
-        | Event::RestoreFailed(..) => None,
+        | Event::RestoreFailed(..)
+        | Event::FilesLeft(..) => None,
     }
 }
 

@@ -211,7 +211,8 @@ pub(crate) fn watch_sighting(core: &Supervisor, fleet: &Fleet, watched: &mut [Wa
         | Event::Swept(..)
         | Event::Handoff(..)
         | Event::Examined(..)
-        | Event::RestoreFailed(..) => return,
+        | Event::RestoreFailed(..)
+        | Event::FilesLeft(..) => return,
     };
     if let Some(watched) = fleet.index(name).and_then(|who| watched.get_mut(who)) {
         watched.sighted = content;

@@ -53,7 +53,8 @@ impl Source {
             | Event::Examined(..)
             | Event::ConfigSeen(..)
             | Event::Restored(..)
-            | Event::RestoreFailed(..) => return Self::World,
+            | Event::RestoreFailed(..)
+            | Event::FilesLeft(..) => return Self::World,
             Event::Launched(name, incarnation, _)
             | Event::LaunchFailed(name, incarnation, _)
             | Event::Notified(name, incarnation)
@@ -91,7 +92,8 @@ fn is_over(instance: &Instance, event: &Event, about: Incarnation) -> bool {
         | Event::Examined(..)
         | Event::ConfigSeen(..)
         | Event::Restored(..)
-        | Event::RestoreFailed(..) => true,
+        | Event::RestoreFailed(..)
+        | Event::FilesLeft(..) => true,
     };
     known && about < instance.incarnation() && !(unknown && instance.process().is_none())
 }

@@ -43,6 +43,7 @@ pub(crate) fn event(event: &Event) -> String {
         }
         Event::ConfigSeen(name, sighting) => format!("{name} has {}", configuration(sighting)),
         Event::Restored(name, content) => format!("{name} has {} again", content.short()),
+        Event::FilesLeft(name, why) => format!("files of {name} are left: {why}"),
         Event::RestoreFailed(name, why) => format!("{name} cannot have its configuration back: {why}"),
         Event::Swept(name, incarnation) => format!("nothing of {name} {incarnation} is alive"),
     }

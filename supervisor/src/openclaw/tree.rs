@@ -8,7 +8,10 @@ use std::{
     ffi::{CStr, OsStr},
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
 };
 
@@ -30,6 +33,9 @@ const MOST_FILES: u64 = 1_000_000;
 
 /// How often what was moved up is gone through, [`DEPTH`] levels each time.
 const MOST_PASSES: u32 = 100_000;
+
+/// So often a directory that somebody writes to is emptied.
+const TRIES: u32 = 100;
 
 /// What is copied of a mode. Programs that run as whoever has them are no state, and a copy of one may be root's.
 const MODE: u32 = 0o777;
@@ -241,28 +247,55 @@ pub(crate) fn remove(tree: &Path) -> io::Result<()> {
     if !kind(&fs::lstat(tree)?).is_dir() {
         return Ok(fs::unlink(tree)?);
     }
-    let top = fs::open(tree, DIRECTORY, Mode::empty())?;
-    let mut moved = 0;
+    let (above, name) = entry(tree)?;
+    let top = to_empty(&above, &std::ffi::CString::new(name.as_bytes())?)?;
+    let (mut moved, mut tries) = (0, 0);
     for _ in 0..MOST_PASSES {
         let before = moved;
-        empty(&top, DEPTH, &top, &mut moved)?;
-        if moved == before {
-            return Ok(fs::rmdir(tree)?);
+        let emptied = empty(&top, DEPTH, &top, &mut moved);
+        if moved != before {
+            continue;
+        }
+        match emptied.and_then(|()| Ok(fs::rmdir(tree)?)) {
+            // Somebody who can still writes there.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < TRIES => tries += 1,
+            outcome => return outcome,
         }
     }
     Err(too_deep())
 }
 
-/// Removes what is in `directory`. What is too deep is moved to `top`, under a number.
+/// Removes what is in `directory`, as much of it as goes. What is too deep is moved to `top`, under a number.
 fn empty(directory: &OwnedFd, depth: u32, top: &OwnedFd, moved: &mut u64) -> io::Result<()> {
+    let mut left = Ok(());
     for_each(directory, |name, about| {
-        if !kind(about).is_dir() {
-            return Ok(fs::unlinkat(directory, name, AtFlags::empty())?);
+        let mut gone = || -> io::Result<()> {
+            if !kind(about).is_dir() {
+                return Ok(fs::unlinkat(directory, name, AtFlags::empty())?);
+            }
+            let Ok(depth) = deeper(depth) else { return Ok(move_up(directory, name, top, moved)?) };
+            empty(&to_empty(directory, name)?, depth, top, moved)?;
+            Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
+        };
+        match gone() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => left = Err(error),
+            Ok(()) | Err(_) => {}
         }
-        let Ok(depth) = deeper(depth) else { return Ok(move_up(directory, name, top, moved)?) };
-        empty(&below(directory, name)?, depth, top, moved)?;
-        Ok(fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
-    })
+        Ok(())
+    })?;
+    left
+}
+
+/// The directory `name`, in which its owner may do what it takes: an agent can have taken that away.
+fn to_empty(directory: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    let held = fs::openat(directory, name, DIRECTORY | OFlags::PATH, Mode::empty())?;
+    let about = fs::fstat(&held)?;
+    let mode = Mode::from_raw_mode(about.st_mode & MODE);
+    if about.st_uid == Owner::me().uid && !mode.contains(PRIVATE) {
+        // By the descriptor of the directory itself (proc(5)): one that is held so cannot be changed otherwise.
+        fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), mode | PRIVATE)?;
+    }
+    below(directory, name)
 }
 
 fn move_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut u64) -> rustix::io::Result<()> {

@@ -20,6 +20,7 @@ use supervisor_core::{
 use supervisor_proto::worker::{self, EnvironmentVariable, LogPolicy};
 use tokio::{sync::OnceCell, task};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{
     Surroundings,
@@ -323,16 +324,28 @@ pub(crate) async fn delete(
     files: Files,
 ) -> io::Result<()> {
     let root = Directories::at(&surroundings.host.control.data_dir, name, None).root;
-    let remove = |directory: PathBuf| match tree::remove(&directory) {
+    let unless_gone = |outcome: io::Result<()>| match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
+    };
+    let remove = move |directory: PathBuf| unless_gone(tree::remove(&directory));
+    // Under another name, so that the next instance of this one inherits nothing of what cannot be removed.
+    let gone = format!(".{name}.gone-{}", Uuid::now_v7());
+    let purge = move |directory: PathBuf| {
+        let gone = directory.with_file_name(gone);
+        match tree::rename(&directory, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(_) => remove(directory),
+            Ok(()) => remove(gone.clone())
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", gone.display()))),
+        }
     };
     // One at a time: launches need the threads that do file work, and a big directory takes seconds. The semaphore
     // is never closed.
     let _turn = surroundings.deleting.acquire().await;
     let delete = move || match files {
         Files::Keep => remove(run_dir),
-        Files::Purge => remove(run_dir).and_then(|()| remove(root)),
+        Files::Purge => remove(run_dir).and(purge(root)),
     };
     task::spawn_blocking(delete).await.unwrap_or(Ok(()))
 }

@@ -147,3 +147,17 @@ fn what_is_linked_in_a_tree_or_anothers_is_not_shared() {
     assert!(!is_shared(&at.join("link")).unwrap());
     assert_eq!(mode("outside"), 0o700);
 }
+
+/// Root is hindered by no mode; as other users this is what keeps a purge from being one.
+#[test]
+fn what_is_closed_to_its_owner_is_removed_too() {
+    let (_world, at) = world();
+    let tree = at.join("tree");
+    std_fs::create_dir_all(tree.join("closed/inner")).unwrap();
+    std_fs::write(tree.join("closed/inner/secret"), "mine").unwrap();
+    for (path, mode) in [("closed/inner", 0o000), ("closed", 0o500), ("", 0o000)] {
+        std_fs::set_permissions(tree.join(path), std_fs::Permissions::from_mode(mode)).unwrap();
+    }
+    remove(&tree).unwrap();
+    assert!(!tree.exists());
+}

@@ -117,6 +117,7 @@ impl Task {
         if let Err(error) = launch::delete(&self.surroundings, &self.name, self.run_dir.clone(), files).await
         {
             warn!(instance = %self.name, %error, "failed to delete its files");
+            self.tell(Event::FilesLeft(self.name.clone(), error.to_string())).await;
         }
         let name = self.name.clone();
         self.with_groups(move |groups| groups.remove(&name)).await;
