@@ -84,6 +84,9 @@ impl Crowd {
     /// From here on users are given such numbers (`SUB_UID_MIN` of login.defs(5)).
     const FIRST: u32 = 100_000;
 
+    /// All of them together, under a number that is nobody's.
+    const ALL: Self = Self(u32::MAX);
+
     /// So many each (`SUB_UID_COUNT`).
     const SIZE: u32 = 65_536;
 
@@ -202,16 +205,29 @@ impl Table {
         self.last
     }
 
-    /// The connections of the party that has most of something.
+    /// The connections of the party that has most of something. Strangers are one among the others, as an agent of root's
+    /// can be all of them; among themselves they are told apart, as one of them may have a token.
     fn of_the_greediest(&self, has: impl Fn(&Holder) -> usize) -> impl Iterator<Item = (&u64, &Holder)> {
-        let mut sums = BTreeMap::<&Party, usize>::new();
+        const STRANGERS: &Party = &Party::Stranger(Crowd::ALL);
+        let (mut sums, mut crowds) = (BTreeMap::<&Party, usize>::new(), BTreeMap::<Crowd, usize>::new());
         for holder in self.connections.values() {
-            *sums.entry(&holder.party).or_default() += has(holder);
+            let has = has(holder);
+            let mut party = &holder.party;
+            if let Party::Stranger(crowd) = party {
+                *crowds.entry(*crowd).or_default() += has;
+                party = STRANGERS;
+            }
+            *sums.entry(party).or_default() += has;
         }
         // Of several the last.
         let greediest =
             sums.into_iter().max_by_key(|(party, sum)| party.counted(*sum)).map(|(party, _)| party);
-        self.connections.iter().filter(move |(_, holder)| Some(&holder.party) == greediest)
+        let most = crowds.values().copied().max();
+        self.connections.iter().filter(move |(_, holder)| match (&holder.party, &greediest) {
+            // Of several all, so that the oldest goes and not always the same.
+            (Party::Stranger(crowd), Some(Party::Stranger(_))) => crowds.get(crowd).copied() == most,
+            (party, greediest) => Some(party) == *greediest,
+        })
     }
 
     /// The connection that makes room for another.
@@ -379,14 +395,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_who_floods_keeps_out_no_other_stranger_who_may_have_a_token() {
-        let limits = Limits::new(MOST);
+        let limits = Limits::new(Most { connections: 8, ..MOST });
         let stranger = |uid| limits.admit(String::new(), Party::Stranger(Crowd::of(uid)));
         let holder = stranger(1_001);
         let flood: Vec<Seat> =
             (0..20).map(|number| stranger([1_002, 165_536 + number][number as usize % 2])).collect();
         let other = stranger(u32::MAX);
         assert!(!holder.end.is_cancelled() && !other.end.is_cancelled());
-        assert!(flood.iter().filter(|seat| !seat.end.is_cancelled()).count() < MOST.connections);
+        assert_eq!(flood.iter().filter(|seat| !seat.end.is_cancelled()).count(), 6);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_a_thousand_users_is_not_more_than_one_of_those_with_a_role() {
+        let limits = Limits::new(MOST);
+        let stranger = |uid| limits.admit(String::new(), Party::Stranger(Crowd::of(uid)));
+        let operators: Vec<Seat> = (0..2).map(|_| limits.admit(String::new(), Party::User(7))).collect();
+        let agents: Vec<Seat> = (1..1_000).map(stranger).collect();
+        assert!(operators.iter().any(|seat| !seat.end.is_cancelled()));
+        let newest = agents.iter().rev().take(2).all(|seat| !seat.end.is_cancelled());
+        assert!(newest, "whoever comes gets in, and the oldest of them goes");
     }
 
     #[tokio::test]

@@ -26,6 +26,9 @@ use crate::lineage::{Costly, Effort, Origin, Process, is_walled, nearest};
 /// Tracing takes a fraction of a millisecond. A process that is stuck in the kernel may hold it up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Strangers traced at once, of all users together.
+const STRANGERS: usize = 8;
+
 /// In which line a caller waits to be traced: some make themselves hard to trace, and are not to keep others waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Line {
@@ -102,6 +105,10 @@ impl Turn {
 /// As long as somebody waits there.
 type Queues<By, Queue> = Arc<Mutex<HashMap<By, Weak<Queue>>>>;
 
+/// Fewer are kept though nobody waits there any more. Of more those are let go each time that there is no room left: to
+/// go through all takes long if each of a thousand callers does.
+const FORGET_AT: usize = 256;
+
 /// The one that is known by this, or a new one.
 fn queue<By: Eq + Hash, Queue>(
     queues: &Queues<By, Queue>,
@@ -112,7 +119,9 @@ fn queue<By: Eq + Hash, Queue>(
     let known = all.get(&by).and_then(Weak::upgrade);
     known.unwrap_or_else(|| {
         let queue = Arc::new(new());
-        all.retain(|_, other| other.strong_count() > 0);
+        if all.len() >= FORGET_AT && all.len() == all.capacity() {
+            all.retain(|_, other| other.strong_count() > 0);
+        }
         all.insert(by, Arc::downgrade(&queue));
         queue
     })
@@ -141,6 +150,11 @@ impl FindOrigin {
             Line::Known | Line::Grouped | Line::Agents | Line::Strangers => number,
         };
         queue(&self.threads, (effort, line, number), || Semaphore::new(line.traced()))
+    }
+
+    /// Those for strangers, all together: an agent of root's can be any of them.
+    fn strangers(&self, effort: Effort) -> Arc<Semaphore> {
+        queue(&self.threads, (effort, Line::Strangers, u32::MAX), || Semaphore::new(STRANGERS))
     }
 
     /// Where the connections of this process wait, for as long as somebody has it.
@@ -186,12 +200,16 @@ impl FindOrigin {
         effort: Effort,
     ) -> Option<Result<Option<Origin>, Costly>> {
         let permit = self.threads(effort, line, number).acquire_owned().await.ok()?;
+        let of_all = match line {
+            Line::Strangers => Some(self.strangers(effort).acquire_owned().await.ok()?),
+            Line::Own | Line::Known | Line::Grouped | Line::Agents => None,
+        };
         let (answer, origin) = oneshot::channel();
         let (find, process) = (Arc::clone(&self.find), Arc::clone(process));
         let trace = move || {
             // Whoever has waited too long has gone.
             let _ = answer.send(find(&process, effort));
-            drop(permit);
+            drop((permit, of_all));
         };
         thread::Builder::new().name("tracer".into()).spawn(trace).ok()?;
         origin.await.ok()

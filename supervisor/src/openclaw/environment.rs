@@ -21,7 +21,7 @@ use super::{
     incident::{Incident, MAX_TEXT, exit_text, shortened, since_text},
     layout::{Directories, Layout},
     runtime::Resolved,
-    secret::{is_secret_name, looks_secret, of_urls},
+    secret::{self, is_secret_name, looks_secret},
 };
 use crate::spec::Kind;
 
@@ -195,7 +195,7 @@ pub fn withheld(variables: &BTreeMap<String, String>) -> Vec<String> {
 /// like a URL with one.
 #[must_use]
 pub fn is_withheld(name: &str, value: &str) -> bool {
-    is_secret_name(name) || looks_secret(value) || !of_urls(value).is_empty()
+    is_secret_name(name) || looks_secret(value) || !secret::parts(value).is_empty()
 }
 
 /// The variables of a spec as they are shown: [`WITHHELD`] in the place of what is not.
@@ -369,11 +369,13 @@ mod tests {
             ("HTTP_PROXY", "http://proxy:1/a@b"),
             ("CDP_URL", "wss://browserless.example?token=x1"),
             ("EXTRA", "sk-ant-0123456789"),
+            ("JDBC", "jdbc:sqlserver://h;password=x1"),
             ("KEYBOARD", "us"),
             ("PATH", "/bin"),
             ("OPENCLAWCTL_MARK", "x"),
         ]);
-        let secret = ["ANTHROPIC_API_KEY", "BOT_TOKEN", "CDP_URL", "DB_PASSWORD", "EXTRA", "HTTPS_PROXY"];
+        let secret =
+            ["ANTHROPIC_API_KEY", "BOT_TOKEN", "CDP_URL", "DB_PASSWORD", "EXTRA", "HTTPS_PROXY", "JDBC"];
         assert_eq!(withheld(&all), secret);
     }
 }

@@ -38,21 +38,82 @@ const BEGINNINGS: [&str; 18] = [
 /// Whether a variable of this name probably holds a secret.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
-    const PARTS: [&str; 7] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY"];
-    const WORDS: [&str; 8] = ["KEY", "KEYS", "AUTH", "PASS", "PAT", "COOKIE", "DSN", "PIN"];
+    const PARTS: [&str; 8] =
+        ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY", "CONNECTION_STRING"];
+    const WORDS: [&str; 12] = [
+        "KEY",
+        "KEYS",
+        "AUTH",
+        "AUTHORIZATION",
+        "PASS",
+        "PWD",
+        "PAT",
+        "COOKIE",
+        "DSN",
+        "PIN",
+        "HEADER",
+        "HEADERS",
+    ];
+    // Of the shell, and names directories.
+    const NONE: [&str; 2] = ["PWD", "OLDPWD"];
     let name = name.to_ascii_uppercase();
-    PARTS.iter().any(|part| name.contains(part)) || name.split('_').any(|word| WORDS.contains(&word))
+    !NONE.contains(&name.as_str())
+        && (PARTS.iter().any(|part| name.contains(part))
+            || name.ends_with("PASS")
+            || name.split('_').any(|word| WORDS.contains(&word)))
+}
+
+/// Counts of tokens and names of files are no secrets (OpenClaw's `SENSITIVE_KEY_WHITELIST_SUFFIXES`).
+const HARMLESS: [&str; 11] = [
+    "maxtokens",
+    "maxoutputtokens",
+    "maxinputtokens",
+    "maxcompletiontokens",
+    "contexttokens",
+    "totaltokens",
+    "tokencount",
+    "tokenlimit",
+    "tokenbudget",
+    "passwordfile",
+    "tokenfile",
+];
+
+/// Whether a value with this key is a secret.
+#[must_use]
+pub fn is_sensitive(key: &str) -> bool {
+    let lower = key.to_ascii_lowercase();
+    if HARMLESS.iter().any(|harmless| lower.ends_with(harmless)) {
+        return false;
+    }
+    let squeezed: String = lower.chars().filter(|c| c.is_alphanumeric()).collect();
+    let parts = ["token", "password", "secret", "apikey", "encryptkey", "privatekey", "serviceaccount"];
+    parts.iter().any(|part| squeezed.contains(part)) || is_secret_name(&words(key))
+}
+
+/// `camelCase` as `camel_Case`.
+fn words(key: &str) -> String {
+    let mut out = String::with_capacity(key.len() + 4);
+    let mut before = '_';
+    for c in key.chars() {
+        if c.is_uppercase() && before.is_lowercase() {
+            out.push('_');
+        }
+        out.push(if c == '-' || c == '.' { '_' } else { c });
+        before = c;
+    }
+    out
 }
 
 /// Whether a word looks like a secret wherever it stands.
 #[must_use]
 pub fn looks_secret(word: &str) -> bool {
+    begins_secret(word) || word.contains("PRIVATE KEY-----") || is_bot_token(word) || is_long_key(word)
+}
+
+fn begins_secret(word: &str) -> bool {
     BEGINNINGS
         .iter()
         .any(|beginning| word.len() >= beginning.len() + SHORTEST_KNOWN && word.starts_with(beginning))
-        || word.contains("PRIVATE KEY-----")
-        || is_bot_token(word)
-        || is_long_key(word)
 }
 
 /// As Telegram's: digits, a colon, some 35 characters.
@@ -76,10 +137,80 @@ fn has_letters_and_digits(word: &str) -> bool {
     word.bytes().any(|byte| byte.is_ascii_digit()) && word.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
+/// What is secret in a word that as a whole is none, in order: in URLs, in what is assigned to a name in it, as in a
+/// header, a command or a connection string, before an `@`, and what begins like a secret.
+#[must_use]
+pub fn parts(word: &str) -> Vec<Range<usize>> {
+    let mut found = of_urls(word);
+    assigned(word, &mut found);
+    let mut begin = 0;
+    for run in word.split_inclusive(|c: char| c.is_whitespace() || "\"'=:,;&|<>()".contains(c)) {
+        let end =
+            begin + run.trim_end_matches(|c: char| c.is_whitespace() || "\"'=:,;&|<>()".contains(c)).len();
+        if looks_secret(&word[begin..end]) {
+            found.push(begin..end);
+        }
+        begin += run.len();
+    }
+    found.extend(credentials(word));
+    merged(found)
+}
+
+/// In order, and none in another.
+fn merged(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    found.retain(|range| !range.is_empty());
+    found.sort_unstable_by_key(|range| (range.start, range.end));
+    let mut out: Vec<Range<usize>> = Vec::with_capacity(found.len());
+    for range in found {
+        match out.last_mut() {
+            Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+            Some(_) | None => out.push(range),
+        }
+    }
+    out
+}
+
+/// `name:password@` where no URL is: as drivers of databases have it.
+fn credentials(word: &str) -> Option<Range<usize>> {
+    let at = word.find('@').filter(|_| !word.contains("://"))?;
+    let (name, password) = word[..at].split_once(':')?;
+    let is_one = !name.is_empty()
+        && !password.is_empty()
+        && !word[..at].contains(|c: char| c.is_whitespace() || "/\"'{".contains(c));
+    is_one.then_some(0..at)
+}
+
+/// What is assigned to names of secrets: `name=value`, `Name: value`.
+fn assigned(word: &str, found: &mut Vec<Range<usize>>) {
+    for (at, sign) in word.char_indices().filter(|(_, c)| "=:".contains(*c)) {
+        let rest = &word[at + 1..];
+        if sign == ':' && (rest.starts_with("//") || rest.starts_with(r"\/\/")) {
+            continue;
+        }
+        let before = word[..at].trim_end();
+        let name = before
+            .rfind(|c: char| !c.is_ascii_alphanumeric() && !"_.-".contains(c))
+            .map_or(before, |last| before[last..].strip_prefix(|_: char| true).unwrap_or_default());
+        if !is_sensitive(name.trim_start_matches('-')) {
+            continue;
+        }
+        let lead = rest.len() - rest.trim_start_matches([' ', '\\', '"', '\'']).len();
+        let value = &rest[lead..];
+        let quote = rest[..lead].chars().last().filter(|c| "\"'".contains(*c));
+        let ends = |c: char| match quote {
+            Some(quote) => c == quote,
+            None => "\"'\n".contains(c) || sign == '=' && (c.is_whitespace() || ";&,".contains(c)),
+        };
+        let end = value.find(ends).unwrap_or(value.len());
+        if !matches!(&value[..end], "" | "true" | "false" | "null") {
+            found.push(at + 1 + lead..at + 1 + lead + end);
+        }
+    }
+}
+
 /// What may be secret in the URLs of a word, in order: name and password, parts of a path that could be keys, as webhooks
 /// have them, and all that is asked with.
-#[must_use]
-pub fn of_urls(word: &str) -> Vec<Range<usize>> {
+fn of_urls(word: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(begin) = begin_of_authority(word, at) {
@@ -195,11 +326,49 @@ mod tests {
     }
 
     #[test]
+    fn what_is_assigned_in_a_word_or_stands_in_it_is_found() {
+        let shown = |word: &str| {
+            let mut out = word.to_owned();
+            parts(word).into_iter().rev().for_each(|range| out.replace_range(range, "…"));
+            out
+        };
+        for (word, expected) in [
+            ("Authorization: Bearer abc.def", "Authorization: …"),
+            ("X-Api-Key: abc", "X-Api-Key: …"),
+            ("env FIRECRAWL_API_KEY=fc-1 npx it", "env FIRECRAWL_API_KEY=… npx it"),
+            ("--token=x1", "--token=…"),
+            ("jdbc:sqlserver://h:1;user=sa;password=p4ss;x=1", "jdbc:sqlserver://h:1;user=sa;password=…;x=1"),
+            ("host=h dbname=d password='p q'", "host=h dbname=d password='…'"),
+            (
+                "AccountName=a;AccountKey=abc==;EndpointSuffix=s",
+                "AccountName=a;AccountKey=…;EndpointSuffix=s",
+            ),
+            ("user:pw@tcp(h:3306)/db", "…@tcp(h:3306)/db"),
+            ("use sk-ant-0123456789 here", "use … here"),
+            ("maxTokens=4096", "maxTokens=4096"),
+            ("mode=token", "mode=token"),
+            ("PWD=/home/me", "PWD=/home/me"),
+            ("10:30, me@example.com", "10:30, me@example.com"),
+            ("@scope/name@1.2.3", "@scope/name@1.2.3"),
+        ] {
+            assert_eq!(shown(word), expected);
+        }
+    }
+
+    #[test]
     fn secrets_are_told_by_name_and_by_form() {
-        for name in ["OPENAI_API_KEY", "GITHUB_PAT", "db_password", "SLACK_BOT_TOKEN", "SENTRY_DSN"] {
+        for name in [
+            "OPENAI_API_KEY",
+            "GITHUB_PAT",
+            "db_password",
+            "SENTRY_DSN",
+            "MYSQL_PWD",
+            "SSHPASS",
+            "CUSTOM_HEADERS",
+        ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["HOME", "PATH", "KEYBOARD", "AUTHOR", "LANG"] {
+        for name in ["HOME", "PATH", "KEYBOARD", "AUTHOR", "LANG", "PWD"] {
             assert!(!is_secret_name(name), "{name}");
         }
         assert!(looks_secret("sk-ant-0123456789") && looks_secret("123456789:AAbbccddeeffgghhiijjkk"));

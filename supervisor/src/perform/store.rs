@@ -15,6 +15,7 @@
 mod audit;
 mod copy;
 mod file;
+mod journal;
 mod mend;
 mod trace;
 mod writer;

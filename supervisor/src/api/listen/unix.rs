@@ -268,6 +268,7 @@ impl Place {
             Some(Bound::User) => ((Line::Known, uid), Party::User(uid)),
             Some(Bound::Group(gid)) => ((Line::Grouped, gid), Party::Group(gid)),
             None if residents.has(uid) => ((Line::Agents, uid), Party::Stranger(Crowd::of(uid))),
+            // Nor is there more to look at: strangers are too many for that.
             None => return Self::of_stranger(Crowd::of(uid)),
         };
         // Beside the gateways' there are workers that hold what people run in an instance.

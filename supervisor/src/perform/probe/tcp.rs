@@ -53,7 +53,11 @@ pub(super) async fn connect(port: u16) -> Result<TcpStream, ConnectError> {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             // A host without IPv6: what IPv4 said stands.
-            Err(_) if address.is_ipv6() => {}
+            Err(error) if address.is_ipv6() => {
+                if has_no_port_left(address, &error) {
+                    return Err(ConnectError::Unable { port, source: error });
+                }
+            }
             Err(source) if is_ours(&source) => return Err(ConnectError::Unable { port, source }),
             Err(source) => return Err(ConnectError::Connect { port, source }),
         }
@@ -68,6 +72,13 @@ async fn from_elsewhere(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, a, b, c.clamp(1, 254)), 0).into())?;
     socket.connect(to).await
+}
+
+/// Whether this address of the host is there and all its ports are taken: to connect there is no other.
+fn has_no_port_left(to: SocketAddr, error: &io::Error) -> bool {
+    let bound = || TcpSocket::new_v6().and_then(|socket| socket.bind((to.ip(), 0).into()));
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        && bound().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Whether this end is short of something, which says nothing of the other.
@@ -145,6 +156,25 @@ fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh22x', b'lo', 1))";
         taken(Ipv4Addr::new(127, 0, 0, 2), |runtime| {
             let stream = runtime.block_on(connect(20_040)).unwrap();
             assert!(stream.local_addr().unwrap().ip().is_loopback());
+        });
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_gateway_at_an_address_without_a_port_left() {
+        if !geteuid().is_root() {
+            return;
+        }
+        apart(|| {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _gateway = net::TcpListener::bind((Ipv6Addr::LOCALHOST, 20_040)).unwrap();
+            let bind = |port| {
+                let socket = TcpSocket::new_v6().unwrap();
+                socket.bind((Ipv6Addr::LOCALHOST, port).into()).unwrap();
+                socket
+            };
+            let _greedy: Vec<TcpSocket> = LEFT.map(bind).collect();
+            let error = runtime.block_on(connect(20_040)).unwrap_err();
+            assert!(matches!(error, ConnectError::Unable { .. }), "{error:?}");
         });
     }
 

@@ -328,7 +328,7 @@ fn held(db: &Connection, kept: Kept) -> rusqlite::Result<HashMap<Principal, (u64
 
 /// How many entries whoever has more may keep, so that all together have no more than `most`; but of each something is
 /// left, however many they are.
-fn share(mut counts: Vec<u64>, most: u64) -> u64 {
+pub(super) fn share(mut counts: Vec<u64>, most: u64) -> u64 {
     counts.sort_unstable();
     let mut left = most;
     let mut others = u64::try_from(counts.len()).unwrap_or(u64::MAX);

@@ -337,6 +337,29 @@ fn the_oldest_entries_beyond_the_number_kept_are_deleted_and_the_place_is_noted(
 }
 
 #[test]
+fn beyond_what_is_kept_whoever_has_most_loses_its_oldest_entries() {
+    let directory = TempDir::new().unwrap();
+    let mut open = Open::new(&directory, Retention { entries: 1_000, ..KEEP });
+    let of = |revision, who: &str| Entry { instance: Some(name(who)), ..entry(revision, HOUR) };
+    let mut entries: Vec<Entry> = (1..=300).map(|revision| of(revision, "main")).collect();
+    let flood = 300 + 2 * 1_000 + JOURNAL_SLACK;
+    entries.extend((301..=flood).map(|revision| of(revision, "agent")));
+    open.store.persist(Batch { revision: Revision(flood), writes: Vec::new(), entries });
+    open.stored(flood);
+    let db = sqlite(&directory);
+    let kept = |who: &str| -> (i64, i64) {
+        let count = "SELECT count(*), min(revision) FROM events WHERE instance = ?1";
+        db.query_row(count, [who], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    assert_eq!(kept("main"), (300, 1));
+    let first = i64::try_from(flood).unwrap() - 699;
+    assert_eq!(kept("agent"), (700, first));
+    let trimmed: String =
+        db.query_row("SELECT value FROM meta WHERE key = 'trimmed'", [], |row| row.get(0)).unwrap();
+    assert_eq!(trimmed, (first - 1).to_string());
+}
+
+#[test]
 fn entries_older_than_the_age_kept_are_deleted() {
     let directory = TempDir::new().unwrap();
     let mut open = Open::new(&directory, Retention { age: Duration::from_secs(3_600), ..KEEP });

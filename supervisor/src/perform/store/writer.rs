@@ -19,11 +19,8 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
-use supervisor_core::{
-    action::{Batch, Write},
-    journal::{Entry, Severity},
-};
+use rusqlite::{Connection, ErrorCode, Transaction};
+use supervisor_core::action::{Batch, Write};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
@@ -32,7 +29,7 @@ use super::{
     audit::{self, AuditRetention, Notes},
     copy::{self, Copier},
     file::{self, json, put_meta, put_record},
-    signed,
+    journal,
 };
 use crate::audit::{Note, Sink};
 
@@ -314,7 +311,7 @@ impl Writer {
                 apply(&transaction, write)?;
             }
             for entry in &batch.entries {
-                append(&transaction, entry)?;
+                journal::append(&transaction, entry)?;
                 entries += 1;
             }
         }
@@ -323,7 +320,7 @@ impl Writer {
         }
         let newest = batches.iter().rev().find_map(|batch| batch.entries.last());
         if let Some(newest) = newest.filter(|_| entries >= JOURNAL_SLACK) {
-            trim(&transaction, self.retention, newest.at.0)?;
+            journal::trim(&transaction, self.retention, newest.at.0)?;
             entries = 0;
         }
         let is_due = self.since_audit_trim + notes.count() >= audit::SLACK;
@@ -412,49 +409,6 @@ fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
             db.prepare_cached("DELETE FROM instances WHERE name = ?1")?.execute([&**name])?;
         }
         Write::Pool(pool) => put_meta(db, "pool", &json(pool)?)?,
-    }
-    Ok(())
-}
-
-fn append(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![
-            signed(entry.revision.0),
-            signed(entry.at.0),
-            entry.instance.as_deref().unwrap_or_default(),
-            signed(entry.incarnation.0),
-            entry.kind.name(),
-            severity(entry.kind.severity()),
-            entry.kind.to_string(),
-        ])
-        .map(|_| ())
-}
-
-/// As the column `severity` has it: the numbers of the API's `Severity`.
-fn severity(severity: Severity) -> i64 {
-    match severity {
-        Severity::Info => 1,
-        Severity::Warning => 2,
-        Severity::Error => 3,
-    }
-}
-
-/// Deletes the oldest entries beyond what is kept, and notes how far that went, for readers who come from there.
-fn trim(db: &Connection, retention: Retention, now_ns: u64) -> rusqlite::Result<()> {
-    let oldest = now_ns.saturating_sub(u64::try_from(retention.age.as_nanos()).unwrap_or(u64::MAX));
-    let beyond: Option<i64> = db
-        .prepare_cached("SELECT revision FROM events ORDER BY revision DESC LIMIT 1 OFFSET ?1")?
-        .query_row([signed(retention.entries)], |row| row.get(0))
-        .optional()?;
-    // Entries are in the order of their times, so this looks only at what is expired and at one more.
-    let young: Option<i64> = db
-        .prepare_cached("SELECT revision FROM events WHERE unix_ns >= ?1 ORDER BY revision LIMIT 1")?
-        .query_row([signed(oldest)], |row| row.get(0))
-        .optional()?;
-    let Some(newest) = beyond.max(young.map(|revision| revision - 1)) else { return Ok(()) };
-    let deleted = db.prepare_cached("DELETE FROM events WHERE revision <= ?1")?.execute([newest])?;
-    if deleted > 0 {
-        put_meta(db, "trimmed", &newest.to_string())?;
     }
     Ok(())
 }

@@ -48,6 +48,10 @@ fn secrets_are_withheld_by_their_keys() {
         ("{headers: {Accept: 'x'}}", "{headers: {Accept: '[withheld 1]'}}"),
         ("{headers: {Accept: 'x'}, mode: 'y'}", "{headers: {Accept: '[withheld 1]'}, mode: 'y'}"),
         ("{args: ['--api-key', 'x', '-v', 'y']}", "{args: ['--api-key', '[withheld 1]', '-v', 'y']}"),
+        (
+            "{args: ['-u', 'me:word', '-H', 'X-Api-Key: k']}",
+            "{args: ['-u', '[withheld 1]', '-H', 'X-Api-Key: [withheld 2]']}",
+        ),
         ("{args: ['--token=x', '--port=1']}", "{args: ['--token=[withheld 1]', '--port=1']}"),
         ("{pin: 1234}", "{pin: [withheld 1]}"),
         ("{token: null, secret: true}", "{token: null, secret: true}"),

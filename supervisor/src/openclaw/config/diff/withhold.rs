@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use crate::openclaw::secret::{SHORTEST_KNOWN, is_bot_token, is_secret_name, looks_secret, of_urls};
+use crate::openclaw::secret::{self, SHORTEST_KNOWN, is_bot_token, is_sensitive, looks_secret};
 
 /// Numbers the secrets, the same for the same.
 pub(super) struct Withheld<'a> {
@@ -17,21 +17,6 @@ pub(super) struct Withheld<'a> {
 
 /// How far a bare word is looked through for what quotes would have held together, in bytes.
 const LOOKED_AHEAD: usize = 512;
-
-/// Counts of tokens and names of files are no secrets (OpenClaw's `SENSITIVE_KEY_WHITELIST_SUFFIXES`).
-const HARMLESS: [&str; 11] = [
-    "maxtokens",
-    "maxoutputtokens",
-    "maxinputtokens",
-    "maxcompletiontokens",
-    "contexttokens",
-    "totaltokens",
-    "tokencount",
-    "tokenlimit",
-    "tokenbudget",
-    "passwordfile",
-    "tokenfile",
-];
 
 /// Objects in which every value is taken for a secret.
 const CONTAINERS: [&str; 2] = ["headers", "cookies"];
@@ -134,11 +119,9 @@ fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
                     || known.contains(&word)
                 {
                     found.push(range);
-                } else if let Some(value) = value_of_option(word) {
-                    found.push(range.start + value..range.end);
                 } else {
-                    let of_urls = of_urls(word).into_iter();
-                    found.extend(of_urls.map(|part| range.start + part.start..range.start + part.end));
+                    let parts = secret::parts(word).into_iter();
+                    found.extend(parts.map(|part| range.start + part.start..range.start + part.end));
                 }
                 if is_key || !assigned {
                     word.clone_into(&mut key);
@@ -157,13 +140,8 @@ fn is_plain_word(text: &str, range: &Range<usize>, assigned: bool) -> bool {
 
 /// Whether it is as `--api-key`, and its value is the next argument.
 fn is_sensitive_option(word: &str) -> bool {
-    word.starts_with('-') && !word.contains('=') && is_sensitive(word)
-}
-
-/// Where the value of `--api-key=value` begins.
-fn value_of_option(word: &str) -> Option<usize> {
-    let (option, _) = word.split_once('=')?;
-    (option.starts_with('-') && is_sensitive(option)).then_some(option.len() + 1)
+    const CREDENTIALS: [&str; 3] = ["-u", "--user", "--proxy-user"];
+    CREDENTIALS.contains(&word) || word.starts_with('-') && !word.contains('=') && is_sensitive(word)
 }
 
 fn is_constant(word: &str) -> bool {
@@ -180,31 +158,6 @@ fn followed_by_assignment(text: &str, end: usize) -> bool {
 fn opens_secrets(key: &str) -> bool {
     let lower = key.to_ascii_lowercase();
     !SECTIONS.contains(&lower.as_str()) && (CONTAINERS.contains(&lower.as_str()) || is_sensitive(key))
-}
-
-/// Whether a value with this key is a secret.
-fn is_sensitive(key: &str) -> bool {
-    let lower = key.to_ascii_lowercase();
-    if HARMLESS.iter().any(|harmless| lower.ends_with(harmless)) {
-        return false;
-    }
-    let squeezed: String = lower.chars().filter(|c| c.is_alphanumeric()).collect();
-    let parts = ["token", "password", "secret", "apikey", "encryptkey", "privatekey", "serviceaccount"];
-    parts.iter().any(|part| squeezed.contains(part)) || is_secret_name(&words(key))
-}
-
-/// `camelCase` as `camel_Case`.
-fn words(key: &str) -> String {
-    let mut out = String::with_capacity(key.len() + 4);
-    let mut before = '_';
-    for c in key.chars() {
-        if c.is_uppercase() && before.is_lowercase() {
-            out.push('_');
-        }
-        out.push(if c == '-' || c == '.' { '_' } else { c });
-        before = c;
-    }
-    out
 }
 
 /// The text, cut into tokens. Never fails: what is not known is skipped.
