@@ -22,6 +22,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
@@ -42,6 +44,12 @@ use crate::walls::Surveyed;
 
 /// The option by which a descriptor is named.
 pub(crate) const LAUNCH: &str = "--launch-fd";
+
+/// All of a job are told within microseconds; whoever is told alone goes on this much later.
+const LOOKS: u32 = 20;
+
+/// Between two looks at that.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What env(1) and others end with if a program is not there.
 const NOT_FOUND: u8 = 127;
@@ -211,7 +219,7 @@ fn look(command: Pid) -> io::Result<Option<WaitStatus>> {
                 kill_process(getpid(), Sent::STOP)?;
                 // Somebody wants it to go on: the shell has told all of the job, and it may have stopped again, or
                 // others have told this process alone.
-                if !has_gone_on(command)? {
+                if !is_told(command)? {
                     let _ = kill_process(command, Sent::CONT);
                 }
             }
@@ -221,6 +229,23 @@ fn look(command: Pid) -> io::Result<Option<WaitStatus>> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether the command goes on, or has, by what this process was told. The kernel tells all of a job one after another,
+/// and this may be at it before the command is told: to tell it then would be to tell it twice, and the second time would
+/// send on its way what has stopped again in between.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "waitid(2) waits for ever or not at all, and SIGCHLD may be an older one"
+)]
+fn is_told(command: Pid) -> io::Result<bool> {
+    for _ in 0..LOOKS {
+        if has_gone_on(command)? {
+            return Ok(true);
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    has_gone_on(command)
 }
 
 /// Whether anything has become of the command since its last stop was told. Takes none of it from [`look`].
