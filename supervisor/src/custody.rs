@@ -46,6 +46,9 @@ const CHANGED: u32 = 0o022;
 /// Bits by which others pass a directory.
 const PASSED: u32 = 0o011;
 
+/// Bits by which its own user passes a directory, and sees what is in it.
+const PASSED_BY_OWNER: u32 = 0o500;
+
 /// The user who may do everything anyway.
 const ROOT: u32 = 0;
 
@@ -172,6 +175,7 @@ pub enum CustodyError {
 /// Opens to this user what is closed to it: no wall looks at modes, and an agent of this user can do that. What is in a
 /// directory is seen once that is open.
 pub(crate) fn open_own(data_dir: &Path) {
+    open_way(data_dir);
     for _ in 0..DEPTH {
         let shut: Vec<Flaw> = look(data_dir).into_iter().filter(|flaw| flaw.what == What::Shut).collect();
         let mended = shut.iter().filter(|flaw| flaw.mend().is_ok());
@@ -181,6 +185,24 @@ pub(crate) fn open_own(data_dir: &Path) {
         }
         let paths: Vec<String> = mended.collect();
         warn!(?paths, "the supervisor's user did not get at these; it does now");
+    }
+}
+
+/// Opens to this user the directories of its own that lead to the data directory, such as its home, so far that it passes.
+fn open_way(data_dir: &Path) {
+    let Ok(data_dir) = std::path::absolute(data_dir) else { return };
+    let above: Vec<&Path> = data_dir.ancestors().skip(1).collect();
+    for directory in above.into_iter().rev() {
+        // What cannot be seen is behind one that could not be opened.
+        let Ok(found) = fs::symlink_metadata(directory) else { return };
+        let mode = found.mode() & 0o7777;
+        let is_own = found.is_dir() && found.uid() == geteuid().as_raw();
+        if is_own
+            && mode & PASSED_BY_OWNER != PASSED_BY_OWNER
+            && close(directory, mode | PASSED_BY_OWNER).is_ok()
+        {
+            warn!(path = %directory.display(), "the supervisor's user did not pass here; it does now");
+        }
     }
 }
 

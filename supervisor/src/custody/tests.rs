@@ -163,6 +163,8 @@ fn what_is_closed_to_its_own_user_is_opened_to_it_and_no_wider() {
         world.chmod(path, 0o000);
     }
     assert_eq!(look(&world.data())[0].what, What::Shut);
+    let above = world.directory.path().canonicalize().unwrap();
+    fs::set_permissions(&above, Permissions::from_mode(0o1000)).unwrap();
     open_own(&world.data());
     assert_eq!(look(&world.data()), []);
     for (path, mode) in [
@@ -178,6 +180,7 @@ fn what_is_closed_to_its_own_user_is_opened_to_it_and_no_wider() {
     ] {
         assert_eq!(world.mode(path), mode, "{path}");
     }
+    assert_eq!(fs::metadata(above).unwrap().mode() & 0o7777, 0o1500, "and what leads there is passed");
 }
 
 #[test]

@@ -264,7 +264,8 @@ mod tests {
     fn what_a_dead_supervisor_left_half_written_goes_with_the_next_write() {
         let world = tempfile::tempdir().unwrap();
         let at = |name: &str| world.path().join(name);
-        let mine = format!("{UNFINISHED}{}-7", process::id());
+        // A number that no write of this process gets to.
+        let mine = format!("{UNFINISHED}{}-{}", process::id(), u64::MAX);
         for name in [&format!("{UNFINISHED}1-0"), &mine, ".unfinished", "openclaw.json"] {
             std::fs::write(at(name), "TOKEN=1").unwrap();
         }
