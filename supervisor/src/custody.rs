@@ -188,6 +188,16 @@ pub(crate) fn open_own(data_dir: &Path) {
     }
 }
 
+/// The same of the run directory of one instance, where its worker is to be reached.
+pub(crate) fn open_run(run_dir: &Path) {
+    open_way(&run_dir.join(WORKER_KEY));
+    for path in entries(run_dir) {
+        let shut = fs::symlink_metadata(&path).ok().and_then(|found| judge(path, Kind::Own, &found, false));
+        // Whoever takes it away again is outrun, or not.
+        let _ = shut.map(|flaw| flaw.mend());
+    }
+}
+
 /// Opens to this user the directories of its own that lead to the data directory, such as its home, so far that it passes.
 fn open_way(data_dir: &Path) {
     let Ok(data_dir) = std::path::absolute(data_dir) else { return };

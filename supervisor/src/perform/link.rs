@@ -73,6 +73,12 @@ impl LinkError {
         }
     }
 
+    /// Whether this user does not get at its own worker: an agent of the same user can take that away.
+    pub(crate) fn is_shut_out(&self) -> bool {
+        let Self::Io(error) = self else { return false };
+        error.kind() == io::ErrorKind::PermissionDenied
+    }
+
     /// Whether nobody listens where the worker would.
     pub(crate) fn is_absence(&self) -> bool {
         let Self::Io(error) = self else { return false };

@@ -32,7 +32,7 @@ use super::{
     link::{self, Link, LinkError},
     spawn::{self, SpawnError, Worker},
 };
-use crate::openclaw::contract::Contract;
+use crate::{custody, openclaw::contract::Contract};
 
 /// Orders that may wait for one instance's task. Core gives a few per life of an instance.
 const ORDERS: usize = 64;
@@ -358,6 +358,10 @@ impl Task {
             loop {
                 match Link::attach(&self.run_dir, self.surroundings.epoch).await {
                     Err(error) if error.is_passing() => time::sleep(REACH_AGAIN).await,
+                    Err(error) if error.is_shut_out() => {
+                        custody::open_run(&self.run_dir);
+                        time::sleep(REACH_AGAIN).await;
+                    }
                     outcome => return outcome,
                 }
             }
