@@ -6,7 +6,8 @@
 //! | others could have changed it | refused: nobody knows what is in it | an error |
 //! | others could have read it | closed; told of as an alarm if there are secrets in it | an error, or a warning |
 //! | open by its mode, where nobody gets at it | closed | a note |
-//! | closed to its own user | opened to it | an error |
+//! | closed to its own user, or what leads there is | opened to it | an error |
+//! | all users may write in what leads there | left so, and closed again if it was not so at first | an error |
 //!
 //! A mode that is too wide says what this user did, or an earlier version, so it is mended and not a reason to leave
 //! gateways without a supervisor. Whoever could write here could have made himself an administrator: that is for a
@@ -21,6 +22,7 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -42,6 +44,12 @@ const SEEN: u32 = 0o066;
 
 /// Bits by which others change a file, or what is in a directory.
 const CHANGED: u32 = 0o022;
+
+/// The bit by which all users do.
+const CHANGED_BY_ALL: u32 = 0o002;
+
+/// The bit by which they do that to their own alone, as in `/tmp`.
+const STICKY: u32 = 0o1000;
 
 /// Bits by which others pass a directory.
 const PASSED: u32 = 0o011;
@@ -76,7 +84,7 @@ const MOST_ENTRIES: usize = 10_000;
 /// How soon what was opened to others is closed again, and what was closed to its own user opened.
 const GUARDED: Duration = Duration::from_secs(60);
 
-/// The same of the data directory itself, without which nobody gets at anything.
+/// The same of the data directory itself, without which nobody gets at anything, and of what leads there.
 const GUARDED_ITSELF: Duration = Duration::from_secs(2);
 
 /// The supervisor's own files, each in a directory that may be closed to it in its turn.
@@ -200,20 +208,60 @@ pub(crate) fn open_run(run_dir: &Path) {
 
 /// Opens to this user the directories of its own that lead to the data directory, such as its home, so far that it passes.
 fn open_way(data_dir: &Path) {
-    let Ok(data_dir) = std::path::absolute(data_dir) else { return };
-    let above: Vec<&Path> = data_dir.ancestors().skip(1).collect();
-    for directory in above.into_iter().rev() {
-        // What cannot be seen is behind one that could not be opened.
-        let Ok(found) = fs::symlink_metadata(directory) else { return };
-        let mode = found.mode() & 0o7777;
-        let is_own = found.is_dir() && found.uid() == geteuid().as_raw();
-        if is_own
-            && mode & PASSED_BY_OWNER != PASSED_BY_OWNER
-            && close(directory, mode | PASSED_BY_OWNER).is_ok()
-        {
-            warn!(path = %directory.display(), "the supervisor's user did not pass here; it does now");
+    for directory in way(data_dir) {
+        // What is behind one that could not be opened cannot be seen.
+        let Some(Flaw { path, what: What::Shut, mode, .. }) = judge_way(&directory) else { continue };
+        if close(&path, mode | PASSED_BY_OWNER).is_ok() {
+            warn!(path = %path.display(), "the supervisor's user did not pass here; it does now");
         }
     }
+}
+
+/// Closes those of them where all users of the host could move away what they lead to, but for those that people want so.
+fn close_way(data_dir: &Path, wanted: &[PathBuf]) {
+    for flaw in look_at_way(data_dir) {
+        if flaw.what != What::Changed || wanted.contains(&flaw.path) {
+            continue;
+        }
+        let path = flaw.path.display();
+        match flaw.mend() {
+            Ok(()) => warn!(%path, "all users could move away what is in it; they cannot now"),
+            Err(error) => {
+                warn!(%path, %error, "all users can move away what is in it, and it cannot be closed")
+            }
+        }
+    }
+}
+
+/// What is wrong with the directories that lead to the data directory, from the root on. Of groups that may write there
+/// nothing is known: often a user is its only member.
+pub(crate) fn look_at_way(data_dir: &Path) -> Vec<Flaw> {
+    way(data_dir).iter().filter_map(|directory| judge_way(directory)).collect()
+}
+
+/// The directories above this one, the root first.
+fn way(data_dir: &Path) -> Vec<PathBuf> {
+    let Ok(data_dir) = std::path::absolute(data_dir) else { return Vec::new() };
+    let mut above: Vec<PathBuf> = data_dir.ancestors().skip(1).map(Path::to_owned).collect();
+    above.reverse();
+    above
+}
+
+fn judge_way(directory: &Path) -> Option<Flaw> {
+    let found = fs::symlink_metadata(directory).ok()?;
+    if !found.is_dir() || found.uid() != geteuid().as_raw() {
+        return None;
+    }
+    let mode = found.mode() & 0o7777;
+    let is_open = mode & CHANGED_BY_ALL != 0 && mode & STICKY == 0;
+    let kept = if is_open { mode & !CHANGED_BY_ALL } else { mode };
+    let should = kept | PASSED_BY_OWNER;
+    let what = match (mode & PASSED_BY_OWNER == PASSED_BY_OWNER, is_open) {
+        (false, _) => What::Shut,
+        (true, true) => What::Changed,
+        (true, false) => return None,
+    };
+    Some(Flaw { path: directory.to_owned(), what, mode, should })
 }
 
 /// Refuses what may be another's, and closes the rest to others. Answers what they could have read.
@@ -240,17 +288,25 @@ pub(crate) fn take(data_dir: &Path) -> Result<Vec<PathBuf>, CustodyError> {
 /// looks at modes, so an agent of that user can do both, and the next supervisor would not begin.
 pub(crate) async fn guard(data_dir: PathBuf) {
     let mut looked = Instant::now();
+    // What was so before is for a person to judge, as the doctor says: it may be a volume for all.
+    let flaws = look_at_way(&data_dir).into_iter();
+    let wanted: Arc<[PathBuf]> =
+        flaws.filter(|flaw| flaw.what == What::Changed).map(|flaw| flaw.path).collect();
     loop {
         sleep(GUARDED_ITSELF).await;
         let is_due = looked.elapsed() >= GUARDED;
         if is_due {
             looked = Instant::now();
-        } else if fs::read_dir(&data_dir).is_ok() {
-            continue;
         }
-        let data_dir = data_dir.clone();
+        let (data_dir, wanted) = (data_dir.clone(), Arc::clone(&wanted));
+        let look = move || {
+            close_way(&data_dir, &wanted);
+            if is_due || fs::read_dir(&data_dir).is_err() {
+                close_again(&data_dir);
+            }
+        };
         // It ends with the runtime.
-        let _ = task::spawn_blocking(move || close_again(&data_dir)).await;
+        let _ = task::spawn_blocking(look).await;
     }
 }
 

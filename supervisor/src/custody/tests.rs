@@ -193,3 +193,22 @@ fn what_is_opened_to_others_meanwhile_is_closed_again_and_what_is_anothers_is_le
     assert_eq!(look(&world.data()), []);
     assert_eq!((world.mode(store), world.mode("pki/ca.key")), (0o600, 0o600));
 }
+
+#[test]
+fn what_leads_to_the_data_is_closed_to_all_users_unless_it_was_open_from_the_beginning() {
+    let world = World::new();
+    let above = world.directory.path().canonicalize().unwrap();
+    let chmod = |mode| fs::set_permissions(&above, Permissions::from_mode(mode)).unwrap();
+    let mode = || fs::metadata(&above).unwrap().mode() & 0o7777;
+    for harmless in [0o1777, 0o775, 0o755] {
+        chmod(harmless);
+        assert_eq!(look_at_way(&world.data()), []);
+    }
+    chmod(0o777);
+    let flaw = Flaw { path: above.clone(), what: What::Changed, mode: 0o777, should: 0o775 };
+    assert_eq!(look_at_way(&world.data()), [flaw]);
+    close_way(&world.data(), std::slice::from_ref(&above));
+    assert_eq!(mode(), 0o777);
+    close_way(&world.data(), &[]);
+    assert_eq!(mode(), 0o775);
+}

@@ -14,7 +14,25 @@ pub(super) fn own(scene: &Scene, _: &Budget) -> Vec<Finding> {
     }
     let for_all = scene.patients.iter().any(|patient| patient.spec.user.is_some());
     let socket = custody::look_at_socket(&scene.host.control.socket, for_all);
-    custody::look(scene.data_dir()).into_iter().chain(socket).map(finding).collect()
+    let way = custody::look_at_way(scene.data_dir()).into_iter().map(of_way);
+    way.chain(custody::look(scene.data_dir()).into_iter().chain(socket).map(finding)).collect()
+}
+
+fn of_way(flaw: Flaw) -> Finding {
+    match flaw.what {
+        What::Foreign(_) | What::Read | What::Loose | What::Shut => finding(flaw),
+        What::Changed => {
+            let (shown, mode) = (flaw.path.display(), flaw.mode);
+            let what = format!("all users may write in `{shown}` (mode {mode:o}), above the data directory");
+            let why = "they can move the data directory away and put another there";
+            let mend = typed(&format!("chmod {:o}", flaw.should), [&flaw.path]);
+            let owner = nix::unistd::geteuid().as_raw();
+            let fix = vec![Fix::Close { path: flaw.path.clone(), mode: flaw.should, owner }];
+            Finding::new("state.way", Severity::Error, what, why, mend)
+                .fixed_by(fix)
+                .in_file(&flaw.path, None)
+        }
+    }
 }
 
 fn finding(Flaw { path, what, mode, should }: Flaw) -> Finding {
@@ -43,7 +61,8 @@ fn finding(Flaw { path, what, mode, should }: Flaw) -> Finding {
         }
         What::Shut => {
             let what = format!("the supervisor does not get at `{shown}` (mode {mode:o})");
-            let why = "an agent of its user can take that away; the supervisor gives it back within a minute";
+            let why = "an agent of its user can take that away; the supervisor gives it back within a minute, unless somebody keeps \
+                       taking it: then stop that agent";
             Finding::new("state.shut", Severity::Error, what, why, close).fixed_by(fix)
         }
         What::Loose => {
