@@ -227,7 +227,7 @@ fn close_way(data_dir: &Path, wanted: &[PathBuf]) {
         match flaw.mend() {
             Ok(()) => warn!(%path, "all users could move away what is in it; they cannot now"),
             Err(error) => {
-                warn!(%path, %error, "all users can move away what is in it, and it cannot be closed")
+                warn!(%path, %error, "all users can move away what is in it, and it cannot be closed");
             }
         }
     }
