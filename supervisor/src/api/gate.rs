@@ -348,30 +348,31 @@ where
                 // What was found ready is what is called.
                 let fresh = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, fresh);
-                Box::pin(changed(gate, rule, known, ready, request))
+                Box::pin(changed((gate, rule), known, token, (ready, request)))
             }
         }
     }
 }
 
-/// A call that changes something, from its arrival to its answer.
+/// A call that changes something, from its arrival to its answer. What its caller may is asked again once it has arrived:
+/// that can take half a minute, and the roles be others by then.
 async fn changed<S>(
-    gate: Gate,
-    rule: &'static Rule,
+    (gate, rule): (Gate, &'static Rule),
     known: Known,
-    mut service: S,
-    request: Request<Body>,
+    token: Option<Digest>,
+    (mut service, request): (S, Request<Body>),
 ) -> Answer<S::Error>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let arrived = message::arrive(body, rule).await;
-    if let Some(scope) = parts.extensions.get::<Scope>()
-        && let Err(refusal) = scope.may(&arrived.about.target)
-    {
-        return Ok(gate.refuse(rule, &known, refusal));
-    }
+    let known = gate.know(known.peer, token.as_ref());
+    let admitted = gate.admit(rule, &known);
+    match admitted.and_then(|scope| scope.may(&arrived.about.target).map(|()| scope)) {
+        Ok(scope) => parts.extensions.insert(scope),
+        Err(refusal) => return Ok(gate.refuse(rule, &known, refusal)),
+    };
     let record = Record::begin(&gate.audit, known.recorded(), rule, &arrived.about, known.kept());
     let answer =
         record.scope(known.principal(), service.call(Request::from_parts(parts, arrived.body))).await?;

@@ -13,6 +13,9 @@ const LONGEST_WORD: usize = 40;
 /// A part of a path is taken for one already if it is this long.
 const LONGEST_PART: usize = 16;
 
+/// What is glued to an option of one letter and shorter is a flag of something.
+const SHORTEST_GLUED: usize = 4;
+
 /// How secrets of well-known services begin.
 const BEGINNINGS: [&str; 18] = [
     "sk-",
@@ -143,6 +146,7 @@ fn has_letters_and_digits(word: &str) -> bool {
 pub fn parts(word: &str) -> Vec<Range<usize>> {
     let mut found = of_urls(word);
     assigned(word, &mut found);
+    of_options(word, &mut found);
     let mut begin = 0;
     for run in word.split_inclusive(|c: char| c.is_whitespace() || "\"'=:,;&|<>()".contains(c)) {
         let end =
@@ -187,7 +191,8 @@ fn assigned(word: &str, found: &mut Vec<Range<usize>>) {
         if sign == ':' && (rest.starts_with("//") || rest.starts_with(r"\/\/")) {
             continue;
         }
-        let before = word[..at].trim_end();
+        // Quoted, as in JSON, which may stand in a string itself.
+        let before = word[..at].trim_end_matches([' ', '\\', '"', '\'']);
         let name = before
             .rfind(|c: char| !c.is_ascii_alphanumeric() && !"_.-".contains(c))
             .map_or(before, |last| before[last..].strip_prefix(|_: char| true).unwrap_or_default());
@@ -205,6 +210,46 @@ fn assigned(word: &str, found: &mut Vec<Range<usize>>) {
         if !matches!(&value[..end], "" | "true" | "false" | "null") {
             found.push(at + 1 + lead..at + 1 + lead + end);
         }
+    }
+}
+
+/// Whether the next word is a secret after this one: `--api-key`, `-u`.
+#[must_use]
+pub fn is_sensitive_option(word: &str) -> bool {
+    const CREDENTIALS: [&str; 4] = ["-u", "-p", "--user", "--proxy-user"];
+    CREDENTIALS.contains(&word) || word.starts_with('-') && !word.contains('=') && is_sensitive(word)
+}
+
+/// Whether this can be what such an option is followed by: no other option, no path, no port.
+#[must_use]
+pub fn is_sensitive_argument(option: &str, word: &str) -> bool {
+    let is_place =
+        word.starts_with(['/', '.', '~', '$']) || word.bytes().all(|byte| b"0123456789:.-".contains(&byte));
+    !(word.is_empty() || word.starts_with('-') || option == "-p" && is_place)
+}
+
+/// What follows options in a command line.
+fn of_options(word: &str, found: &mut Vec<Range<usize>>) {
+    let is_between = |c: char| c.is_whitespace() || "\"'\\".contains(c);
+    let mut option = "";
+    let mut begin = 0;
+    for run in word.split_inclusive(is_between) {
+        let text = run.trim_end_matches(is_between);
+        let range = begin..begin + text.len();
+        begin += run.len();
+        if text.is_empty() {
+            continue;
+        }
+        if is_sensitive_option(option) && is_sensitive_argument(option, text) {
+            found.push(range);
+        } else if let Some(glued) = text.strip_prefix("-p")
+            && glued.len() >= SHORTEST_GLUED
+            && is_sensitive_argument("-p", glued)
+        {
+            // As mysql(1) has it.
+            found.push(range.start + 2..range.end);
+        }
+        option = text;
     }
 }
 
@@ -350,6 +395,15 @@ mod tests {
             ("PWD=/home/me", "PWD=/home/me"),
             ("10:30, me@example.com", "10:30, me@example.com"),
             ("@scope/name@1.2.3", "@scope/name@1.2.3"),
+            (r#"{\"exaApiKey\":\"x1\",\"depth\":\"2\"}"#, r#"{\"exaApiKey\":\"…",\"depth\":\"2\"}"#),
+            (r#"{"exaApiKey": "x1"}"#, r#"{"exaApiKey": "…"}"#),
+            ("npx -y mcp --api-key x1 --depth 2", "npx -y mcp --api-key … --depth 2"),
+            ("sh -c \"curl -u bot:x1 h\"", "sh -c \"curl -u … h\""),
+            ("mysql -px1y2 -h db; sshpass -p x1 ssh h", "mysql -p… -h db; sshpass -p … ssh h"),
+            (
+                "ssh -p 22 h; docker run -p 80:80 x; mkdir -p /a",
+                "ssh -p 22 h; docker run -p 80:80 x; mkdir -p /a",
+            ),
         ] {
             assert_eq!(shown(word), expected);
         }

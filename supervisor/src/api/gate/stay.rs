@@ -1,4 +1,5 @@
-//! A stream goes on as long as its caller may open it: each time the roles change, that is asked again.
+//! A stream goes on as long as its caller may open it: each time the roles change, that is asked again, and of a rescue
+//! each time that it is another's.
 //!
 //! ```text
 //!   service ──► messages ──► may it still? ──yes──► its caller
@@ -9,6 +10,7 @@
 //! Where nothing changes this costs nothing: it waits for the roles and for the messages, and for no time.
 
 use std::{
+    collections::BTreeSet,
     future::pending,
     pin::Pin,
     sync::Arc,
@@ -18,6 +20,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use supervisor_core::ids::Name;
 use tokio::sync::watch;
 use tonic::{Status, body::Body};
 
@@ -48,9 +51,10 @@ impl Stay {
 
     /// Ends once its caller would be refused, with what it would be told.
     async fn refused(mut self) -> Status {
-        while self.bound.changed().await.is_ok() {
+        let whom = self.scope.names();
+        while self.changes(whom.as_ref()).await {
             let known = self.gate.know(self.peer.clone(), self.token.as_ref());
-            if let Err(refusal) = self.ask(&known) {
+            if let Err(refusal) = self.ask(&known, whom.as_ref()) {
                 self.gate.refusals.note(known.recorded(), self.rule, refusal.reason());
                 return refusal.into();
             }
@@ -58,10 +62,24 @@ impl Stay {
         pending().await
     }
 
-    fn ask(&self, known: &Known) -> Result<(), Refusal> {
+    /// Waits until the roles have changed, or whom the stream may be about. False if neither will any more.
+    async fn changes(&mut self, whom: Option<&BTreeSet<Name>>) -> bool {
+        let Some(whom) = whom else { return self.bound.changed().await.is_ok() };
+        let mut views = self.gate.handle.watch();
+        let others = views.wait_for(|_| self.scope.names().is_none_or(|now| !now.is_superset(whom)));
+        tokio::select! {
+            changed = self.bound.changed() => changed.is_ok(),
+            changed = others => changed.is_ok(),
+        }
+    }
+
+    fn ask(&self, known: &Known, whom: Option<&BTreeSet<Name>>) -> Result<(), Refusal> {
         let scope = self.gate.admit(self.rule, known)?;
         // A narrower one might be admitted, but not to this stream.
-        if scope.covers(&self.scope) { Ok(()) } else { Err(known.lacks(self.rule)) }
+        if !scope.covers(&self.scope) {
+            return Err(known.lacks(self.rule));
+        }
+        whom.into_iter().flatten().try_for_each(|name| scope.may(name))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
 const NOBODY: [u32; 2] = [u32::MAX; 2];
 
 /// A server to which this very user is no more than a binding says.
-async fn bound(grant: Option<Grant>) -> Server {
+pub(super) async fn bound(grant: Option<Grant>) -> Server {
     let world = World::new(10);
     let gate = world.gate_of(NOBODY);
     let server = Server::build(world, gate).await;
@@ -41,7 +41,7 @@ async fn bound(grant: Option<Grant>) -> Server {
     server
 }
 
-fn bind(server: &Server, grant: Option<Grant>) {
+pub(super) fn bind(server: &Server, grant: Option<Grant>) {
     let who = Who::Uid(nix::unistd::geteuid().as_raw());
     let bindings: Vec<_> = grant.into_iter().map(|grant| Binding { who: who.clone(), grant }).collect();
     server.world.bindings.replace(Table::look_up(&bindings));
@@ -186,7 +186,7 @@ async fn until_ready(stream: &mut Streaming<WatchInstancesResponse>) {
 }
 
 /// With what a stream ends.
-async fn end_of<T>(stream: &mut Streaming<T>) -> Status {
+pub(super) async fn end_of<T>(stream: &mut Streaming<T>) -> Status {
     within(async {
         loop {
             match stream.message().await {

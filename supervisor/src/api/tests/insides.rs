@@ -31,7 +31,7 @@ use crate::{
 
 /// Messages as they come.
 #[derive(Debug, Clone, Copy, Default)]
-struct Raw;
+pub(super) struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;

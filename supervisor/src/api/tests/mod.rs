@@ -2,6 +2,7 @@
 //! process does at once what it is told.
 
 mod access;
+mod changes;
 mod client;
 mod configs;
 mod edges;

@@ -54,6 +54,22 @@ fn secrets_are_withheld_by_their_keys() {
         ),
         ("{args: ['--token=x', '--port=1']}", "{args: ['--token=[withheld 1]', '--port=1']}"),
         ("{pin: 1234}", "{pin: [withheld 1]}"),
+        ("{env: [{name: 'API_KEY', value: 'x'}]}", "{env: [{name: 'API_KEY', value: '[withheld 1]'}]}"),
+        ("{env: [{name: 'COLOUR', value: 'x'}]}", "{env: [{name: 'COLOUR', value: 'x'}]}"),
+        ("{env: [{value: 'x', name: 'API_KEY'}]}", "{env: [{value: '[withheld 1]', name: 'API_KEY'}]}"),
+        (
+            "{token: // of the bot\n 'x', a: 'y'}",
+            "{token: // [withheld 1] [withheld 2] [withheld 3]\n '[withheld 4]', a: 'y'}",
+        ),
+        (
+            "{token: /* old\n one */ 'x', a: 'y'}",
+            "{token: /* [withheld 1]\n [withheld 2] */ '[withheld 3]', a: 'y'}",
+        ),
+        (
+            "{args: ['sh', '-c', 'mcp --api-key x -v']}",
+            "{args: ['sh', '-c', 'mcp --api-key [withheld 1] -v']}",
+        ),
+        ("{args: ['{\"exaApiKey\":\"x\"}']}", "{args: ['{\"exaApiKey\":\"[withheld 1]\"}']}"),
         ("{token: null, secret: true}", "{token: null, secret: true}"),
         ("{auth: {mode: 'token', token: 'x'}}", "{auth: {mode: 'token', token: '[withheld 1]'}}"),
         ("{maxTokens: 4096, model: 'anthropic/claude'}", "{maxTokens: 4096, model: 'anthropic/claude'}"),

@@ -7,7 +7,10 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use crate::openclaw::secret::{self, SHORTEST_KNOWN, is_bot_token, is_sensitive, looks_secret};
+use crate::openclaw::secret::{
+    self, SHORTEST_KNOWN, is_bot_token, is_sensitive, is_sensitive_argument, is_sensitive_option,
+    looks_secret,
+};
 
 /// Numbers the secrets, the same for the same.
 pub(super) struct Withheld<'a> {
@@ -24,7 +27,18 @@ const CONTAINERS: [&str; 2] = ["headers", "cookies"];
 /// Objects that are named like secrets and hold settings, with the secrets under keys of their own.
 const SECTIONS: [&str; 3] = ["auth", "secrets", "credentials"];
 
+/// Keys whose values name something, in a list of names and values.
+const NAMES: [&str; 6] = ["name", "key", "header", "id", "variable", "field"];
+
 /// What brackets are around the present place.
+#[derive(Clone, Copy)]
+struct Place {
+    around: Around,
+    /// Whether what is named in it is a secret, once it is known what that is.
+    named: Option<bool>,
+}
+
+/// Which values are withheld there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Around {
     /// Keys decide.
@@ -45,6 +59,17 @@ enum Token {
     Assign,
     Comma,
     Newline,
+    /// A comment begins, which ends with the line, or not.
+    Comment(Ending),
+    /// One that goes beyond lines ends.
+    CommentEnd,
+}
+
+/// What ends a comment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Line,
+    Mark,
 }
 
 impl<'a> Withheld<'a> {
@@ -81,40 +106,48 @@ impl<'a> Withheld<'a> {
 /// Where the secrets are, in order.
 fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    let mut around = vec![Around::Plain];
+    let mut places = vec![Place { around: Around::Plain, named: None }];
     // The last word, and whether it was assigned something.
     let mut key = String::new();
     let mut assigned = false;
     // The last word was an option whose value comes next, in a list of arguments.
-    let mut awaited = false;
+    let mut awaited = "";
+    // A comment stands between a key and its value.
+    let mut between = None;
     for token in Tokens::of(text) {
-        let inside = around.last().copied().unwrap_or(Around::Plain);
+        let inside = places.last().map_or(Around::Plain, |place| place.around);
         match token {
             Token::Open => {
-                around.push(if inside == Around::Secret || opens_secrets(&key) {
-                    Around::Secret
-                } else {
-                    Around::Plain
-                });
+                let is_secret = inside == Around::Secret || opens_secrets(&key);
+                let around = if is_secret { Around::Secret } else { Around::Plain };
+                places.push(Place { around, named: None });
                 (key, assigned) = (String::new(), false);
             }
             Token::Close => {
-                around.pop();
+                places.pop();
                 (key, assigned) = (String::new(), false);
             }
             Token::Comma => (key, assigned) = (String::new(), false),
-            Token::Newline if !assigned => key.clear(),
-            Token::Newline => {}
+            Token::Comment(ending) => between = assigned.then_some(ending),
+            Token::CommentEnd => between = None,
+            Token::Newline => {
+                between = between.filter(|ending| *ending == Ending::Mark);
+                if !assigned {
+                    key.clear();
+                }
+            }
             Token::Assign => assigned = true,
             Token::Quoted(range) | Token::Bare(range) => {
                 let word = &text[range.clone()];
                 let is_key = followed_by_assignment(text, range.end);
                 let named =
                     is_sensitive(&key) && (assigned || !is_key) && !is_plain_word(text, &range, assigned);
-                let awaits = std::mem::replace(&mut awaited, is_sensitive_option(word));
-                let is_value = awaits && !word.starts_with('-');
+                let option =
+                    std::mem::replace(&mut awaited, if is_sensitive_option(word) { word } else { "" });
+                let is_value = !option.is_empty() && is_sensitive_argument(option, word);
+                let is_paired = assigned && !is_key && is_value_of_secret(&mut places, &key, word);
                 let in_container = inside == Around::Secret && !is_key && !is_constant(word);
-                if !is_key && !is_constant(word) && (named || in_container || is_value)
+                if !is_key && !is_constant(word) && (named || in_container || is_value || is_paired)
                     || looks_secret(word)
                     || known.contains(&word)
                 {
@@ -122,6 +155,9 @@ fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
                 } else {
                     let parts = secret::parts(word).into_iter();
                     found.extend(parts.map(|part| range.start + part.start..range.start + part.end));
+                }
+                if between.is_some() {
+                    continue;
                 }
                 if is_key || !assigned {
                     word.clone_into(&mut key);
@@ -133,15 +169,19 @@ fn secrets(text: &str, known: &[&str]) -> Vec<Range<usize>> {
     found
 }
 
+/// Whether this is what belongs to the name of a secret, as in `{ "name": "API_KEY", "value": "…" }`. Where the name
+/// comes later it may be one.
+fn is_value_of_secret(places: &mut [Place], key: &str, word: &str) -> bool {
+    let Some(place) = places.last_mut() else { return false };
+    if NAMES.contains(&key) {
+        place.named = Some(is_sensitive(word));
+    }
+    key == "value" && place.named != Some(false)
+}
+
 /// A bare word that follows a sensitive word without an assignment is part of a sentence.
 fn is_plain_word(text: &str, range: &Range<usize>, assigned: bool) -> bool {
     !assigned && !text[..range.start].ends_with(['"', '\''])
-}
-
-/// Whether it is as `--api-key`, and its value is the next argument.
-fn is_sensitive_option(word: &str) -> bool {
-    const CREDENTIALS: [&str; 3] = ["-u", "--user", "--proxy-user"];
-    CREDENTIALS.contains(&word) || word.starts_with('-') && !word.contains('=') && is_sensitive(word)
 }
 
 fn is_constant(word: &str) -> bool {
@@ -226,8 +266,13 @@ impl Iterator for Tokens<'_> {
                 ',' => Token::Comma,
                 '\n' => Token::Newline,
                 c if c.is_whitespace() => continue,
-                // The marks of comments: what is inside is read like the rest.
-                '/' | '*' => continue,
+                // What is in comments is read like the rest.
+                '/' | '*' => match (c, self.text[self.at..].chars().next()) {
+                    ('/', Some('/')) => Token::Comment(Ending::Line),
+                    ('/', Some('*')) => Token::Comment(Ending::Mark),
+                    ('*', Some('/')) => Token::CommentEnd,
+                    _ => continue,
+                },
                 _ => {
                     self.at = self.end_of_bare(begin);
                     Token::Bare(begin..self.at)
