@@ -17,7 +17,7 @@ const LONGEST_PART: usize = 16;
 const SHORTEST_GLUED: usize = 4;
 
 /// How secrets of well-known services begin.
-const BEGINNINGS: [&str; 18] = [
+const BEGINNINGS: [&str; 25] = [
     "sk-",
     "xoxb-",
     "xoxp-",
@@ -36,6 +36,13 @@ const BEGINNINGS: [&str; 18] = [
     "nsec1",
     "oauth:",
     "Bearer ",
+    "Basic ",
+    "hf_",
+    "npm_",
+    "rk_live_",
+    "sk_live_",
+    "pypi-",
+    "ya29.",
 ];
 
 /// Whether a variable of this name probably holds a secret.
@@ -424,6 +431,9 @@ mod tests {
         }
         for name in ["HOME", "PATH", "KEYBOARD", "AUTHOR", "LANG", "PWD"] {
             assert!(!is_secret_name(name), "{name}");
+        }
+        for secret in ["Basic dXNlcjpwdw==", "hf_AbCdEfGhIj", "npm_0123456789", "rk_live_0123456789"] {
+            assert!(looks_secret(secret), "{secret}");
         }
         assert!(looks_secret("sk-ant-0123456789") && looks_secret("123456789:AAbbccddeeffgghhiijjkk"));
         assert!(!looks_secret("claude-sonnet-4") && !looks_secret("/var/lib/openclaw/main/state"));
