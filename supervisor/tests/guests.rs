@@ -28,7 +28,7 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 use supervisor_proto::v1::{
-    InstanceSpec, InstanceStatus, Phase, WallPolicy,
+    DeleteInstanceRequest, InstanceSpec, InstanceStatus, Phase, WallPolicy,
     wall_status::{Kind, State},
 };
 use support::{Host, PATIENCE, agent::Agent, builtin, is_alive, kill_9, program, until};
@@ -213,6 +213,24 @@ async fn a_command_dies_with_what_stands_around_it_and_what_it_left_running_is_s
     // By which it is ended where its worker has died.
     kill_9(host.status("lab").await.worker_pid);
     until("it is dead", async || (!is_alive(left)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_was_run_in_an_instance_is_no_guest_of_the_next_one_of_its_name() {
+    let (host, _) = neighbours().await;
+    let script = "echo $$ >pids; while :; do sleep 0.05; done";
+    let mut running = command(&host, &["run", "lab", "--", "sh", "-c", script]).spawn().unwrap();
+    let pids = instance(&host, "lab").join("home/pids");
+    let text = until("it runs", async || fs::read_to_string(&pids).ok().filter(|text| text.ends_with('\n')));
+    let inner: i32 = text.await.trim().parse().unwrap();
+    host.down("lab").await;
+    assert!(is_alive(inner), "a stop is none of it");
+    let delete = DeleteInstanceRequest { name: "lab".into(), ..Default::default() };
+    host.instances().await.delete_instance(delete).await.unwrap();
+    host.create("lab", builtin()).await;
+    host.up("lab").await;
+    assert!(!is_alive(inner));
+    assert!(!end_of(&mut running).await.success());
 }
 
 async fn end_of(child: &mut Child) -> ExitStatus {

@@ -114,6 +114,8 @@ impl Task {
         self.surroundings.configs.forget(&self.name);
         self.surroundings.walls.forget(&self.name);
         self.release().await;
+        // What people run in it outlives a stop. The next one of its name must not find it inside.
+        self.clear().await;
         if let Err(error) = launch::delete(&self.surroundings, &self.name, self.run_dir.clone(), files).await
         {
             warn!(instance = %self.name, %error, "failed to delete its files");
