@@ -24,6 +24,7 @@ use nix::{
 };
 use supervisor_core::{
     Origin,
+    event::Event,
     ids::{Name, Revision},
     instance::{Boot, Phase},
     view::View,
@@ -45,9 +46,10 @@ use crate::{
     custody,
     driver::{self, Clock, Driver, Inputs},
     events::Journal,
-    handle::Handle,
+    handle::{self, Handle},
     lineage::Lineage,
     lock::{self, LockError},
+    metrics::Metrics,
     openclaw::{
         contract::WORKER,
         environment::{Control, DEFAULT_PATH},
@@ -207,12 +209,14 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     task::spawn(custody::guard(data_dir.clone()));
     let (shutdown, (reports, store_reports)) = (CancellationToken::new(), mpsc::channel(REPORTS));
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
-    let store = Store::start(opened, revision, retention(&settings), reports)?;
+    let metrics = Metrics::default();
+    let store = Store::start(opened, revision, retention(&settings), reports, metrics.clone())?;
     let clock = Clock { boot_began };
     let audit = Audit::new(store.audit(), restored.audited, move || clock.now().0);
     let journal = Journal::new(&data_dir, store.latest.clone());
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let ((handle, commands), (events, event_inbox)) = (Handle::new(view), mpsc::channel(driver::EVENTS));
+    watch_queues(&metrics, &handle, &events);
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
     let groups = Groups::find(&restored.id, restored.records.iter().map(|record| &record.name));
@@ -231,6 +235,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         walls: walls.clone(),
         lineage: lineage.clone(),
         listeners: Default::default(),
+        metrics: metrics.clone(),
     };
     let pool = restored.pool.unwrap_or(settings.pool);
     let records = registry::restore(restored.records, &host)?;
@@ -264,6 +269,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             settings,
             exposed: exposed.into(),
             audit,
+            metrics,
             started: clock.now(),
             epoch,
             shutdown: shutdown.clone(),
@@ -280,6 +286,17 @@ async fn answer(context: api::Context, listening: &Notify) -> Result<(), ServeEr
     shutdown.cancel();
     let _ = time::timeout(LAST_PATIENCE, tell_manager(sd_notify::NotifyState::Stopping)).await;
     served
+}
+
+/// Shows how full the driver's queues are.
+fn watch_queues(metrics: &Metrics, handle: &Handle, events: &mpsc::Sender<Event>) {
+    let handle = handle.clone();
+    metrics.watch_queue("commands", handle::COMMANDS, move || handle.waiting());
+    // It is the hands' to say when there are no more.
+    let events = events.downgrade();
+    metrics.watch_queue("events", driver::EVENTS, move || {
+        events.upgrade().map_or(0, |events| events.max_capacity() - events.capacity())
+    });
 }
 
 /// How much is kept of what happens.
@@ -333,8 +350,9 @@ impl Driving {
             runtime::Builder::new_current_thread().enable_all().max_blocking_threads(HELPERS).build()?;
         let outcome = LocalSet::new().block_on(&runtime, async {
             reap::start()?;
+            let metrics = self.surroundings.metrics.clone();
             let performer = Performer::new(self.surroundings, self.store);
-            let driver = Driver::restore(self.clock, self.origin, performer, self.published);
+            let driver = Driver::restore(self.clock, self.origin, (performer, metrics), self.published);
             let _ = ready.send(());
             driver.run(self.inputs, || self.pulse.send_replace(())).await;
             Ok(())

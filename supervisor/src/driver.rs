@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     handle::Submission,
+    metrics::Metrics,
     perform::{Performer, store},
 };
 
@@ -92,6 +93,7 @@ pub(crate) struct Driver {
     view: View,
     published: watch::Sender<Arc<View>>,
     replies: HashMap<CommandId, oneshot::Sender<Result<Done, Denied>>>,
+    metrics: Metrics,
     /// Replies that leave once the view shows what they say.
     outcomes: Vec<(CommandId, Result<Done, Denied>)>,
     actions: Vec<Action>,
@@ -103,7 +105,7 @@ impl Driver {
     pub(crate) fn restore(
         clock: Clock,
         origin: Origin,
-        performer: Performer,
+        (performer, metrics): (Performer, Metrics),
         published: watch::Sender<Arc<View>>,
     ) -> Self {
         let mut actions = Vec::new();
@@ -115,6 +117,7 @@ impl Driver {
             performer,
             view,
             published,
+            metrics,
             replies: HashMap::new(),
             outcomes: Vec::new(),
             actions,
@@ -174,8 +177,10 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
+        let begun = monotonic_ns();
         self.core.handle(self.clock.now(), event, &mut self.actions);
         self.act();
+        self.metrics.handled(Duration::from_nanos(monotonic_ns().saturating_sub(begun)));
     }
 
     fn act(&mut self) {

@@ -224,6 +224,31 @@ fn look(wanted: &[Wanted]) -> Vec<(Wanted, Figure)> {
     each.collect()
 }
 
+/// What this process uses.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Own {
+    /// Processor time so far.
+    pub(crate) cpu: Duration,
+    /// Resident memory.
+    pub(crate) rss_bytes: u64,
+    /// Open descriptors.
+    pub(crate) descriptors: u64,
+}
+
+/// Looks at this process. What cannot be learned is 0.
+pub(crate) fn own() -> Own {
+    let Ok(process) = sysinfo::get_current_pid() else { return Own::default() };
+    let Ok(mut system) = System::new() else { return Own::default() };
+    let kind = ProcessRefreshKind::nothing().with_cpu().with_memory().without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[process]), false, kind);
+    let Some(found) = system.process(process) else { return Own::default() };
+    Own {
+        cpu: Duration::from_millis(found.accumulated_cpu_time()),
+        rss_bytes: found.memory(),
+        descriptors: found.open_files().and_then(|open| u64::try_from(open).ok()).unwrap_or(0),
+    }
+}
+
 /// The processes that `pid` and its descendants have started and that are alive, in no order.
 #[must_use]
 pub(crate) fn descendants(pid: i32) -> HashSet<u32> {

@@ -63,6 +63,11 @@ impl Handle {
         Ok(outcome.await.map_err(|_| SubmitError::Gone)??)
     }
 
+    /// How many commands wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
+    }
+
     /// What is seen now.
     #[must_use]
     pub fn view(&self) -> Arc<View> {

@@ -19,7 +19,7 @@
 //! * [`runtimes`], [`upgrade`]: versions of OpenClaw side by side, and instances moved from one to another.
 //! * [`walls`]: how the kernel's walls around the instances stand; [`user`]: whose they are.
 //! * [`api`]: what callers see; [`lineage`]: where they come from; [`pki`]: how those elsewhere are known;
-//!   [`events`] and [`logs`]: what they read.
+//!   [`events`] and [`logs`]: what they read; [`metrics`]: what Prometheus does.
 //! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
 //! * [`custody`]: whose the supervisor's own files are.
 //! * [`daemon`]: puts the rooms together.
@@ -45,6 +45,7 @@ mod ledger;
 mod lineage;
 pub mod lock;
 pub mod logs;
+mod metrics;
 pub mod openclaw;
 mod perform;
 mod pki;

@@ -26,8 +26,19 @@ pub(crate) struct Rule {
     pub(crate) effect: Effect,
     /// What it is to callers inside an instance, and to those with the role of one.
     pub(crate) inside: Inside,
-    /// Its answer is a stream, which may have no end.
-    pub(crate) streams: bool,
+    /// What its answer is.
+    pub(crate) answer: Answer,
+}
+
+/// What an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// One message.
+    Once,
+    /// A stream of them, which may have no end.
+    Streams,
+    /// No gRPC: a page, for whoever reads it by HTTP.
+    Page,
 }
 
 impl Rule {
@@ -38,7 +49,12 @@ impl Rule {
 
     /// The same, answered by a stream.
     const fn streaming(self) -> Self {
-        Self { streams: true, ..self }
+        Self { answer: Answer::Streams, ..self }
+    }
+
+    /// The same, answered by a page.
+    const fn page(self) -> Self {
+        Self { answer: Answer::Page, ..self }
     }
 
     /// Its name.
@@ -49,26 +65,29 @@ impl Rule {
 
 /// Shows what is there.
 const fn view(path: &'static str, inside: Inside) -> Rule {
-    Rule { path, needs: Role::Viewer, effect: Effect::Reads, inside, streams: false }
+    Rule { path, needs: Role::Viewer, effect: Effect::Reads, inside, answer: Answer::Once }
 }
 
 /// Shows who may do what, and who did.
 const fn inspect(path: &'static str) -> Rule {
-    Rule { path, needs: Role::Admin, effect: Effect::Reads, inside: Closed, streams: false }
+    Rule { path, needs: Role::Admin, effect: Effect::Reads, inside: Closed, answer: Answer::Once }
 }
 
 /// Changes how what is there runs.
 const fn operate(path: &'static str, inside: Inside) -> Rule {
-    Rule { path, needs: Role::Operator, effect: Effect::Changes, inside, streams: false }
+    Rule { path, needs: Role::Operator, effect: Effect::Changes, inside, answer: Answer::Once }
 }
 
 /// Changes what is there, or the supervisor itself. Whoever says what is run can do all that the user can that it is
 /// run as; so that is no operator's.
 const fn administer(path: &'static str) -> Rule {
-    Rule { path, needs: Role::Admin, effect: Effect::Changes, inside: Closed, streams: false }
+    Rule { path, needs: Role::Admin, effect: Effect::Changes, inside: Closed, answer: Answer::Once }
 }
 
-/// Every RPC.
+/// The page for Prometheus.
+pub(super) const METRICS: &str = "/metrics";
+
+/// Every RPC, and the pages beside them.
 pub(crate) const METHODS: &[Rule] = &[
     administer("/openclaw.supervisor.v1.InstanceService/CreateInstance"),
     view("/openclaw.supervisor.v1.InstanceService/GetInstance", See),
@@ -122,6 +141,8 @@ pub(crate) const METHODS: &[Rule] = &[
     view("/grpc.health.v1.Health/Watch", See).streaming(),
     view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open).streaming(),
     view("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Open).streaming(),
+    // Of all instances at once.
+    view(METRICS, Closed).page(),
 ];
 
 /// Who may call the RPC at `path`; `None` if there is none.
@@ -163,17 +184,18 @@ mod tests {
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
         let served: BTreeSet<_> = served.into_iter().flat_map(methods_of).collect();
+        let rpcs = METHODS.iter().filter(|rule| rule.answer != Answer::Page);
         let classified: BTreeSet<_> =
-            METHODS.iter().map(|rule| (rule.path.to_owned(), rule.streams)).collect();
+            rpcs.clone().map(|rule| (rule.path.to_owned(), rule.answer == Answer::Streams)).collect();
         assert_eq!(served, classified);
-        assert_eq!(classified.len(), METHODS.len());
+        assert_eq!(classified.len(), rpcs.count());
     }
 
     #[test]
     fn whoever_runs_inside_an_instance_changes_nothing_but_what_a_rescue_mends() {
-        for Rule { path, needs, effect, inside, streams } in METHODS {
+        for Rule { path, needs, effect, inside, answer } in METHODS {
             // What changes something is done, or not, when it is answered.
-            assert!(!streams || *effect == Effect::Reads, "{path}");
+            assert!(*answer == Answer::Once || *effect == Effect::Reads, "{path}");
             match (effect, inside) {
                 (Effect::Reads, Closed | Open | See | Mend) | (Effect::Changes, Closed | Mend) => {}
                 (Effect::Changes, Open | See) => panic!("{path}"),

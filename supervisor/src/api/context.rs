@@ -36,6 +36,7 @@ use crate::{
     figures::{Figures, Wanted},
     handle::Handle,
     logs::Notices,
+    metrics::Metrics,
     openclaw::{
         config::declared_port,
         guest::{Guest, Held},
@@ -82,6 +83,8 @@ pub(crate) struct Context {
     pub(crate) bindings: Bindings,
     /// The record of who called.
     pub(crate) audit: Audit,
+    /// What is measured.
+    pub(crate) metrics: Metrics,
     /// When the supervisor was started.
     pub(crate) started: Moment,
     /// The number of its life on its data directory.
@@ -143,6 +146,7 @@ pub(super) struct Api {
     pub(super) exposed: Arc<[PathBuf]>,
     pub(super) bindings: Bindings,
     pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
     pub(super) doors: Doors,
     pub(super) started: Moment,
     pub(super) epoch: u64,
@@ -165,6 +169,7 @@ impl Api {
             exposed,
             bindings,
             audit,
+            metrics,
             started,
             epoch,
             shutdown,
@@ -183,6 +188,7 @@ impl Api {
             exposed,
             bindings,
             audit,
+            metrics,
             doors,
             started,
             epoch,

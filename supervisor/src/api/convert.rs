@@ -200,7 +200,7 @@ pub(super) fn timestamp_ns(unix_ns: u64) -> Timestamp {
     Timestamp { seconds: i64::try_from(unix_ns / SECOND).unwrap_or(i64::MAX), nanos }
 }
 
-fn phase(instance: &Instance) -> v1::Phase {
+pub(super) fn phase(instance: &Instance) -> v1::Phase {
     match instance.phase() {
         Phase::Spawning | Phase::Starting if instance.purpose() == Purpose::Repair => v1::Phase::Repairing,
         Phase::Stopped => v1::Phase::Stopped,
@@ -222,7 +222,7 @@ fn wish(wish: Wish) -> v1::Wish {
     }
 }
 
-fn role(role: Role) -> v1::Role {
+pub(super) fn role(role: Role) -> v1::Role {
     match role {
         Role::Single => v1::Role::Single,
         Role::Primary => v1::Role::Primary,

@@ -24,7 +24,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, Request, Response, StatusCode, header::AUTHORIZATION};
 use nix::unistd::geteuid;
 use supervisor_core::ids::Name;
 use tonic::{Code, Status, body::Body};
@@ -33,7 +33,7 @@ use tracing::info;
 
 use self::{record::Record, refusals::Refusals, stay::Stay};
 use super::{
-    access::{Effect, Rule, rule},
+    access::{Answer as Kind, Effect, Rule, rule},
     caller::{Caller, Peer},
     inside::{How, Inside, Insider, Scope},
     status::Refusal,
@@ -170,7 +170,15 @@ impl Gate {
     /// Records that a call was refused, and makes that its answer.
     fn refuse(&self, rule: &'static Rule, known: &Known, refusal: Refusal) -> Response<Body> {
         self.refusals.note(known.recorded(), rule, refusal.reason());
-        Status::from(refusal).into_http()
+        let status = Status::from(refusal);
+        match rule.answer {
+            Kind::Once | Kind::Streams => status.into_http(),
+            Kind::Page => {
+                let mut answer = Response::new(Body::new(format!("{}\n", status.message())));
+                *answer.status_mut() = StatusCode::FORBIDDEN;
+                answer
+            }
+        }
     }
 }
 
@@ -319,7 +327,7 @@ where
         let peer = request.extensions().get().map(|caller: &Caller| caller.peer.clone());
         let token = shown(request.headers());
         // From before its role is looked up on, so that no change is missed.
-        let bound = rule.streams.then(|| gate.bindings.watch());
+        let bound = (rule.answer == Kind::Streams).then(|| gate.bindings.watch());
         let known = gate.know(peer, token.as_ref());
         // Nobody behind the gate is to have it.
         request.headers_mut().remove(AUTHORIZATION);

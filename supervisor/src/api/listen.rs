@@ -49,6 +49,7 @@ use super::{
     instance::Instances,
     limits::{Limits, Most},
     log::Logs,
+    metrics,
     patience::Patience,
     setup::Setups,
     system::Systems,
@@ -131,6 +132,7 @@ pub(super) async fn serve_through(
     let (doors, connections) = Doors::new(&context.host, origins, bindings, residents, Limits::new(most));
     let places = context.settings.listen.clone();
     let server = Server::builder()
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .http2_max_header_list_size(MAX_HEADERS)
@@ -156,7 +158,7 @@ pub(super) async fn serve_through(
     served
 }
 
-/// Every service.
+/// Every service, and the pages beside them.
 fn routes(api: Arc<Api>) -> Result<Routes, tonic_reflection::server::Error> {
     macro_rules! sized {
         ($server:ident, $service:expr) => {
@@ -168,7 +170,7 @@ fn routes(api: Arc<Api>) -> Result<Routes, tonic_reflection::server::Error> {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(Routes::new(sized!(InstanceServiceServer, Instances(Arc::clone(&api))))
+    let services = Routes::new(sized!(InstanceServiceServer, Instances(Arc::clone(&api))))
         .add_service(sized!(FleetServiceServer, Fleets(Arc::clone(&api))))
         .add_service(sized!(EventServiceServer, Events(Arc::clone(&api))))
         .add_service(sized!(LogServiceServer, Logs(Arc::clone(&api))))
@@ -180,7 +182,8 @@ fn routes(api: Arc<Api>) -> Result<Routes, tonic_reflection::server::Error> {
         .add_service(sized!(UpgradeServiceServer, Upgrades::new(Arc::clone(&api))))
         .add_service(sized!(AuditServiceServer, Audits(Arc::clone(&api))))
         .add_service(sized!(CertificateServiceServer, Certificates::new(Arc::clone(&api))))
-        .add_service(sized!(HealthServer, Healths(api)))
+        .add_service(sized!(HealthServer, Healths(Arc::clone(&api))))
         .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?))
+        .add_service(descriptors().build_v1alpha()?);
+    Ok(Routes::from(services.into_axum_router().merge(metrics::pages(api))))
 }

@@ -24,6 +24,7 @@ mod instance;
 mod limits;
 mod listen;
 mod log;
+mod metrics;
 mod origin;
 mod page;
 mod patience;

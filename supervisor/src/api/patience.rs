@@ -1,4 +1,6 @@
 //! Requests that must arrive in time, and answers that count for as long as nobody has taken them.
+//!
+//! Whoever has called by HTTP/1 is let go with the answer: unlike others it is never asked whether it is there still.
 
 use std::{
     pin::Pin,
@@ -7,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
@@ -49,8 +51,16 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = request.extensions().get().map(|caller: &Caller| caller.ticket.call());
+        let is_asked = request.version() >= Version::HTTP_2;
         let answer = self.0.call(request.map(|body| Body::new(Arriving::new(body))));
-        answer.map_ok(|answer| answer.map(|body| Body::new(Leaving { body, call }))).boxed()
+        let leave = move |answer: Response<Body>| {
+            let mut answer = answer.map(|body| Body::new(Leaving { body, call }));
+            if !is_asked {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        };
+        answer.map_ok(leave).boxed()
     }
 }
 

@@ -34,7 +34,14 @@ impl Both {
             age: Duration::from_secs(3600),
             audit: AuditRetention { entries: KEPT, age: Duration::from_secs(3600) },
         };
-        let store = Store::start(connection, restored.revision, retention, sender).unwrap();
+        let store = Store::start(
+            connection,
+            restored.revision,
+            retention,
+            sender,
+            crate::metrics::Metrics::default(),
+        )
+        .unwrap();
         let journal = Journal::new(directory.path(), store.latest.clone());
         Self { _directory: directory, store, reports, journal, revision: 0 }
     }

@@ -10,7 +10,7 @@ use supervisor_core::{
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     task::{self, JoinHandle},
-    time,
+    time::{self, Instant},
 };
 use tracing::{error, warn};
 
@@ -85,7 +85,9 @@ impl Performer {
                     let Some(target) = target.resolve(&surroundings, &name, block, &spec).await else {
                         return;
                     };
+                    let begun = Instant::now();
                     let report = probe::probe(&target, kind).await;
+                    surroundings.metrics.probed(kind, begun.elapsed());
                     let report = probe::unless_squatted(
                         report,
                         &target,
@@ -102,6 +104,7 @@ impl Performer {
     fn persist(&self, batch: Batch) {
         let mut roster = self.surroundings.roster.borrow_mut();
         batch.writes.iter().for_each(|write| roster.note(write));
+        batch.entries.iter().for_each(|entry| self.surroundings.metrics.note(entry));
         self.store.persist(batch);
     }
 

@@ -42,7 +42,7 @@ use writer::{Queue, Writer};
 pub(crate) use audit::AuditRetention;
 pub(crate) use trace::leave as leave_trace;
 
-use crate::audit::Sink;
+use crate::{audit::Sink, metrics::Metrics};
 
 /// At the end, the disk has this long to take what waits.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -292,11 +292,14 @@ impl Store {
         newest: Revision,
         retention: Retention,
         reports: mpsc::Sender<Report>,
+        metrics: Metrics,
     ) -> Result<Self, StoreError> {
         let queue = Arc::new(Queue::default());
         let (latest, watched) = watch::channel(newest.0);
         let (ends, ended) = std_mpsc::channel();
-        let writer = Writer::new(opened, reports, latest, retention, ends);
+        let waiting = Arc::clone(&queue);
+        metrics.watch_queue("store", writer::WAITING, move || waiting.length());
+        let writer = Writer::new(opened, (reports, latest), retention, metrics, ends);
         let batches = Arc::clone(&queue);
         thread::Builder::new()
             .name("store".into())

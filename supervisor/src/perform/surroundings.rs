@@ -9,7 +9,7 @@ use super::{
     cgroup::Groups, config::Configs, contract::Contracts, port::server::Listeners, roster::Roster,
     sweep::Sweeper,
 };
-use crate::{lineage::Lineage, openclaw::prepare::Host, walls::Standings};
+use crate::{lineage::Lineage, metrics::Metrics, openclaw::prepare::Host, walls::Standings};
 
 /// Given to every effect.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(crate) struct Surroundings {
     pub(crate) groups: Groups,
     /// Kills what is left of instances.
     pub(crate) sweeper: Sweeper,
+    /// What is measured.
+    pub(crate) metrics: Metrics,
     /// Held by whoever deletes files.
     pub(crate) deleting: Semaphore,
 }

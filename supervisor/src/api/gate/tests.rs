@@ -226,7 +226,14 @@ async fn what_access_and_audit_cost_a_call() {
     let audit = crate::perform::store::AuditRetention { entries: 50_000, age };
     let retention = crate::perform::store::Retention { entries: 50_000, age, audit };
     let (reports, _kept) = tokio::sync::mpsc::channel(64);
-    let store = crate::perform::store::Store::start(opened, restored.revision, retention, reports).unwrap();
+    let store = crate::perform::store::Store::start(
+        opened,
+        restored.revision,
+        retention,
+        reports,
+        crate::metrics::Metrics::default(),
+    )
+    .unwrap();
     let audit = Audit::new(store.audit(), 0, crate::driver::realtime_ns);
     let gate = Gate::own(Handle::new(view).0, Bindings::default(), audit);
     let nothing =

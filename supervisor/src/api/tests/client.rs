@@ -115,6 +115,7 @@ impl Server {
             exposed: [].into(),
             bindings: world.bindings.clone(),
             audit: world.audit.clone(),
+            metrics: world.metrics.clone(),
             started: Moment(BEGAN),
             epoch: 3,
             shutdown: shutdown.clone(),

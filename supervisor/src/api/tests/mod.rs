@@ -13,6 +13,7 @@ mod insides;
 mod instances;
 mod loads;
 mod logs;
+mod pages;
 mod system;
 mod waits;
 mod watches;

@@ -29,6 +29,7 @@ use crate::{
     bindings::Bindings,
     events::Journal,
     handle::{Handle, Submission},
+    metrics::Metrics,
     perform::store::{self, AuditRetention, Retention, Store},
 };
 
@@ -65,6 +66,7 @@ pub(super) struct World {
     pub(super) handle: Handle,
     pub(super) journal: Journal,
     pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
     /// Who has which role; nobody at first.
     pub(super) bindings: Bindings,
     pub(super) directory: TempDir,
@@ -84,7 +86,8 @@ impl World {
             age: Duration::from_secs(1_000_000_000),
             audit: AuditRetention { entries: 100_000, age: Duration::from_secs(1_000_000_000) },
         };
-        let store = Store::start(connection, restored.revision, retention, reports).unwrap();
+        let metrics = Metrics::default();
+        let store = Store::start(connection, restored.revision, retention, reports, metrics.clone()).unwrap();
         let journal = Journal::new(directory.path(), store.latest.clone());
         let audit = Audit::new(store.audit(), restored.audited, || BEGAN);
         let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
@@ -107,6 +110,7 @@ impl World {
             view,
             published,
             store,
+            metrics: metrics.clone(),
             actions,
             began: Instant::now(),
             conducts: Arc::clone(&conducts),
@@ -118,7 +122,7 @@ impl World {
         };
         tokio::spawn(driver.run(commands, store_reports, inbox));
         let bindings = Bindings::default();
-        Self { handle, journal, audit, bindings, directory, socket: None, conducts, deeds }
+        Self { handle, journal, audit, metrics, bindings, directory, socket: None, conducts, deeds }
     }
 
     /// The gate of the user that the tests run as.
@@ -152,6 +156,7 @@ struct Driver {
     view: View,
     published: watch::Sender<Arc<View>>,
     store: Store,
+    metrics: Metrics,
     actions: Vec<Action>,
     began: Instant,
     conducts: Arc<Mutex<HashMap<Name, Conduct>>>,
@@ -224,7 +229,10 @@ impl Driver {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Persist(batch) => self.store.persist(batch),
+            Action::Persist(batch) => {
+                batch.entries.iter().for_each(|entry| self.metrics.note(entry));
+                self.store.persist(batch);
+            }
             Action::Reply(id, outcome) => self.outcomes.push((id, outcome)),
             Action::Adopt(name) => {
                 self.handle(Event::Adopted(name, Adoption { found: Found::Nothing, exits: Vec::new() }));

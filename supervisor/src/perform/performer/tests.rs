@@ -49,10 +49,13 @@ impl Scene {
             age: Duration::from_secs(60),
             audit: AuditRetention { entries: 10, age: Duration::from_secs(60) },
         };
-        let store = Store::start(connection, Revision(0), retention, reports).unwrap();
+        let store =
+            Store::start(connection, Revision(0), retention, reports, crate::metrics::Metrics::default())
+                .unwrap();
         let (sender, events) = mpsc::channel(1024);
         let control = Control { socket: data_dir.join("control.sock"), data_dir: data_dir.clone() };
         let surroundings = Surroundings {
+            metrics: crate::metrics::Metrics::default(),
             events: sender,
             worker_program: data_dir.join("no-such-worker"),
             host: Arc::new(Host { control, environment: BTreeMap::new(), beside_daemon: data_dir }),

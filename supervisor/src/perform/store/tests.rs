@@ -56,7 +56,9 @@ impl Open {
     pub(super) fn new(directory: &TempDir, retention: Retention) -> Self {
         let (opened, restored) = open(directory.path(), ("boot", 7)).unwrap();
         let (sender, reports) = mpsc::channel(64);
-        let store = Store::start(opened, restored.revision, retention, sender).unwrap();
+        let store =
+            Store::start(opened, restored.revision, retention, sender, crate::metrics::Metrics::default())
+                .unwrap();
         Self { store, reports }
     }
 
@@ -224,7 +226,8 @@ fn a_full_disk_leaves_the_registry_whole() {
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     connection.pragma_update(None, "max_page_count", pages + 8).unwrap();
     let (sender, reports) = mpsc::channel(64);
-    let store = Store::start(opened, restored.revision, KEEP, sender).unwrap();
+    let store =
+        Store::start(opened, restored.revision, KEEP, sender, crate::metrics::Metrics::default()).unwrap();
     let mut full = Open { store, reports };
     full.store.persist(batch(1, vec![Write::Put(record("main", 1))]));
     full.stored(1);

@@ -31,7 +31,10 @@ use super::{
     file::{self, json, put_meta, put_record},
     journal,
 };
-use crate::audit::{Note, Sink};
+use crate::{
+    audit::{Note, Sink},
+    metrics::Metrics,
+};
 
 /// Batches that may wait for the disk. Beyond that they are merged: of each instance only the newest record is
 /// kept, and of the entries only the newest [`ENTRIES`].
@@ -107,6 +110,11 @@ enum End {
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many batches wait.
+    pub(super) fn length(&self) -> usize {
+        self.lock().waiting.batches.len()
     }
 
     /// Adds a batch. Never waits for the disk.
@@ -207,6 +215,7 @@ pub(super) struct Writer {
     reports: mpsc::Sender<Report>,
     latest: watch::Sender<u64>,
     retention: Retention,
+    metrics: Metrics,
     /// Entries written since the oldest were last deleted.
     since_trim: u64,
     /// The same of the audit.
@@ -220,9 +229,9 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         store: Opened,
-        reports: mpsc::Sender<Report>,
-        latest: watch::Sender<u64>,
+        (reports, latest): (mpsc::Sender<Report>, watch::Sender<u64>),
         retention: Retention,
+        metrics: Metrics,
         ended: std_mpsc::Sender<()>,
     ) -> Self {
         // Supervisors that live for a few entries each would never get to delete any.
@@ -233,6 +242,7 @@ impl Writer {
             reports,
             latest,
             retention,
+            metrics,
             since_trim: JOURNAL_SLACK,
             since_audit_trim: audit::SLACK,
             unrecorded: false,
@@ -301,6 +311,7 @@ impl Writer {
     /// Writes what waits as one transaction. What is left of the notes after that could not be written.
     fn write(&mut self, waiting: &mut Waiting) -> rusqlite::Result<()> {
         let Waiting { batches, notes, noted: _ } = waiting;
+        let begun = Instant::now();
         let mut transaction = connected(&mut self.store.connection, &self.store.path)?.transaction()?;
         for (key, value) in &self.store.unwritten {
             put_meta(&transaction, key, value)?;
@@ -326,6 +337,7 @@ impl Writer {
         let is_due = self.since_audit_trim + notes.count() >= audit::SLACK;
         let recorded = record(&mut transaction, notes, is_due.then_some(self.retention.audit))?;
         transaction.commit()?;
+        self.metrics.committed(begun.elapsed());
         self.store.unwritten.clear();
         self.since_trim = entries;
         self.note_recorded(recorded, notes);
