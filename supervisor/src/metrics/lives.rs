@@ -175,6 +175,7 @@ fn live(life: &mut Life, Entry { at, kind, .. }: &Entry) -> Option<(Means, Durat
         | Kind::LeftDown(_)
         | Kind::Unhealthy { .. }
         | Kind::Healthy
+        | Kind::NotAsked { .. }
         | Kind::StopOverdue
         | Kind::Adopted { .. }
         | Kind::FailoverBegan { .. }
