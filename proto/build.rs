@@ -16,6 +16,7 @@ const CONTROL: &[&str] = &[
     "openclaw/supervisor/v1/upgrade.proto",
     "openclaw/supervisor/v1/audit.proto",
     "openclaw/supervisor/v1/certificate.proto",
+    "openclaw/supervisor/v1/web.proto",
 ];
 const WORKER: &[&str] = &["openclaw/worker/v1/worker.proto"];
 

@@ -8,6 +8,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     env, fs, io,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -67,6 +68,7 @@ use crate::{
     registry::{self, RegistryError},
     settings::{self, Settings},
     walls::Standings,
+    web::{Sessions, load_key},
 };
 
 pub use crate::{api::ServeError, custody::CustodyError, perform::store::StoreError};
@@ -255,6 +257,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     if restored.await.is_ok() {
         end_on_signal(&shutdown)?;
         let listening = Arc::new(Notify::new());
+        let web = sessions(&settings, &host.control.data_dir, epoch)?;
         tell_of_life(beats, Arc::clone(&listening), handle.watch());
         let context = api::Context {
             recycler: Recycler::start(handle.clone()),
@@ -266,6 +269,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             hold: FindHold(Arc::new(move |host, guest| hold(&groups, host, guest))),
             origins: FindOrigin::new(move |process, effort| lineage.trace(process, effort)),
             bindings: bindings(&settings).await,
+            web,
             settings,
             exposed: exposed.into(),
             audit,
@@ -306,6 +310,17 @@ fn retention(settings: &Settings) -> Retention {
         age: settings.keep_events_for,
         audit: AuditRetention { entries: settings.keep_audit, age: settings.keep_audit_for },
     }
+}
+
+/// Where the dashboard is served, if it is, and who has opened it.
+fn sessions(
+    settings: &Settings,
+    data_dir: &Path,
+    epoch: u64,
+) -> Result<Option<(SocketAddr, Sessions)>, DaemonError> {
+    let Some(address) = settings.web else { return Ok(None) };
+    let key = load_key(data_dir).map_err(|source| DaemonError::Start { part: "the dashboard", source })?;
+    Ok(Some((address, Sessions::new(&key, epoch))))
 }
 
 /// Who has which role. Only callers wait for the host's databases; supervision has begun.

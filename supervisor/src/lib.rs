@@ -20,6 +20,7 @@
 //! * [`walls`]: how the kernel's walls around the instances stand; [`user`]: whose they are.
 //! * [`api`]: what callers see; [`lineage`]: where they come from; [`pki`]: how those elsewhere are known;
 //!   [`events`] and [`logs`]: what they read; [`metrics`]: what Prometheus does.
+//! * [`web`]: the dashboard, for a browser.
 //! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
 //! * [`custody`]: whose the supervisor's own files are.
 //! * [`daemon`]: puts the rooms together.
@@ -61,4 +62,5 @@ mod tool;
 mod upgrade;
 pub mod user;
 mod walls;
+pub mod web;
 pub mod yaml;

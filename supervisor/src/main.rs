@@ -1,13 +1,13 @@
 //! `openclaw-supervisor`: the daemon. `openclawctl up` starts it; so can systemd.
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
 use openclaw_supervisor::{
     daemon::{self, Options},
     openclaw::database,
-    settings,
+    settings, web,
 };
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
@@ -22,6 +22,18 @@ struct Arguments {
     /// Unless given, `log_level` in the settings says it.
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// Serve the dashboard, there or on 127.0.0.1:18780. Unless given, `web` in the settings says it.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = USUAL_WEB, value_parser = fit)]
+    web: Option<SocketAddr>,
+}
+
+/// Where the dashboard is served unless something else is said.
+const USUAL_WEB: &str = "127.0.0.1:18780";
+
+fn fit(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| format!("write {USUAL_WEB}, or another address of loopback"))?;
+    web::is_fit(address).then_some(address).ok_or_else(|| "the dashboard is served on loopback only".into())
 }
 
 fn main() -> ExitCode {
@@ -51,7 +63,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => daemon::default_data_dir().context("failed to choose a data directory: HOME is not set")?,
     };
     daemon::open_own(&data_dir);
-    let settings = settings::load(&data_dir)?;
+    let mut settings = settings::load(&data_dir)?;
+    settings.web = arguments.web.or(settings.web);
     // A stranger who breaks the protocol has the library below say so each time.
     let filter = arguments.log.unwrap_or_else(|| format!("{},h2=error", settings.log_level));
     let filter = tracing_subscriber::EnvFilter::try_new(&filter)

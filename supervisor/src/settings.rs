@@ -8,6 +8,7 @@ pub mod listen;
 
 use std::{
     fmt, fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use crate::{
     fleet::PoolText,
     problem::{Place, Problem},
     spec::Span,
+    web::{self, is_fit},
     yaml::{self, Fault},
 };
 
@@ -62,6 +64,8 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Where the API is served beside `control.sock`.
     pub listen: Vec<Listen>,
+    /// Where the dashboard is served, if it is: on loopback.
+    pub web: Option<SocketAddr>,
     /// Who has which role, beside the supervisor's own user and root.
     pub access: Vec<Binding>,
 }
@@ -124,6 +128,7 @@ struct File {
     audit: Kept,
     log_level: Option<LogLevel>,
     listen: Vec<listen::Text>,
+    web: Option<String>,
     access: Vec<access::Text>,
 }
 
@@ -164,6 +169,7 @@ impl Default for Settings {
             keep_audit_for: KEEP_AUDIT_FOR,
             log_level: LogLevel::Info,
             listen: Vec::new(),
+            web: None,
             access: Vec::new(),
         }
     }
@@ -254,6 +260,7 @@ impl Settings {
             audit: Kept { keep: Some(self.keep_audit), keep_for: Some(Span(self.keep_audit_for)) },
             log_level: Some(self.log_level),
             listen: self.listen.iter().map(listen::Text::from).collect(),
+            web: self.web.map(|address| address.to_string()),
             access: self.access.iter().map(access::Text::from).collect(),
         })
     }
@@ -272,6 +279,7 @@ impl Settings {
             ("audit.keep_for", span(self.keep_audit_for), span(newer.keep_audit_for)),
             ("log_level", self.log_level.to_string(), newer.log_level.to_string()),
             ("listen", listed(&self.listen), listed(&newer.listen)),
+            ("web", listed(self.web.as_slice()), listed(newer.web.as_slice())),
             ("access", listed(&self.access), listed(&newer.access)),
         ]
         .into_iter()
@@ -279,6 +287,19 @@ impl Settings {
         .map(|(field, old, new)| format!("`{field}` was {old} and is {new}"))
         .collect()
     }
+}
+
+/// Where the dashboard is to be served.
+fn web(text: &str, wrong: &mut Vec<Wrong>) -> Option<SocketAddr> {
+    let mend = format!("write \"127.0.0.1:{}\", and reach it from elsewhere by `ssh -L`", web::USUAL);
+    let found: Option<SocketAddr> = text.parse().ok();
+    let message = match found {
+        Some(address) if is_fit(address) => return found,
+        Some(address) => format!("the dashboard is served on loopback only, and {address} is not there"),
+        None => format!("`{text}` is not an address with a port"),
+    };
+    wrong.push(Wrong::at(["web"], message, mend));
+    None
 }
 
 impl Settings {
@@ -294,6 +315,7 @@ impl Settings {
             keep_audit_for: span(file.audit.keep_for, default.keep_audit_for),
             log_level: file.log_level.unwrap_or(default.log_level),
             listen: listen::read(&file.listen, wrong),
+            web: file.web.as_deref().and_then(|text| web(text, wrong)),
             access: access::read(&file.access, wrong),
         }
     }
@@ -330,11 +352,11 @@ mod tests {
     fn the_shipped_file_has_every_setting_with_its_default() {
         let shipped = include_str!("../../deploy/settings.yaml");
         assert_eq!(Settings::parse(shipped, "settings.yaml").unwrap(), Settings::default());
-        let File { pool, max_instances, events, audit, log_level, listen, access } =
+        let File { pool, max_instances, events, audit, log_level, listen, web, access } =
             serde_yaml::from_str(shipped).unwrap();
         assert!(pool.is_some() && max_instances.is_some() && log_level.is_some());
         assert!([events, audit].iter().all(|kept| kept.keep.is_some() && kept.keep_for.is_some()));
-        assert!(listen.is_empty() && access.is_empty());
+        assert!(listen.is_empty() && web.is_none() && access.is_empty());
         // What stands behind `#  ` is taken, too.
         let examples = shipped.replace(": []\n", ":\n").replace("\n#  ", "\n  ");
         let settings = Settings::parse(&examples, "settings.yaml").unwrap();

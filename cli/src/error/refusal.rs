@@ -144,7 +144,8 @@ fn kind_of_reason(reason: Reason) -> Kind {
         | Reason::NoGoodConfig
         | Reason::NoConfig
         | Reason::BadConfig
-        | Reason::BadCertificates => Kind::Refused,
+        | Reason::BadCertificates
+        | Reason::NoDashboard => Kind::Refused,
     }
 }
 
@@ -204,6 +205,7 @@ fn hint_for_reason(reason: Reason, name: &str) -> Option<String> {
         Reason::UnknownIncident => "openclawctl incidents".to_owned(),
         Reason::UnknownCertificate => "openclawctl cert list".to_owned(),
         Reason::BadCertificates => "openclawctl cert init".to_owned(),
+        Reason::NoDashboard => "openclawctl supervisor status".to_owned(),
         Reason::RequestIdReused | Reason::InvalidPageToken | Reason::InvalidFilter => REPORT.to_owned(),
         Reason::Unspecified | Reason::InvalidName | Reason::InvalidSpec => return None,
     };

@@ -137,6 +137,8 @@ pub(crate) const METHODS: &[Rule] = &[
     administer("/openclaw.supervisor.v1.CertificateService/IssueCertificate"),
     inspect("/openclaw.supervisor.v1.CertificateService/ListCertificates"),
     administer("/openclaw.supervisor.v1.CertificateService/RevokeCertificate"),
+    // What the link opens does what its caller may do.
+    view("/openclaw.supervisor.v1.WebService/CreateLink", Closed),
     view("/grpc.health.v1.Health/Check", See),
     view("/grpc.health.v1.Health/Watch", See).streaming(),
     view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open).streaming(),

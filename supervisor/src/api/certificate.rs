@@ -156,7 +156,7 @@ fn refused(error: &PkiError) -> Refusal {
 fn local<T>(request: &Request<T>) -> Result<(), Refusal> {
     match request.extensions().get::<Caller>().map(|caller| &caller.peer) {
         Some(Peer::Unix { .. }) => Ok(()),
-        Some(Peer::Certificate { .. }) | None => Err(Unmet::Remote.into()),
+        Some(Peer::Certificate { .. }) | None => Err(Unmet::Remote("certificates").into()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -50,6 +51,7 @@ use crate::{
     spec::{InstanceSpec, Violation},
     user::UserError,
     walls::Standings,
+    web::Sessions,
 };
 
 /// Looking at the processes of this many instances takes a few milliseconds, and a caller waits for that. The
@@ -89,6 +91,8 @@ pub(crate) struct Context {
     pub(crate) started: Moment,
     /// The number of its life on its data directory.
     pub(crate) epoch: u64,
+    /// Where the dashboard is served, and who has opened it.
+    pub(crate) web: Option<(SocketAddr, Sessions)>,
     /// Ends it.
     pub(crate) shutdown: CancellationToken,
 }
@@ -150,6 +154,7 @@ pub(super) struct Api {
     pub(super) doors: Doors,
     pub(super) started: Moment,
     pub(super) epoch: u64,
+    pub(super) web: Option<(SocketAddr, Sessions)>,
     pub(super) shutdown: CancellationToken,
     settings: Mutex<Settings>,
 }
@@ -172,6 +177,7 @@ impl Api {
             metrics,
             started,
             epoch,
+            web,
             shutdown,
         } = context;
         Arc::new(Self {
@@ -192,6 +198,7 @@ impl Api {
             doors,
             started,
             epoch,
+            web,
             shutdown,
             settings: Mutex::new(settings),
         })

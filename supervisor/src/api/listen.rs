@@ -22,7 +22,7 @@ use supervisor_proto::v1::{
     fleet_service_server::FleetServiceServer, incident_service_server::IncidentServiceServer,
     instance_service_server::InstanceServiceServer, log_service_server::LogServiceServer,
     setup_service_server::SetupServiceServer, system_service_server::SystemServiceServer,
-    upgrade_service_server::UpgradeServiceServer,
+    upgrade_service_server::UpgradeServiceServer, web_service_server::WebServiceServer,
 };
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
@@ -46,6 +46,7 @@ use super::{
     gate::Gate,
     health::Healths,
     incident::Incidents,
+    inlet::Inlet,
     instance::Instances,
     limits::{Limits, Most},
     log::Logs,
@@ -54,7 +55,9 @@ use super::{
     setup::Setups,
     system::Systems,
     upgrade::Upgrades,
+    web::Webs,
 };
+use crate::web::{self, WebError};
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control.sock";
@@ -80,6 +83,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// After a failure to accept a connection, e.g. for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// As the record calls the place from where those call who have opened it.
+const DASHBOARD: &str = "the dashboard";
+
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -94,6 +100,9 @@ pub enum ServeError {
     /// The descriptors for reflection are damaged.
     #[error("failed to describe the API")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The dashboard cannot be served.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// The server failed.
     #[error("failed to serve the API")]
     Serve(#[from] tonic::transport::Error),
@@ -129,8 +138,14 @@ pub(super) async fn serve_through(
         .map_err(|source| ServeError::Listen { path, source })?;
     let residents = Residents::following(&context.handle);
     let (origins, bindings) = (context.origins.clone(), context.bindings.clone());
-    let (doors, connections) = Doors::new(&context.host, origins, bindings, residents, Limits::new(most));
-    let places = context.settings.listen.clone();
+    let limits = Limits::new(most);
+    let (doors, connections) = Doors::new(&context.host, origins, bindings, residents, Arc::clone(&limits));
+    let (places, web) = (context.settings.listen.clone(), context.web.clone());
+    let routes = routes(Api::new(context, doors.clone()))?;
+    if let Some((address, sessions)) = web {
+        let inlet = Inlet::new(&gate, routes.clone(), limits, Path::new(DASHBOARD));
+        web::serve(address, inlet, sessions, shutdown.clone()).await?;
+    }
     let server = Server::builder()
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -139,7 +154,7 @@ pub(super) async fn serve_through(
         .max_concurrent_streams(STREAMS)
         .layer(Patience)
         .layer(gate)
-        .add_routes(routes(Api::new(context, doors.clone()))?);
+        .add_routes(routes);
     info!(socket = %control.path().display(), "listening");
     let ended = shutdown.clone();
     let incoming = ReceiverStream::new(connections).map(Ok::<_, io::Error>);
@@ -182,6 +197,7 @@ fn routes(api: Arc<Api>) -> Result<Routes, tonic_reflection::server::Error> {
         .add_service(sized!(UpgradeServiceServer, Upgrades::new(Arc::clone(&api))))
         .add_service(sized!(AuditServiceServer, Audits(Arc::clone(&api))))
         .add_service(sized!(CertificateServiceServer, Certificates::new(Arc::clone(&api))))
+        .add_service(sized!(WebServiceServer, Webs(Arc::clone(&api))))
         .add_service(sized!(HealthServer, Healths(Arc::clone(&api))))
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?);

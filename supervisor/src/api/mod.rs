@@ -19,6 +19,7 @@ mod fleet;
 mod gate;
 mod health;
 mod incident;
+mod inlet;
 mod inside;
 mod instance;
 mod limits;
@@ -38,8 +39,10 @@ mod upgrade;
 mod verbs;
 mod wait;
 mod watch;
+mod web;
 
 pub(crate) use context::{Context, FindHold, FindListeners, Listener};
+pub(crate) use inlet::{Answer, Inlet, Visitor};
 pub use listen::ServeError;
 pub(crate) use listen::{serve, socket_path};
 pub(crate) use origin::FindOrigin;

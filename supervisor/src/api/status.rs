@@ -409,7 +409,8 @@ pub(crate) fn code(reason: Reason) -> Code {
         | Reason::NoGoodConfig
         | Reason::NoConfig
         | Reason::BadConfig
-        | Reason::BadCertificates => Code::FailedPrecondition,
+        | Reason::BadCertificates
+        | Reason::NoDashboard => Code::FailedPrecondition,
         Reason::RequestTooSlow => Code::DeadlineExceeded,
         Reason::RevisionCompacted => Code::OutOfRange,
         Reason::ShuttingDown | Reason::Storage => Code::Unavailable,

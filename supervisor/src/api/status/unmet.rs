@@ -4,6 +4,7 @@ use supervisor_core::ids::Name;
 use supervisor_proto::v1::Reason;
 
 use crate::pki::INIT;
+use crate::web;
 
 /// Why a call about a configuration, an incident or a certificate is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,9 +55,12 @@ pub(crate) enum Unmet {
     /// What is there makes no certificates.
     #[error("{0}")]
     BadCertificates(String),
-    /// Who calls by TCP makes no certificates.
-    #[error("certificates are made on the supervisor's host only")]
-    Remote,
+    /// Who calls by TCP gets none of these.
+    #[error("{0} are made on the supervisor's host only")]
+    Remote(&'static str),
+    /// There is none.
+    #[error("this supervisor serves no dashboard")]
+    NoDashboard,
 }
 
 impl Unmet {
@@ -71,7 +75,8 @@ impl Unmet {
             Self::UnknownIncident(_) => Reason::UnknownIncident,
             Self::UnknownCertificate(_) => Reason::UnknownCertificate,
             Self::BadCertificates(_) => Reason::BadCertificates,
-            Self::Remote => Reason::NotPermitted,
+            Self::Remote(_) => Reason::NotPermitted,
+            Self::NoDashboard => Reason::NoDashboard,
         }
     }
 
@@ -93,7 +98,10 @@ impl Unmet {
             Self::BadCertificates(_) => {
                 format!("`{INIT}` makes what is missing; certificates of another authority are issued there")
             }
-            Self::Remote => "call it there, on the control socket".into(),
+            Self::Remote(_) => "call it there, on the control socket".into(),
+            Self::NoDashboard => {
+                format!("write `web: \"127.0.0.1:{}\"` into its settings and start it again", web::USUAL)
+            }
         }
     }
 
@@ -108,7 +116,9 @@ impl Unmet {
                 vec![("instance", instance.to_string())]
             }
             Self::UnknownIncident(number) => vec![("number", number.to_string())],
-            Self::UnknownCertificate(_) | Self::BadCertificates(_) | Self::Remote => Vec::new(),
+            Self::UnknownCertificate(_) | Self::BadCertificates(_) | Self::Remote(_) | Self::NoDashboard => {
+                Vec::new()
+            }
         }
     }
 }

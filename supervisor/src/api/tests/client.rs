@@ -118,6 +118,7 @@ impl Server {
             metrics: world.metrics.clone(),
             started: Moment(BEGAN),
             epoch: 3,
+            web: None,
             shutdown: shutdown.clone(),
         };
         let (listening, ready) = oneshot::channel();

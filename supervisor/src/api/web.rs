@@ -1,0 +1,46 @@
+//! `WebService`.
+
+use std::sync::Arc;
+
+use supervisor_proto::v1::{CreateLinkRequest, CreateLinkResponse, web_service_server::WebService};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::{
+    caller::{Caller, Peer},
+    context::Api,
+    inlet::Visitor,
+    status::{Refusal, Unmet},
+};
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(super) struct Webs(pub(super) Arc<Api>);
+
+impl Webs {
+    fn create(&self, request: &Request<CreateLinkRequest>) -> Result<CreateLinkResponse, Refusal> {
+        let (address, sessions) = self.0.web.as_ref().ok_or(Unmet::NoDashboard)?;
+        let peer = request.extensions().get::<Caller>().map(|caller| &caller.peer);
+        let Some(Peer::Unix { uid, gid, groups, .. }) = peer else {
+            return Err(Unmet::Remote("links").into());
+        };
+        let visitor = Visitor { uid: *uid, gid: *gid, groups: Arc::clone(groups) };
+        let (ticket, expires) = sessions.link(&visitor).map_err(|error| Refusal::storage(&error))?;
+        info!(uid, "a link to the dashboard was given");
+        let expire_time = i64::try_from(expires).unwrap_or(i64::MAX);
+        // Behind the `#`, so that no log of any program has it.
+        let url = format!("http://{address}/#link={ticket}");
+        let expire_time = Some(prost_types::Timestamp { seconds: expire_time, nanos: 0 });
+        Ok(CreateLinkResponse { url, expire_time })
+    }
+}
+
+#[tonic::async_trait]
+impl WebService for Webs {
+    async fn create_link(
+        &self,
+        request: Request<CreateLinkRequest>,
+    ) -> Result<Response<CreateLinkResponse>, Status> {
+        Ok(Response::new(self.create(&request)?))
+    }
+}

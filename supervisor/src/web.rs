@@ -1,0 +1,240 @@
+//! The dashboard: pages that show the fleet and operate it, for a browser on this host.
+//!
+//! ```text
+//!   browser ── GET  /              the page, its style and script: nothing secret, for anybody     ([`pages`])
+//!           ── POST /api/session   the ticket of a link ──► that of a session                      ([`session`])
+//!           ── POST /api/…         a call of the contract, with that ──► gate ──► services         ([`rpc`])
+//! ```
+//!
+//! It listens on loopback alone, by plain HTTP, and only when it is asked for. Loopback is no boundary: every process of
+//! the host can connect, and every page that the browser shows can make it connect. So nothing is done for who shows no
+//! session; what its holder may do is what the user may who asked for the link; and whatever another page could have a
+//! browser send is refused: calls with another host's name, from another origin, or without the header that only our
+//! script sends.
+
+mod key;
+mod pages;
+mod rpc;
+mod session;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::body::{Body, to_bytes};
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tracing::{info, warn};
+
+pub(crate) use key::load as load_key;
+pub(crate) use session::Sessions;
+
+use self::rpc::{Contract, Failure};
+use crate::api::Inlet;
+
+/// Where it is served unless something else is said: beside the pool of ports.
+pub const USUAL: u16 = 18_780;
+
+/// Connections at once: fifty dashboards with a stream and some calls each.
+const CONNECTIONS: usize = 512;
+
+/// The head of a request has so long to come; also how long an idle connection is kept.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+
+/// The largest request: a name and a note.
+const LARGEST: usize = 64 << 10;
+
+/// After a failure to accept a connection, e.g. for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What only our own script sends: another page's could only with our leave.
+const OURS: &str = "x-openclaw-page";
+
+/// Everything that pages need.
+#[derive(Debug)]
+struct Web {
+    inlet: Inlet,
+    sessions: Sessions,
+    contract: Contract,
+    port: u16,
+}
+
+/// Why there is no dashboard.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// The address cannot be had.
+    #[error("failed to serve the dashboard on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The contract cannot be read.
+    #[error("failed to read the contract")]
+    Contract(#[from] prost_reflect::DescriptorError),
+}
+
+/// Serves it until `shutdown`.
+pub(crate) async fn serve(
+    address: SocketAddr,
+    inlet: Inlet,
+    sessions: Sessions,
+    shutdown: CancellationToken,
+) -> Result<(), WebError> {
+    let listener = TcpListener::bind(address).await.map_err(|source| WebError::Listen { address, source })?;
+    let web = Arc::new(Web { inlet, sessions, contract: Contract::new()?, port: address.port() });
+    info!(%address, "serving the dashboard");
+    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::spawn(async move {
+        loop {
+            // Before it is accepted, so that more than these wait with the kernel.
+            let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (web, shutdown) = (Arc::clone(&web), shutdown.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = web.converse(stream) => {}
+                            () = shutdown.cancelled() => {}
+                        }
+                        drop(seat);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "failed to accept a connection of the dashboard");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Web {
+    async fn converse(self: Arc<Self>, stream: TcpStream) {
+        let service = service_fn(move |request| {
+            let web = Arc::clone(&self);
+            async move { Ok::<_, std::convert::Infallible>(web.answer(request).await) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(LARGEST)
+            .serve_connection(TokioIo::new(stream), service);
+        // A browser that has gone is no news.
+        let _ = served.await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let mut answer = if self.is_called_right(&request) {
+            self.route(request).await
+        } else {
+            Failure::new(Code::PermissionDenied, "open the dashboard by the link of `openclawctl web`.")
+                .answer()
+        };
+        pages::protect(answer.headers_mut());
+        answer
+    }
+
+    /// Whether it is called by a name of this host. Another name that leads here is somebody else's (DNS rebinding).
+    fn is_called_right(&self, request: &Request<Incoming>) -> bool {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        host.is_some_and(|host| self.names().iter().any(|name| *name == host))
+    }
+
+    fn names(&self) -> [String; 3] {
+        ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{}", self.port))
+    }
+
+    /// Whether only our own script can have sent it.
+    fn is_ours(&self, request: &Request<Incoming>) -> bool {
+        let headers = request.headers();
+        let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+        let is_same = |origin| self.names().iter().any(|name| origin == format!("http://{name}"));
+        headers.contains_key(OURS) && origin.is_none_or(is_same)
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let Some(call) = path.strip_prefix("/api/") else {
+            return match *request.method() {
+                Method::GET => pages::page(&path),
+                _ => plain(StatusCode::METHOD_NOT_ALLOWED, "pages are read"),
+            };
+        };
+        if *request.method() != Method::POST || !self.is_ours(&request) {
+            return Failure::new(Code::PermissionDenied, "calls are made by the page itself.").answer();
+        }
+        let session = bearer(&request).map(str::to_owned);
+        let Ok(body) = to_bytes(Body::new(request.into_body()), LARGEST).await else {
+            return Failure::new(Code::InvalidArgument, "the request is too long, or broke off.").answer();
+        };
+        let body = String::from_utf8_lossy(&body);
+        if call == "session" {
+            return self.open(&body);
+        }
+        let Some(visitor) = session.and_then(|session| self.sessions.visitor(&session)) else {
+            let message = "this session is over; open the dashboard by the link of `openclawctl web`.";
+            return Failure::new(Code::Unauthenticated, message).answer();
+        };
+        let (service, name) = call.split_once('/').unwrap_or((call, ""));
+        match self.contract.method(service, name) {
+            Ok(method) if method.streams() => method.follow(&self.inlet, &visitor, &body).await,
+            Ok(method) => method.ask(&self.inlet, &visitor, &body).await,
+            Err(failure) => failure.answer(),
+        }
+    }
+
+    /// Makes a session of a link.
+    fn open(&self, link: &str) -> Response<Body> {
+        match self.sessions.follow(link.trim()) {
+            Some(session) => {
+                let mut answer = Response::new(Body::from(json!({ "session": session }).to_string()));
+                let json = http::HeaderValue::from_static("application/json");
+                answer.headers_mut().insert(header::CONTENT_TYPE, json);
+                answer
+            }
+            None => {
+                let message =
+                    "this link was followed already, or is too old; type `openclawctl web` for another.";
+                Failure::new(Code::Unauthenticated, message).answer()
+            }
+        }
+    }
+}
+
+fn bearer(request: &Request<Incoming>) -> Option<&str> {
+    request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut answer = Response::new(Body::from(text));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Whether it may be served there: on loopback, from where other hosts are forwarded by those who may.
+#[must_use]
+pub fn is_fit(address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    }
+}

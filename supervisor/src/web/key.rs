@@ -1,0 +1,54 @@
+//! The key that tickets are sealed with, kept in the data directory: sessions outlive a supervisor by it.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// The file's name in the data directory.
+const FILE: &str = "web.key";
+
+/// The key of the supervisor on `data_dir`, made if there is none. One that is damaged is replaced: then all have to open
+/// the dashboard anew.
+pub(crate) fn load(data_dir: &Path) -> io::Result<[u8; 32]> {
+    let path = data_dir.join(FILE);
+    match fs::read(&path) {
+        Ok(found) => {
+            if let Ok(key) = found.try_into() {
+                return Ok(key);
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut key = [0; 32];
+    SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    let fresh = data_dir.join(format!(".{FILE}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    fs::rename(fresh, path)?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_for_its_owner_alone_and_anew_if_it_is_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = load(directory.path()).unwrap();
+        assert_eq!(load(directory.path()).unwrap(), key);
+        let path = directory.path().join(FILE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, "short").unwrap();
+        assert_ne!(load(directory.path()).unwrap(), key);
+    }
+}

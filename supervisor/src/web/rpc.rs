@@ -1,0 +1,282 @@
+//! The contract as a page calls it: proto JSON by HTTP/1, streams as server-sent events.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::body::Body as Answer;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
+use serde_json::{Value, json};
+use supervisor_proto::v1::DESCRIPTORS;
+use tokio::time::{Instant, sleep_until};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::api::{self, Inlet, Visitor};
+
+/// What the dashboard calls. What gives away secrets, says what is run, or makes certificates stays with `openclawctl`.
+const METHODS: [&str; 25] = [
+    "SystemService/GetInfo",
+    "SystemService/ListPorts",
+    "InstanceService/GetInstance",
+    "InstanceService/ListInstances",
+    "InstanceService/WatchInstances",
+    "InstanceService/StartInstance",
+    "InstanceService/StopInstance",
+    "InstanceService/RestartInstance",
+    "InstanceService/FailOver",
+    "InstanceService/FailBack",
+    "EventService/ListEvents",
+    "EventService/WatchEvents",
+    "LogService/ReadLogs",
+    "ConfigService/ListSnapshots",
+    "ConfigService/CreateSnapshot",
+    "ConfigService/DiffSnapshot",
+    "ConfigService/RollBack",
+    "ConfigService/MarkGood",
+    "IncidentService/ListIncidents",
+    "IncidentService/GetIncident",
+    "UpgradeService/ListUpgrades",
+    "UpgradeService/ListRuntimes",
+    "SetupService/ListProfiles",
+    "FleetService/ExportFleet",
+    "AuditService/ListAudit",
+];
+
+/// What all of them are in.
+const PACKAGE: &str = "openclaw.supervisor.v1";
+
+/// The longest answer that is taken into memory at once: the largest list of a fleet.
+const LARGEST: usize = 32 << 20;
+
+/// A stream that is silent says so often that it is there, so that a page notices when it is not.
+const BEAT: Duration = Duration::from_secs(10);
+
+/// The flag and the length before each message (gRPC over HTTP/2, length-prefixed message).
+const PREFIX: usize = 5;
+
+/// The contract.
+#[derive(Debug, Clone)]
+pub(super) struct Contract(DescriptorPool);
+
+/// Why a call is not made, or failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: Code,
+    reason: String,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, reason: String::new(), message: message.into() }
+    }
+
+    fn of(status: &Status) -> Self {
+        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+        Self { code: status.code(), reason, message: status.message().to_owned() }
+    }
+
+    fn json(&self) -> Value {
+        json!({ "code": format!("{:?}", self.code), "reason": self.reason, "message": self.message })
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.code {
+            Code::Ok => StatusCode::OK,
+            Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,
+            Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+            Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    pub(super) fn answer(&self) -> Response<Answer> {
+        let mut response = Response::new(Answer::from(self.json().to_string()));
+        *response.status_mut() = self.status();
+        let json = http::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
+}
+
+/// A method that may be called from a page.
+pub(super) struct Method(MethodDescriptor);
+
+impl Contract {
+    pub(super) fn new() -> Result<Self, prost_reflect::DescriptorError> {
+        DescriptorPool::decode(DESCRIPTORS).map(Self)
+    }
+
+    /// The method `name` of the service `service`.
+    pub(super) fn method(&self, service: &str, name: &str) -> Result<Method, Failure> {
+        let missing = || Failure::new(Code::Unimplemented, format!("pages do not call {service}/{name}."));
+        if !METHODS.contains(&format!("{service}/{name}").as_str()) {
+            return Err(missing());
+        }
+        let service = self.0.get_service_by_name(&format!("{PACKAGE}.{service}")).ok_or_else(missing)?;
+        service.methods().find(|method| method.name() == name).map(Method).ok_or_else(missing)
+    }
+}
+
+impl Method {
+    pub(super) fn streams(&self) -> bool {
+        self.0.is_server_streaming()
+    }
+
+    fn path(&self) -> String {
+        format!("/{}/{}", self.0.parent_service().full_name(), self.0.name())
+    }
+
+    /// Calls it with a request in proto JSON; nothing stands for the empty one.
+    async fn call(&self, inlet: &Inlet, visitor: &Visitor, request: &str) -> Result<Called, Failure> {
+        let bad = |error: serde_json::Error| {
+            Failure::new(
+                Code::InvalidArgument,
+                format!("the request is no {}: {error}.", self.0.input().name()),
+            )
+        };
+        let request = if request.trim().is_empty() { "{}" } else { request };
+        let mut json = serde_json::Deserializer::from_str(request);
+        let message = DynamicMessage::deserialize(self.0.input(), &mut json).map_err(bad)?;
+        json.end().map_err(bad)?;
+        let message = framed(&message.encode_to_vec());
+        let called = inlet.call(visitor, &self.path(), message).await;
+        // An answer that is none has its status where another has its first bytes.
+        match Status::from_header_map(called.response.headers()) {
+            Some(status) if status.code() != Code::Ok => Err(Failure::of(&status)),
+            Some(_) | None => Ok(Called { answer: called, output: self.0.output(), unread: BytesMut::new() }),
+        }
+    }
+
+    /// Its only answer.
+    pub(super) async fn ask(&self, inlet: &Inlet, visitor: &Visitor, request: &str) -> Response<Answer> {
+        let answer = async {
+            let mut called = self.call(inlet, visitor, request).await?;
+            let message = called.next().await?.unwrap_or(Value::Null);
+            while called.next().await?.is_some() {}
+            Ok::<_, Failure>(message)
+        };
+        match answer.await {
+            Ok(message) => {
+                let mut response = Response::new(Answer::from(message.to_string()));
+                let json = http::HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, json);
+                response
+            }
+            Err(failure) => failure.answer(),
+        }
+    }
+
+    /// Its stream, as server-sent events: `message` for each, `end` with the error that ended it.
+    pub(super) async fn follow(&self, inlet: &Inlet, visitor: &Visitor, request: &str) -> Response<Answer> {
+        let called = match self.call(inlet, visitor, request).await {
+            Ok(called) => called,
+            Err(failure) => return failure.answer(),
+        };
+        let mut response = Response::new(Answer::from_stream(events(called)));
+        let stream = http::HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, stream);
+        response
+    }
+}
+
+/// A call that has been answered.
+struct Called {
+    answer: api::Answer,
+    output: MessageDescriptor,
+    unread: BytesMut,
+}
+
+impl Called {
+    /// The next message; `None` after the last.
+    async fn next(&mut self) -> Result<Option<Value>, Failure> {
+        loop {
+            if let Some(message) = self.whole()? {
+                return Ok(Some(message));
+            }
+            let ended = self.answer.end.clone();
+            let frame = tokio::select! {
+                frame = self.answer.response.body_mut().frame() => frame,
+                () = ended.cancelled() => {
+                    let why = "this page made room for other callers.";
+                    return Err(Failure::new(Code::ResourceExhausted, why));
+                }
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Err(status)) => return Err(Failure::of(&status)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.unread.extend_from_slice(&data),
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
+                        return match Status::from_header_map(&trailers) {
+                            Some(status) if status.code() != Code::Ok => Err(Failure::of(&status)),
+                            Some(_) | None => Ok(None),
+                        };
+                    }
+                },
+            }
+        }
+    }
+
+    /// A message of which all has come.
+    fn whole(&mut self) -> Result<Option<Value>, Failure> {
+        let broken =
+            |what: &str| Failure::new(Code::Internal, format!("the answer could not be read: {what}."));
+        let Some((prefix, rest)) = self.unread.split_at_checked(PREFIX) else { return Ok(None) };
+        let length = prefix.get(1..).map_or(0, |mut length| length.get_u32());
+        let length = usize::try_from(length).ok().filter(|length| *length <= LARGEST);
+        let length = length.ok_or_else(|| broken("it is too long"))?;
+        if rest.len() < length {
+            return Ok(None);
+        }
+        self.unread.advance(PREFIX);
+        let message = self.unread.split_to(length);
+        let message = DynamicMessage::decode(self.output.clone(), message.freeze())
+            .map_err(|error| broken(&error.to_string()))?;
+        let options = SerializeOptions::new().skip_default_fields(false);
+        let value = message.serialize_with_options(serde_json::value::Serializer, &options);
+        value.map(Some).map_err(|error| broken(&error.to_string()))
+    }
+}
+
+/// A message in its frame.
+fn framed(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(PREFIX + message.len());
+    out.put_u8(0);
+    // Requests are bounded long before that.
+    out.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    out.put_slice(message);
+    out.freeze()
+}
+
+/// What a page is sent.
+fn events(called: Called) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(Some(called), |called| async {
+        let mut called = called?;
+        let next = tokio::select! {
+            next = called.next() => next,
+            () = sleep_until(Instant::now() + BEAT) => {
+                return Some((Ok(Bytes::from_static(b": still here\n\n")), Some(called)));
+            }
+        };
+        let (event, data, called) = match next {
+            Ok(Some(message)) => ("message", message, Some(called)),
+            Ok(None) => ("end", Value::Null, None),
+            Err(failure) => ("end", failure.json(), None),
+        };
+        Some((Ok(Bytes::from(format!("event: {event}\ndata: {data}\n\n"))), called))
+    })
+}
