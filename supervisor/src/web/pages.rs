@@ -3,11 +3,17 @@
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// Path, kind and content.
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../../web/style.css")),
-    ("/app.js", "text/javascript; charset=utf-8", include_str!("../../web/app.js")),
+    ("/app.js", SCRIPT, include_str!("../../web/app.js")),
+    ("/api.js", SCRIPT, include_str!("../../web/api.js")),
+    ("/ui.js", SCRIPT, include_str!("../../web/ui.js")),
+    ("/pages.js", SCRIPT, include_str!("../../web/pages.js")),
+    ("/instance.js", SCRIPT, include_str!("../../web/instance.js")),
     ("/icon.svg", "image/svg+xml", include_str!("../../web/icon.svg")),
 ];
 

@@ -1,0 +1,116 @@
+// Calls of the contract, as proto JSON, and its streams as server-sent events.
+
+const KEY = "openclaw-session";
+let session = sessionStorage.getItem(KEY);
+
+/** What went wrong, with the contract's name for it. */
+export class Failure extends Error {
+  constructor({ code = "Unavailable", reason = "", message = "The supervisor does not answer." }) {
+    super(message);
+    this.code = code;
+    this.reason = reason;
+  }
+}
+
+export const isOpen = () => session !== null;
+
+async function post(path, body, signal) {
+  const headers = { "content-type": "application/json", "x-openclaw-page": "1" };
+  if (session) headers.authorization = `Bearer ${session}`;
+  let answer;
+  try {
+    answer = await fetch(`/api/${path}`, { method: "POST", headers, body, signal, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure({});
+  }
+  if (answer.ok) return answer;
+  const failure = new Failure(await answer.json().catch(() => ({ message: `It answered ${answer.status}.` })));
+  if (failure.code === "Unauthenticated") close();
+  throw failure;
+}
+
+function close() {
+  session = null;
+  sessionStorage.removeItem(KEY);
+}
+
+/** Makes a session of a link's ticket. */
+export async function open(ticket) {
+  const answer = await (await post("session", ticket)).json();
+  session = answer.session;
+  sessionStorage.setItem(KEY, session);
+}
+
+/** Calls a method, e.g. `call("InstanceService/ListInstances", { pageSize: 10 })`. */
+export async function call(method, request = {}) {
+  return (await post(method, JSON.stringify(request))).json();
+}
+
+/** A request id, so that a repeat after a broken connection is none. */
+export const once = () => crypto.randomUUID();
+
+/** How long a silent stream is waited for: the supervisor says every ten seconds that it is there. */
+const SILENCE = 25_000;
+
+/** Reads one stream to its end. */
+async function read(method, request, onMessage, signal) {
+  const ended = new AbortController();
+  const end = () => ended.abort();
+  signal.addEventListener("abort", end);
+  let silent = setTimeout(end, SILENCE);
+  try {
+    const answer = await post(method, JSON.stringify(request), ended.signal);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; ; ) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      clearTimeout(silent);
+      silent = setTimeout(end, SILENCE);
+      const parts = (text + value).split("\n\n");
+      text = parts.pop();
+      for (const part of parts) {
+        const field = (name) => part.split("\n").find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+        if (field("event") === "message") onMessage(JSON.parse(field("data")));
+        if (field("event") === "end") {
+          const failure = JSON.parse(field("data"));
+          if (failure) throw new Failure(failure);
+        }
+      }
+    }
+  } finally {
+    clearTimeout(silent);
+    signal.removeEventListener("abort", end);
+  }
+}
+
+/**
+ * Follows a stream for as long as it is wanted, and begins anew when it breaks. `request` is asked for each time,
+ * `onState` is told whether it flows. Returns what ends it.
+ */
+export function follow(method, request, onMessage, onState = () => {}) {
+  const wanted = new AbortController();
+  const { signal } = wanted;
+  (async () => {
+    for (let pause = 250; !signal.aborted; pause = Math.min(pause * 2, 5_000)) {
+      const flows = (message) => {
+        pause = 125;
+        onState(null);
+        onMessage(message);
+      };
+      let why = new Failure({ message: "The stream has ended." });
+      try {
+        await read(method, request(), flows, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        why = error instanceof Failure ? error : new Failure({});
+        if (["Unauthenticated", "PermissionDenied", "NotFound", "InvalidArgument"].includes(why.code)) {
+          return onState(why);
+        }
+      }
+      onState(why);
+      await new Promise((go) => setTimeout(go, pause));
+    }
+  })();
+  return () => wanted.abort();
+}

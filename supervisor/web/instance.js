@@ -1,0 +1,150 @@
+// One instance: how it stands, what it uses, what it says, and what can be done about it.
+
+import { onChange } from "./app.js";
+import { call, follow, once } from "./api.js";
+import { difference, eventTable, text } from "./pages.js";
+import { ago, ask, bytes, el, facts, phase, plot, say, state, table, when, word } from "./ui.js";
+
+/** Lines of the log that are shown, and events. */
+const LINES = 400;
+const EVENTS = 50;
+
+export function instance(place, known, name) {
+  const heading = el("div");
+  const events = el("div");
+  const log = el("pre", { tabindex: "0", role: "log", "aria-label": `Log of ${name}` });
+  const config = el("div");
+  place.append(heading, actions(name, known), el("h2", {}, "Events"), events, el("h2", {}, "Log"), log,
+    el("h2", {}, "Configuration"), config);
+  const draw = () => heading.replaceChildren(...story(name, known));
+  draw();
+  const ends = [onChange(draw), followEvents(name, events), followLog(name, log)];
+  snapshots(name, config);
+  return () => ends.forEach((end) => end());
+}
+
+function story(name, known) {
+  const one = known.instances.get(name);
+  if (!one) return [el("h1", {}, name), el("p", {}, "There is no such instance.")];
+  const { status } = one;
+  const samples = known.samples.get(name) ?? [];
+  const minutes = Math.max(1, Math.round(samples.length / 12));
+  const exit = status.lastExit;
+  const walls = status.walls.filter(({ state: how }) => how !== "STATE_ENFORCED");
+  return [
+    el("h1", {}, name),
+    el("p", {}, state(one), status.phaseTime ? ` for ${ago(status.phaseTime)}` : ""),
+    status.reason ? el("p", {}, `${status.reason}.`) : "",
+    status.hint ? el("p", {}, "What to type: ", el("code", {}, status.hint)) : "",
+    facts([
+      ["wish", word(status.wish, "WISH_")],
+      ["role", word(status.failover?.role, "ROLE_")],
+      ["health", status.health ? `${status.health.live ? "live" : "not live"}, ${status.health.ready ? "ready" : "not ready"}` : ""],
+      ["last probe", status.health?.message],
+      ["process", status.pid ? `${status.pid}, worker ${status.workerPid}, incarnation ${status.incarnation}` : "none"],
+      ["started", when(status.startTime)],
+      ["restarts", String(status.restarts)],
+      ["last exit", exit ? el("span", {}, `${exit.message}, `, when(exit.time)) : ""],
+      ["runtime", word(status.runtime, "RUNTIME_")],
+      ["ports", status.ports ? `${status.ports.base} to ${status.ports.last}` : ""],
+      ["uses", status.resources ? `${status.resources.cpuPercent.toFixed(1)} % CPU, ${bytes(status.resources.rssBytes)}, ${status.resources.processes} processes` : ""],
+      ["walls", walls.length ? walls.map(({ kind, state: how, reason }) => `${word(kind, "KIND_")} ${word(how, "STATE_")} (${reason})`).join("; ") : status.walls.length ? "all stand" : ""],
+    ]),
+    samples.length > 1 ? el("div", {},
+      el("p", { class: "faint" }, `Processor and memory over ${minutes} min`),
+      plot(samples.map(({ cpu }) => cpu), `Processor of ${name} over ${minutes} minutes, now ${samples.at(-1).cpu.toFixed(1)} percent`),
+      plot(samples.map(({ rss }) => rss), `Memory of ${name} over ${minutes} minutes, now ${bytes(samples.at(-1).rss)}`)) : "",
+  ].filter((part) => part !== "");
+}
+
+function actions(name, known) {
+  const one = () => known.instances.get(name);
+  const button = (label, question, method, request, danger) =>
+    el("button", { type: "button", class: danger ? "danger" : null, onclick: async () => {
+      if (!(await ask(question(), label, danger))) return;
+      say(`${label}: asked for.`);
+      try {
+        await call(method, { ...request(), requestId: once() });
+        say(`${label}: done. ${name} is ${phase(one() ?? {}) || "on its way"}.`);
+      } catch (failure) {
+        say(`${label}: ${failure.message}`);
+      }
+    } }, label);
+  return el("div", { class: "row", role: "group", "aria-label": "What can be done" },
+    button("Start", () => `Start ${name}?`, "InstanceService/StartInstance", () => ({ name })),
+    button("Restart", () => `Restart ${name}? Whoever it serves waits until it is ready again.`, "InstanceService/RestartInstance", () => ({ name })),
+    button("Stop", () => `Stop ${name}? It stays down until somebody starts it.`, "InstanceService/StopInstance", () => ({ name }), true),
+    button("Fail over", () => `Have a rescue stand in for ${name}?`, "InstanceService/FailOver", () => ({ primary: name }), true),
+    button("Fail back", () => `Give ${name} its place back?`, "InstanceService/FailBack", () => ({ primary: name })));
+}
+
+function followEvents(name, place) {
+  let shown = [];
+  const draw = () => place.replaceChildren(shown.length ? eventTable(shown.toReversed()) : el("p", {}, "None yet."));
+  let after = "0";
+  let end = () => {};
+  let wanted = true;
+  call("EventService/ListEvents", { instance: name, pageSize: EVENTS, newest: true }).then(({ events }) => {
+    if (!wanted) return;
+    shown = events;
+    after = events.at(-1)?.revision ?? "0";
+    draw();
+    end = follow("EventService/WatchEvents", () => ({ instance: name, afterRevision: after }), ({ events: more, revision }) => {
+      shown = [...shown, ...more].slice(-EVENTS);
+      after = revision;
+      if (more.length) draw();
+    });
+  }).catch((failure) => place.replaceChildren(el("p", { class: "bad" }, failure.message)));
+  return () => { wanted = false; end(); };
+}
+
+function followLog(name, place) {
+  let lines = [];
+  let cursor = "";
+  const request = () => ({ name, follow: true, ...(cursor ? { afterCursor: cursor } : { tail: String(LINES) }) });
+  return follow("LogService/ReadLogs", request, ({ lines: more }) => {
+    if (!more.length) return;
+    // Who has scrolled up reads on there.
+    const atEnd = place.scrollTop + place.clientHeight >= place.scrollHeight - 4;
+    lines = [...lines, ...more.map(text)].slice(-LINES);
+    cursor = more.at(-1).cursor;
+    place.textContent = lines.join("\n");
+    if (atEnd) place.scrollTop = place.scrollHeight;
+  });
+}
+
+async function snapshots(name, place) {
+  const shown = el("div");
+  const difference_of = async (id) => {
+    try {
+      const { diff, problem } = await call("ConfigService/DiffSnapshot", { name, from: id });
+      shown.replaceChildren(el("h3", {}, `From ${id.slice(0, 12)} to what is there now`),
+        problem ? el("p", { class: "bad" }, problem) : "", diff ? difference(diff) : el("p", {}, "There is no difference."));
+    } catch (failure) {
+      shown.replaceChildren(el("p", { class: "bad" }, failure.message));
+    }
+  };
+  const roll_back = async (id) => {
+    if (!(await ask(`Put the configuration ${id.slice(0, 12)} of ${name} in place of what is there? A running gateway is started anew; what is there is kept.`, "Roll back", true))) return;
+    try {
+      await call("ConfigService/RollBack", { name, to: id, requestId: once() });
+      say("Rolled back.");
+      await snapshots(name, place);
+    } catch (failure) {
+      say(`Roll back: ${failure.message}`);
+    }
+  };
+  try {
+    const { snapshots: all } = await call("ConfigService/ListSnapshots", { name, pageSize: 20 });
+    const rows = all.map(({ id, createTime, standing, current, running, note }) => [
+      el("code", {}, id.slice(0, 12)), when(createTime), word(standing, "STANDING_"),
+      [current ? "there now" : "", running ? "runs" : "", note].filter(Boolean).join(", "),
+      el("div", { class: "row" },
+        el("button", { type: "button", "aria-label": `Differences to ${id.slice(0, 12)}`, onclick: () => difference_of(id) }, "Diff"),
+        current ? null : el("button", { type: "button", class: "danger", "aria-label": `Roll back to ${id.slice(0, 12)}`, onclick: () => roll_back(id) }, "Roll back")),
+    ]);
+    place.replaceChildren(all.length ? table(["Snapshot", "Seen", "Standing", "", ""], rows, "Snapshots") : el("p", {}, "None is kept yet."), shown);
+  } catch (failure) {
+    place.replaceChildren(el("p", { class: "bad" }, failure.message));
+  }
+}

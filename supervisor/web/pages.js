@@ -1,0 +1,163 @@
+// The pages of the whole fleet.
+
+import { onChange } from "./app.js";
+import { call } from "./api.js";
+import { ago, byTrouble, bytes, el, facts, phase, plot, state, table, when, word } from "./ui.js";
+
+/** Draws now and whenever something has changed. */
+function live(place, draw) {
+  const again = () => {
+    // Whoever is reading it with the keyboard stays where he is.
+    const at = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    place.replaceChildren(...draw());
+    if (at) place.querySelector(`a[href="${CSS.escape(at)}"]`)?.focus();
+  };
+  again();
+  return onChange(again);
+}
+
+/** What was answered, or why nothing was. */
+async function load(place, ask, draw) {
+  try {
+    place.replaceChildren(...draw(await ask()));
+  } catch (failure) {
+    place.replaceChildren(el("h1", {}, "That did not work"), el("p", { class: "bad" }, failure.message));
+  }
+}
+
+const to = (name) => el("a", { href: `#/i/${name}` }, name);
+
+export function fleet(place, known) {
+  return live(place, () => {
+    const all = [...known.instances.values()].sort(byTrouble);
+    const ready = all.filter((instance) => phase(instance) === "ready").length;
+    const wanted = all.filter((instance) => instance.status?.wish === "WISH_UP").length;
+    const standing = all.filter((instance) => instance.status?.failover?.role === "ROLE_ACTIVE");
+    return [
+      el("h1", {}, "Fleet"),
+      el("p", {}, `${all.length} instances, ${wanted} wanted up, ${ready} ready.`),
+      ...standing.map((rescue) => el("p", { class: "busy" }, to(rescue.name), ` stands in for ${rescue.status.failover.activeFor.join(", ")}.`)),
+      all.length ? el("ul", { class: "cards" }, all.map((instance) => card(instance, known)))
+        : el("p", {}, "There is none yet. Type ", el("code", {}, "openclawctl up main rescue"), "."),
+    ];
+  });
+}
+
+function card(instance, known) {
+  const { status } = instance;
+  const samples = known.samples.get(instance.name) ?? [];
+  const role = word(status.failover?.role, "ROLE_");
+  return el("li", { class: "card" },
+    el("h2", {}, to(instance.name)),
+    el("p", {}, state(instance), status.phaseTime ? el("span", { class: "faint" }, ` for ${ago(status.phaseTime)}`) : null),
+    status.reason ? el("p", {}, `${status.reason}.`) : null,
+    status.hint ? el("p", {}, el("code", {}, status.hint)) : null,
+    facts([
+      ["role", role === "single" ? "" : role],
+      ["port", status.ports?.gateway],
+      ["restarts", String(status.restarts)],
+      ["uses", status.resources ? `${status.resources.cpuPercent.toFixed(1)} % CPU, ${bytes(status.resources.rssBytes)}` : ""],
+    ]),
+    samples.length > 1 ? plot(samples.map(({ cpu }) => cpu), `Processor of ${instance.name} over the last ${Math.round(samples.length / 12)} minutes`) : null);
+}
+
+/** Every block of the pool, drawn in the order of its ports, and told in a table. */
+export function ports(place) {
+  load(place, () => call("SystemService/ListPorts"), ({ instances }) => {
+    const blocks = instances.toSorted((a, b) => a.base - b.base);
+    const [first, last] = [Math.min(...blocks.map(({ base }) => base)), Math.max(...blocks.map(({ last }) => last))];
+    const width = Math.max(1, last - first + 1);
+    const map = el("svg", { class: "map", viewBox: `0 0 ${width} 40`, width: "100%", height: "40", preserveAspectRatio: "none", role: "img", "aria-label": `${blocks.length} blocks between ports ${first} and ${last}` },
+      el("rect", { x: 0, y: 0, width, height: 40 }),
+      blocks.map(({ instance, base, last: end }) =>
+        el("rect", { class: "held", x: base - first, y: 4, width: end - base + 1, height: 32 }, el("title", {}, `${instance}: ${base} to ${end}`))));
+    const rows = blocks.flatMap(({ instance, ports: uses }) => uses.map(({ port, purpose, pid, command, foreign }) => [
+      to(instance), String(port), purpose,
+      pid ? `${command} (${pid})` : el("span", { class: "faint" }, "nobody"),
+      foreign ? el("strong", { class: "bad" }, "not its own") : "",
+    ]));
+    return [el("h1", {}, "Ports"), blocks.length ? map : el("p", {}, "No block is held."),
+      table(["Instance", "Port", "For", "Held by", ""], rows, "Ports of all instances")];
+  });
+}
+
+/** Who stands in for whom, and what became of it before. */
+export function failover(place, known) {
+  const now = el("div");
+  const history = el("div");
+  place.append(el("h1", {}, "Failover"), now, el("h2", {}, "Before"), history);
+  load(history, () => call("IncidentService/ListIncidents", { pageSize: 100 }), ({ incidents: all }) => [timeline(all)]);
+  return live(now, () => {
+    const primaries = [...known.instances.values()].filter(({ status }) => status?.failover?.rescuedBy?.length);
+    if (!primaries.length) return [el("p", {}, "No instance has a rescue. Give one ", el("code", {}, "rescues: [main]"), " in the fleet file.")];
+    return [table(["Primary", "State", "Active", "Rescues", "Since", "Why"], primaries.map((primary) => {
+      const { failover: of } = primary.status;
+      const away = of.active && of.active !== primary.name;
+      return [to(primary.name), state(primary), el("span", { class: away ? "busy" : "good" }, of.active || "nobody"),
+        of.rescuedBy.map((name) => to(name)), when(of.since), of.reason];
+    }), "Primaries and their rescues")];
+  });
+}
+
+/** Incidents along a line of time, the newest at the right; the table below says the same. */
+function timeline(all) {
+  if (!all.length) return el("p", {}, "Nothing has happened that is remembered.");
+  const begin = Math.min(...all.map(({ startTime }) => +new Date(startTime)));
+  const width = Math.max(1, Date.now() - begin);
+  const x = (time) => (((+new Date(time) - begin) / width) * 1000).toFixed(1);
+  const bars = all.map(({ number, instance, startTime, endTime }) => {
+    const end = endTime ?? new Date().toISOString();
+    return el("rect", { class: "held", x: x(startTime), y: 6, width: Math.max(3, x(end) - x(startTime)), height: 28 },
+      el("title", {}, `${number}: ${instance}, ${new Date(startTime).toLocaleString()}`));
+  });
+  return el("div", {},
+    el("svg", { class: "map", viewBox: "0 0 1000 40", width: "100%", height: "40", preserveAspectRatio: "none", role: "img", "aria-label": `${all.length} incidents since ${new Date(begin).toLocaleString()}` },
+      el("rect", { x: 0, y: 0, width: 1000, height: 40 }), bars),
+    incidentTable(all));
+}
+
+function incidentTable(all) {
+  return table(["Number", "Instance", "Began", "Cause", "Outcome"], all.map((one) => [
+    el("a", { href: `#/incidents/${one.number}` }, one.number), to(one.instance), when(one.startTime), one.cause,
+    el("span", { class: one.outcome === "OUTCOME_OPEN" ? "bad" : "" }, word(one.outcome, "OUTCOME_")),
+  ]), "Incidents");
+}
+
+export function incidents(place) {
+  load(place, () => call("IncidentService/ListIncidents", { pageSize: 100 }), ({ incidents: all }) => [
+    el("h1", {}, "Incidents"),
+    all.length ? incidentTable(all) : el("p", {}, "Nothing has happened that is remembered."),
+  ]);
+}
+
+export function incident(place, _known, number) {
+  load(place, () => call("IncidentService/GetIncident", { number }), ({ incident: one, timeline: events, rollbacks, log }) => [
+    el("h1", {}, `Incident ${one.number}: ${one.instance}`),
+    facts([["cause", one.cause], ["began", when(one.startTime)], ["ended", one.endTime ? when(one.endTime) : "not yet"],
+      ["outcome", word(one.outcome, "OUTCOME_")], ["stood in", one.rescues.join(", ")]]),
+    el("h2", {}, "What happened"), eventTable(events),
+    rollbacks.map(({ reason, diff }) => [el("h2", {}, "Configuration taken back"), el("p", {}, reason), difference(diff)]).flat(),
+    log.length ? el("h2", {}, "Its log before") : null, log.length ? el("pre", { tabindex: "0" }, log.map(text).join("\n")) : null,
+  ].filter(Boolean));
+}
+
+const decoder = new TextDecoder();
+
+/** A line of a log, without what would order a terminal about. */
+export function text(line) {
+  const raw = Uint8Array.from(atob(line.text ?? ""), (c) => c.charCodeAt(0));
+  return decoder.decode(raw).replace(/\u001b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, "");
+}
+
+export function eventTable(events) {
+  const look = { SEVERITY_WARNING: "busy", SEVERITY_ERROR: "bad" };
+  return table(["When", "Whose", "How much it matters", "What"], events.map((event) => [
+    when(event.time), event.instance ? to(event.instance) : "supervisor",
+    el("span", { class: look[event.severity] ?? "" }, word(event.severity, "SEVERITY_")), `${event.message}.`,
+  ]), "Events");
+}
+
+export function difference(diff) {
+  return el("pre", { class: "diff", tabindex: "0" }, diff.split("\n").map((line) =>
+    el("span", { class: line.startsWith("+") ? "add" : line.startsWith("-") ? "del" : null }, `${line}\n`)));
+}

@@ -1,0 +1,104 @@
+// Elements made of text, and words for what the contract says.
+
+/** An element. Text is text: nothing that a gateway has written becomes part of the page. */
+export function el(tag, props = {}, ...children) {
+  const made = document.createElementNS(SVG.has(tag) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml", tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+const SVG = new Set(["svg", "path", "rect", "g", "title", "line"]);
+
+const MARKS = {
+  ready: ["●", "good"],
+  starting: ["◐", "busy"],
+  spawning: ["◐", "busy"],
+  adopting: ["◐", "busy"],
+  repairing: ["◐", "busy"],
+  stopping: ["◐", "busy"],
+  unhealthy: ["▲", "bad"],
+  backoff: ["▲", "busy"],
+  failed: ["✕", "bad"],
+  stopped: ["○", "faint"],
+};
+
+/** `PHASE_READY` as `ready`. */
+export const word = (name, prefix) => (name ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");
+
+export const phase = (instance) => word(instance.status?.phase, "PHASE_");
+
+export function state(instance) {
+  const [mark, look] = MARKS[phase(instance)] ?? ["?", "faint"];
+  return el("span", { class: look }, el("span", { "aria-hidden": true }, `${mark} `), phase(instance));
+}
+
+/** Trouble first. */
+export function byTrouble(a, b) {
+  const order = ["failed", "unhealthy", "backoff"];
+  const rank = (instance) => (order.includes(phase(instance)) ? order.indexOf(phase(instance)) : order.length);
+  return rank(a) - rank(b) || a.name.localeCompare(b.name);
+}
+
+export function bytes(text) {
+  const value = Number(text ?? 0);
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const unit = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(value || 1) / 10)));
+  const shown = value / 1024 ** unit;
+  return `${shown >= 100 || unit === 0 ? Math.round(shown) : shown.toFixed(1)} ${units[unit]}`;
+}
+
+export function ago(time) {
+  if (!time) return "";
+  const seconds = Math.max(0, (Date.now() - new Date(time)) / 1000);
+  const [value, unit] = [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"]]
+    .map(([size, unit]) => [Math.floor(seconds / size), unit])
+    .find(([value]) => value > 0) ?? [0, "s"];
+  return `${value} ${unit}`;
+}
+
+export function when(time) {
+  return time ? el("time", { datetime: time, title: new Date(time).toLocaleString() }, `${ago(time)} ago`) : "";
+}
+
+export function facts(pairs) {
+  const shown = pairs.filter(([, value]) => value !== "" && value !== undefined && value !== null);
+  return el("dl", { class: "facts" }, shown.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+export function table(titles, rows, label) {
+  const head = el("tr", {}, titles.map((title) => el("th", { scope: "col" }, title)));
+  const body = rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, cell ?? ""))));
+  const made = el("table", {}, el("thead", {}, head), el("tbody", {}, body));
+  return el("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, made);
+}
+
+/** A line over time; `says` tells it in words to who does not see it. */
+export function plot(values, says) {
+  const most = Math.max(...values, 1e-9);
+  const step = values.length > 1 ? 100 / (values.length - 1) : 100;
+  const d = values.map((value, at) => `${at ? "L" : "M"}${(at * step).toFixed(2)} ${(28 - (value / most) * 26).toFixed(2)}`).join("");
+  return el("svg", { class: "plot", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": says }, el("path", { d }));
+}
+
+/** Asks; the answer is whether to go on. */
+export function ask(question, doIt, danger = false) {
+  return new Promise((answer) => {
+    const no = el("button", { type: "button", autofocus: true, onclick: () => box.close("no") }, "Cancel");
+    const yes = el("button", { type: "button", class: danger ? "danger" : null, onclick: () => box.close("yes") }, doIt);
+    const box = el("dialog", { "aria-label": question, onclose: () => (box.remove(), answer(box.returnValue === "yes")) },
+      el("p", {}, question), el("div", { class: "row" }, no, yes));
+    document.body.append(box);
+    box.showModal();
+  });
+}
+
+/** Tells it below the page, and to screen readers. */
+export function say(text) {
+  document.getElementById("said").textContent = text;
+  clearTimeout(say.later);
+  say.later = setTimeout(() => (document.getElementById("said").textContent = ""), 12_000);
+}
