@@ -18,7 +18,7 @@ use supervisor_proto::v1::{
     doctor_service_client::DoctorServiceClient, event_service_client::EventServiceClient,
     fleet_service_client::FleetServiceClient, incident_service_client::IncidentServiceClient,
     instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
-    setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient,
+    setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient, web_service_client::WebServiceClient,
     upgrade_service_client::UpgradeServiceClient,
 };
 use tokio::{
@@ -258,6 +258,10 @@ impl Supervisor {
 
     pub(crate) fn certificates(&self) -> CertificateServiceClient<Line> {
         CertificateServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn web(&self) -> WebServiceClient<Line> {
+        WebServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(crate) fn system(&self) -> SystemServiceClient<Line> {

@@ -29,6 +29,7 @@ pub(crate) mod supervisor;
 pub(crate) mod up;
 pub(crate) mod upgrade;
 pub(crate) mod version;
+pub(crate) mod web;
 
 mod fleet_error;
 mod follow;
