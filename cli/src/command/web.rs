@@ -6,8 +6,7 @@ use supervisor_proto::v1::CreateLinkRequest;
 use crate::{
     context::{Context, Show},
     error::{Failure, Operation},
-    progress::talk,
-    render::{style::printable, time::until},
+    render::{style::{printable, talk}, time::until},
 };
 
 const EXAMPLES: &str = "\
