@@ -18,8 +18,8 @@ use supervisor_proto::v1::{
     doctor_service_client::DoctorServiceClient, event_service_client::EventServiceClient,
     fleet_service_client::FleetServiceClient, incident_service_client::IncidentServiceClient,
     instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
-    setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient, web_service_client::WebServiceClient,
-    upgrade_service_client::UpgradeServiceClient,
+    setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient,
+    upgrade_service_client::UpgradeServiceClient, web_service_client::WebServiceClient,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},

@@ -6,7 +6,10 @@ use supervisor_proto::v1::CreateLinkRequest;
 use crate::{
     context::{Context, Show},
     error::{Failure, Operation},
-    render::{style::{printable, talk}, time::until},
+    render::{
+        style::{printable, talk},
+        time::until,
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -26,8 +29,9 @@ pub(crate) struct Web {}
 pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     let operation = Operation::new("open the dashboard");
     let supervisor = context.connect(&operation).await?;
-    let answer =
-        supervisor.call(&operation, async || supervisor.web().create_link(CreateLinkRequest {}).await).await?;
+    let answer = supervisor
+        .call(&operation, async || supervisor.web().create_link(CreateLinkRequest {}).await)
+        .await?;
     match context.show {
         Show::Text(_) => {
             context.print(&operation, &format!("{}\n", printable(&answer.url)))?;

@@ -184,7 +184,8 @@ fn live(life: &mut Life, Entry { at, kind, .. }: &Entry) -> Option<(Means, Durat
         | Kind::FailedBack { .. }
         | Kind::Recovery(_)
         | Kind::Channel(_)
-        | Kind::StaleReport { .. } => {}
+        | Kind::StaleReport { .. }
+        | Kind::FilesLeft { .. } => {}
     }
     None
 }
