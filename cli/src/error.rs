@@ -21,6 +21,8 @@ mod refusal;
 const MAX_TOLD: usize = 10;
 const START_ONE: &str = "`openclawctl up` or `openclawctl supervisor start` starts one";
 const ASK_OWNER: &str = "run it as the user the supervisor runs as, or as root";
+const STATUS_INSTEAD: &str =
+    "openclawctl status, or with -o json for programs; openclawctl events -f goes on";
 const REPORT: &str = "this is a bug: please report it with the output of `openclawctl version`";
 
 /// What kind of end a command came to.
@@ -127,6 +129,8 @@ pub(crate) enum Cause {
     NoDataDir,
     #[error("this would {what}, and nobody can be asked: standard input is no terminal")]
     Unconfirmed { what: String },
+    #[error("{0}")]
+    NoScreen(&'static str),
     #[error("nothing was changed")]
     Declined,
     #[error("something is wrong")]
@@ -237,6 +241,7 @@ impl Cause {
             Self::SocketPath { .. }
             | Self::NoDataDir
             | Self::Unconfirmed { .. }
+            | Self::NoScreen(_)
             | Self::SeveralPrimaries(_)
             | Self::FileTooLong { .. }
             | Self::FileEncoding
@@ -283,6 +288,7 @@ impl Cause {
             Self::NotSettled { .. } | Self::Outcome { .. } | Self::Interrupted => Some(status()),
             Self::SocketPath { .. } | Self::NoDataDir => Some("name one with --data-dir DIR".to_owned()),
             Self::Unconfirmed { .. } => Some("add --yes".to_owned()),
+            Self::NoScreen(_) => Some(STATUS_INSTEAD.to_owned()),
             Self::NoRescue => Some(
                 "give an instance `rescues: [main]` in the fleet file, then openclawctl apply -f FILE"
                     .to_owned(),
@@ -380,6 +386,11 @@ impl Error {
         self.cause.kind()
     }
 
+    /// What to type next, if anything helps.
+    pub(crate) fn hint(&self) -> Option<String> {
+        self.cause.hint(self.operation.subject())
+    }
+
     /// Tells it on standard error.
     pub(crate) fn tell(&self) {
         // Standard output has told what is wrong.
@@ -400,7 +411,7 @@ impl Error {
             text.push('\n');
             text.push_str(&style::printable_styled(&line));
         }
-        if let Some(hint) = self.cause.hint(self.operation.subject()) {
+        if let Some(hint) = self.hint() {
             text.push_str(&format!("\n{}hint:{plain} {}", style::HINT.render(), style::printable(&hint)));
         }
         style::tell(&text);

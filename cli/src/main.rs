@@ -12,6 +12,7 @@ mod daemon;
 mod error;
 mod progress;
 mod render;
+mod top;
 mod view;
 mod wait;
 

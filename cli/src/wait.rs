@@ -10,7 +10,7 @@ use clap::Args;
 use supervisor_proto::v1::{
     Instance, Role, WatchInstancesRequest, WatchInstancesResponse, watch_instances_response::Change,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, error::Elapsed, interval, sleep, timeout, timeout_at};
 
 use crate::{
     connect::Supervisor,
@@ -61,11 +61,15 @@ impl WaitArgs {
         if self.no_wait {
             return Patience::None;
         }
-        let usual = match effort {
-            Effort::Start => START_PATIENCE,
-            Effort::Stop => STOP_PATIENCE,
-        };
-        Patience::Until(self.wait.flatten().unwrap_or(usual))
+        Patience::Until(self.wait.flatten().unwrap_or(usual_patience(effort)))
+    }
+}
+
+/// What `effort` usually needs at most.
+pub(crate) fn usual_patience(effort: Effort) -> Duration {
+    match effort {
+        Effort::Start => START_PATIENCE,
+        Effort::Stop => STOP_PATIENCE,
     }
 }
 
@@ -217,26 +221,45 @@ pub(crate) async fn wait(
     let mut tracker = Tracker::new(targets);
     let mut progress = Progress::new();
     let deadline = Instant::now() + patience;
+    let mut show = |tracker: &Tracker| progress.show(tracker);
     let outcome = tokio::select! {
-        watched = timeout_at(deadline, watch(supervisor, &mut tracker, &mut progress, operation)) => match watched {
-            Ok(Ok(())) => Ok(End::Done),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(End::TimedOut(patience)),
-        },
+        watched = timeout_at(deadline, watch(supervisor, &mut tracker, &mut show, operation)) => {
+            judged(watched, patience)
+        }
         _ = tokio::signal::ctrl_c() => Ok(End::Interrupted),
     };
     progress.clear();
     outcome.map(|end| (tracker, end))
 }
 
+/// The same for who tells of it elsewhere and is interrupted there.
+pub(crate) async fn wait_in_silence(
+    supervisor: &Supervisor,
+    targets: Vec<Target>,
+    patience: Duration,
+    operation: &Operation,
+) -> Result<(Tracker, End), Error> {
+    let mut tracker = Tracker::new(targets);
+    let watched = timeout(patience, watch(supervisor, &mut tracker, &mut |_| {}, operation)).await;
+    judged(watched, patience).map(|end| (tracker, end))
+}
+
+fn judged(watched: Result<Result<(), Error>, Elapsed>, patience: Duration) -> Result<End, Error> {
+    match watched {
+        Ok(Ok(())) => Ok(End::Done),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(End::TimedOut(patience)),
+    }
+}
+
 /// Follows the instances until all are done, watching anew whenever a stream breaks.
 async fn watch(
     supervisor: &Supervisor,
     tracker: &mut Tracker,
-    progress: &mut Progress,
+    show: &mut impl FnMut(&Tracker),
     operation: &Operation,
 ) -> Result<(), Error> {
-    progress.show(tracker);
+    show(tracker);
     while !tracker.is_done() {
         let mut names: Vec<String> = tracker.each().map(|each| each.name.to_owned()).collect();
         if names.len() > MOST_NAMES {
@@ -244,7 +267,7 @@ async fn watch(
         }
         let request = WatchInstancesRequest { names, after_revision: None };
         match supervisor.instances().watch_instances(request).await {
-            Ok(stream) => follow(stream.into_inner(), tracker, progress).await,
+            Ok(stream) => follow(stream.into_inner(), tracker, show).await,
             Err(status) => {
                 let cause = Cause::from(status);
                 if !cause.may_pass() {
@@ -263,7 +286,7 @@ async fn watch(
 async fn follow(
     mut stream: tonic::Streaming<WatchInstancesResponse>,
     tracker: &mut Tracker,
-    progress: &mut Progress,
+    show: &mut impl FnMut(&Tracker),
 ) {
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -275,7 +298,7 @@ async fn follow(
             },
             _ = redraw.tick() => {}
         }
-        progress.show(tracker);
+        show(tracker);
     }
 }
 

@@ -26,11 +26,12 @@ pub(crate) mod runtimes;
 pub(crate) mod setup;
 pub(crate) mod status;
 pub(crate) mod supervisor;
+pub(crate) mod top;
 pub(crate) mod up;
 pub(crate) mod upgrade;
+pub(crate) mod verb;
 pub(crate) mod version;
 pub(crate) mod web;
 
 mod fleet_error;
 mod follow;
-mod verb;

@@ -110,7 +110,7 @@ async fn one(context: &Context, name: &str) -> Result<(), Error> {
         Show::Text(_) => {
             let events = last_events(&supervisor, name, &operation).await?;
             let mut text = String::new();
-            detail::sheet(&instance, &events, context.marks, &mut text);
+            detail::sheet(&instance, &events, context.marks, stdout_width(), &mut text);
             context.print(&operation, &text)
         }
     }

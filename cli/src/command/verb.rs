@@ -111,7 +111,7 @@ pub(crate) async fn settle(
 }
 
 /// What went wrong for each instance.
-fn judge(tracker: &Tracker, end: End, verb: &str) -> Vec<Error> {
+pub(crate) fn judge(tracker: &Tracker, end: End, verb: &str) -> Vec<Error> {
     let mut errors = Vec::new();
     for each in tracker.each() {
         let operation = Operation::on(verb, each.name);

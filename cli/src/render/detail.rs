@@ -12,11 +12,17 @@ use super::{
 };
 use crate::view;
 
-/// Appends everything about `instance` and its last `events` to `out`.
-pub(crate) fn sheet(instance: &Instance, events: &[Event], marks: Marks, out: &mut String) {
+/// Appends everything about `instance` and its last `events` to `out`, in lines of `width` if there is one.
+pub(crate) fn sheet(
+    instance: &Instance,
+    events: &[Event],
+    marks: Marks,
+    width: Option<usize>,
+    out: &mut String,
+) {
     let clock = Clock::local();
     heading(instance, marks, out);
-    let mut sheet = Sheet::new(out);
+    let mut sheet = Sheet::within(width, out);
     why(instance, &clock, &mut sheet);
     sheet.gap();
     process(instance, &clock, &mut sheet);
@@ -24,7 +30,6 @@ pub(crate) fn sheet(instance: &Instance, events: &[Event], marks: Marks, out: &m
     places(instance, &mut sheet);
     if !events.is_empty() {
         out.push_str(&format!("\n{}\n", paint(style::STRONG, "Last events")));
-        let width = style::stdout_width();
         for event in events {
             let (before, indent) = event_head(event, &clock);
             out.push_str(&style::wrapped(&format!("{before}{}", clause(&event.message)), width, indent));

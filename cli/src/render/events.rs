@@ -24,9 +24,14 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// For events of this host, told in its time zone.
+    /// For events of this host, told in its time zone, on standard output.
     pub(crate) fn new(breadth: Breadth) -> Self {
-        Self { clock: Clock::local(), width: stdout_width(), breadth, time: 0, instance: 0, kind: 0 }
+        Self::within(breadth, stdout_width())
+    }
+
+    /// The same in lines of `width`, if there is one.
+    pub(crate) fn within(breadth: Breadth, width: Option<usize>) -> Self {
+        Self { clock: Clock::local(), width, breadth, time: 0, instance: 0, kind: 0 }
     }
 
     /// A line for each event.

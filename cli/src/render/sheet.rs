@@ -14,9 +14,14 @@ pub(crate) struct Sheet<'a> {
 }
 
 impl<'a> Sheet<'a> {
-    /// A sheet that is appended to `out`.
+    /// A sheet that is appended to `out`, for standard output.
     pub(crate) fn new(out: &'a mut String) -> Self {
-        Self { out, width: stdout_width() }
+        Self::within(stdout_width(), out)
+    }
+
+    /// A sheet of this width, if it has one.
+    pub(crate) fn within(width: Option<usize>, out: &'a mut String) -> Self {
+        Self { out, width }
     }
 
     /// One plain line, unless there is nothing to tell. An empty label continues the one above.
