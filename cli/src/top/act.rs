@@ -41,7 +41,7 @@ pub(super) async fn act(
         return Err(told(error));
     }
     let seen = tracker.each().find_map(|each| each.seen);
-    Ok(seen.map(outcome).unwrap_or_default())
+    Ok(format!("{} {name}: {}", verb.word(), seen.map(outcome).unwrap_or_default()))
 }
 
 async fn ask(supervisor: &Supervisor, verb: Verb, name: &str, operation: &Operation) -> Answer {
@@ -91,7 +91,7 @@ fn told(error: &Error) -> String {
 /// What came of it: who stands in for it, if somebody does, else how it is.
 fn outcome(instance: &Instance) -> String {
     let failover = notes::failovers(std::slice::from_ref(instance)).pop();
-    failover.unwrap_or_else(|| format!("{} {}", instance.name, state(instance)))
+    failover.unwrap_or_else(|| format!("it {}", state(instance)))
 }
 
 /// Its phase and why it is in it.

@@ -222,7 +222,8 @@ fn fleet(model: &Model) -> String {
 fn link(model: &Model) -> Vec<Line<'static>> {
     let Link::Old(since, why) = &model.link else { return Vec::new() };
     let (when, label) = (Clock::local().time(since), paint(style::ERROR, "old:"));
-    let text = format!("{label} no supervisor since {when} ({}); {}", ago(since), clause(why));
+    let text =
+        format!("{label} no answer since {when} ({}); shown is what was then; {}", ago(since), clause(why));
     model.look.painted(&text)
 }
 
@@ -251,7 +252,11 @@ fn said(model: &Model, width: usize) -> Vec<Line<'static>> {
     if let Some(page) = &model.page {
         return told(&printable(page.problem()));
     }
-    let Some((why, hint)) = model.selected().and_then(notes::attention) else { return Vec::new() };
+    let Some(instance) = model.selected() else { return Vec::new() };
+    let Some((why, hint)) = notes::attention(instance) else {
+        let failover = notes::failovers(std::slice::from_ref(instance)).pop();
+        return failover.map(|line| told(&paint(style::WARNING, &line))).unwrap_or_default();
+    };
     let mut lines = told(&why);
     lines.truncate(MOST_SAID - 1);
     lines.extend(told(&format!("  {} {hint}", paint(style::HINT, "hint:"))));

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use anstyle::Style;
+use nix::sys::signal::Signal;
 use ratatui::{buffer::Buffer, layout::Rect};
-use supervisor_proto::v1::{Instance, Phase, Role};
+use supervisor_proto::v1::{Instance, InstanceStatus, Phase, Role, exit::How};
 use unicode_width::UnicodeWidthStr;
 
 use super::{
@@ -135,8 +136,7 @@ fn columns(fleet: &Fleet, screen: usize) -> Vec<(Column, usize)> {
         let taken: usize = columns.iter().map(|(_, width)| width + 1).sum();
         (screen + 1).saturating_sub(MARGIN + taken)
     };
-    let all: Vec<(Column, usize)> = COLUMNS.iter().map(wide).collect();
-    let mut columns = all.clone();
+    let mut columns: Vec<(Column, usize)> = COLUMNS.iter().map(wide).collect();
     if left(&columns) < AMPLE_HEALTH {
         columns.retain(|(column, _)| !FURTHER.contains(column));
     }
@@ -247,9 +247,9 @@ fn cell(column: Column, instance: &Instance, look: Look) -> (Cow<'_, str>, Style
 /// How an instance is, and why, in as few words as there are. All of it is said below the table.
 pub(super) fn health(instance: &Instance) -> (String, Style) {
     let status = view::status(instance);
-    let reason = clause(&status.reason);
+    let reason = short_reason(status);
     let failing = status.health.as_ref().map(|health| (health.failing.join(", "), clause(&health.message)));
-    let next = status.next_start_time.as_ref().map(|next| format!("{}: ", until(next))).unwrap_or_default();
+    let next = status.next_start_time.as_ref().map(|next| format!(", {}", until(next))).unwrap_or_default();
     match status.phase() {
         Phase::Ready => match failing {
             Some((failing, _)) if !failing.is_empty() => (failing, style::WARNING),
@@ -260,10 +260,24 @@ pub(super) fn health(instance: &Instance) -> (String, Style) {
             Some((_, message)) if !message.is_empty() => (message, style::WARNING),
             Some(_) | None => (reason, style::WARNING),
         },
-        Phase::Failed => (format!("{next}{reason}"), style::BAD),
-        Phase::Backoff | Phase::Repairing => (format!("{next}{reason}"), style::WARNING),
+        Phase::Failed => (format!("{reason}{next}"), style::BAD),
+        Phase::Backoff | Phase::Repairing => (format!("{reason}{next}"), style::WARNING),
         Phase::Adopting | Phase::Spawning | Phase::Starting | Phase::Stopping => (reason, style::PLAIN),
         Phase::Stopped | Phase::Unspecified => (reason, style::FAINT),
+    }
+}
+
+/// The reason, but of a mere exit no more than how it ended.
+fn short_reason(status: &InstanceStatus) -> String {
+    let reason = clause(&status.reason);
+    let exit = status.last_exit.as_ref().filter(|exit| !exit.message.is_empty());
+    let Some(exit) = exit.filter(|exit| reason.starts_with(&clause(&exit.message))) else { return reason };
+    match &exit.how {
+        Some(How::Code(code)) => format!("exit {code}"),
+        Some(How::Signal(signal)) => {
+            Signal::try_from(*signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string())
+        }
+        Some(How::Unknown(_)) | None => reason,
     }
 }
 
