@@ -29,6 +29,8 @@ const GIB: u64 = 1 << 30;
 
 /// Before each row: the mark of the chosen one.
 const MARGIN: usize = 2;
+/// What names get however short they are: the titles beside each other need it.
+const LEAST_NAME: usize = 6;
 /// What the reason gets before columns are left out for it: the most usual ones fit.
 const LEAST_HEALTH: usize = 8;
 /// What it gets before columns come in that only a wide terminal has.
@@ -112,7 +114,7 @@ impl Column {
         match self {
             Self::Name => {
                 let longest = fleet.all().map(|instance| instance.name.width()).max().unwrap_or_default();
-                longest.clamp(4, (screen * 2 / 5).max(8))
+                longest.clamp(LEAST_NAME, (screen * 2 / 5).max(8))
             }
             Self::State => 11,
             Self::Role if fleet.all().all(is_single) => 4,

@@ -438,7 +438,10 @@ impl InstanceService for Service {
         failover.since = seconds_ago(12);
         failover.reason = "asked for by hand.".into();
         status(instance).revision = revision;
-        Ok(Response::new(FailOverResponse { instance: Some(instance.clone()), revision }))
+        let answer = instance.clone();
+        drop(world);
+        self.changed.send_replace(revision);
+        Ok(Response::new(FailOverResponse { instance: Some(answer), revision }))
     }
 
     async fn fail_back(&self, request: Request<FailBackRequest>) -> Answer<FailBackResponse> {
@@ -452,7 +455,10 @@ impl InstanceService for Service {
         failover.role = Role::Primary.into();
         failover.active = request.primary;
         status(instance).revision = revision;
-        Ok(Response::new(FailBackResponse { instance: Some(instance.clone()), revision }))
+        let answer = instance.clone();
+        drop(world);
+        self.changed.send_replace(revision);
+        Ok(Response::new(FailBackResponse { instance: Some(answer), revision }))
     }
 
     type WatchInstancesStream = Streamed<WatchInstancesResponse>;

@@ -16,4 +16,5 @@ mod misc;
 mod status;
 mod streams;
 mod terminal;
+mod top;
 mod verbs;
