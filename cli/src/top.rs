@@ -1,5 +1,6 @@
 //! The fleet on a full screen: [`state`] says what is seen and what keys do, [`feed`] brings the news, [`draw`] and
-//! [`table`] show it, and [`terminal`] is the only one that touches the terminal. This is the loop between them.
+//! [`table`] show it, and [`terminal`] with its [`output`] is the only one that touches the terminal. This is the loop
+//! between them.
 
 mod act;
 mod draw;
@@ -7,6 +8,7 @@ mod feed;
 mod fleet;
 mod keys;
 mod look;
+mod output;
 mod page;
 mod pager;
 mod state;

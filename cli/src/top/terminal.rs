@@ -3,10 +3,10 @@
 //! Whatever ends the program, [`leave`] comes before: when the screen is dropped, and in a panic. It is done once.
 
 use std::{
-    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    io::{self, IsTerminal},
     os::fd::AsFd,
     panic,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -37,11 +37,10 @@ use tokio::{
 use super::{
     draw,
     keys::{Decoder, Key},
+    output::Output,
     state::Model,
 };
 
-/// A frame is written at once; the largest terminals need some 100 KiB.
-const FRAME_BYTES: usize = 1 << 17;
 /// Of what was pressed or pasted, read at once.
 const READ_BYTES: usize = 1_024;
 /// Such reads that nobody has looked at yet.
@@ -49,44 +48,40 @@ const KEYS_BACKLOG: usize = 8;
 /// What follows an ESC within this belongs to it.
 const ESCAPE_PAUSE: Duration = Duration::from_millis(50);
 /// A terminal that takes nothing for so long is not told goodbye.
-const GOODBYE_MS: u16 = 500;
+const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Whether the terminal is not as it was found.
-static ENTERED: AtomicBool = AtomicBool::new(false);
+/// What is written to the terminal, while that is not as it was found.
+static ENTERED: Mutex<Option<Output>> = Mutex::new(None);
 
 /// Whether there is a terminal to draw on and to read keys from.
 pub(crate) fn is_there() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-fn enter() -> io::Result<()> {
-    ENTERED.store(true, Ordering::SeqCst);
+fn entered() -> MutexGuard<'static, Option<Output>> {
+    ENTERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn enter(output: &Output) -> io::Result<()> {
+    *entered() = Some(output.clone());
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)
+    execute!(output.clone(), EnterAlternateScreen, EnableBracketedPaste, Hide)
 }
 
 /// Leaves the terminal as it was found. What fails here, nobody could be told.
 fn leave() {
-    if !ENTERED.swap(false, Ordering::SeqCst) {
-        return;
-    }
-    if takes_more(GOODBYE_MS) {
-        let _ = execute!(io::stdout(), ResetColor, DisableBracketedPaste, LeaveAlternateScreen, Show);
+    let Some(mut output) = entered().take() else { return };
+    if output.settle(GOODBYE) {
+        let _ = execute!(output, ResetColor, DisableBracketedPaste, LeaveAlternateScreen, Show);
+        output.settle(GOODBYE);
     }
     let _ = disable_raw_mode();
 }
 
-/// Whether the terminal takes what is written, now or within so many milliseconds. One that has stalled would hold up
-/// everything, signals included.
-fn takes_more(within: u16) -> bool {
-    let stdout = io::stdout();
-    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
-    matches!(poll(&mut fds, PollTimeout::from(within)), Ok(1..))
-}
-
 /// The screen. Dropping it leaves the terminal as it was found.
 pub(crate) struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    output: Output,
+    terminal: Terminal<CrosstermBackend<Output>>,
 }
 
 impl Screen {
@@ -98,15 +93,16 @@ impl Screen {
             before(panic);
         }));
         force_color_output(colored);
-        let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME_BYTES, io::stdout()));
-        let screen = Self { terminal: Terminal::new(backend)? };
-        enter()?;
+        let output = Output::to(io::stdout());
+        let terminal = Terminal::new(CrosstermBackend::new(output.clone()))?;
+        let screen = Self { output, terminal };
+        enter(&screen.output)?;
         Ok(screen)
     }
 
-    /// Draws what has changed. Whether the terminal has taken it.
+    /// Draws what has changed. Whether that was possible: the terminal may not have taken the last frame yet.
     pub(crate) fn draw(&mut self, model: &mut Model) -> io::Result<bool> {
-        if !takes_more(0) {
+        if !self.output.is_idle()? {
             return Ok(false);
         }
         self.terminal.draw(|frame| {
@@ -127,7 +123,7 @@ impl Screen {
     /// Takes the terminal again, after somebody else has had it.
     pub(crate) fn reenter(&mut self) -> io::Result<()> {
         let _ = disable_raw_mode();
-        enter()?;
+        enter(&self.output)?;
         self.forget()
     }
 
@@ -141,8 +137,6 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // What was not written yet belongs to the screen that is left.
-        let _ = self.terminal.backend_mut().flush();
         leave();
     }
 }
