@@ -80,7 +80,8 @@ Keys
 
 The table
 
-  Ordered by STATE, trouble comes first: failed, unhealthy, backoff, the rest.
+  Ordered by STATE, trouble comes first: failed, unhealthy, backoff, then what
+  is on its way, then the rest.
   CPU is of one core. CPU, MEM and RESTARTS have the most first, UPTIME the
   youngest. Wide terminals have PORT, PID and RUNTIME, too.
   Below it stands what is not well with the chosen one, and what to type.";

@@ -52,19 +52,15 @@ impl Order {
     }
 }
 
-/// What needs a look first.
+/// What needs a look first. What is on its way comes before what has arrived, so that whoever is counted as not ready
+/// is seen without a search.
 fn trouble(instance: &Instance) -> u8 {
     match view::status(instance).phase() {
         Phase::Failed => 0,
         Phase::Unhealthy => 1,
         Phase::Backoff | Phase::Repairing => 2,
-        Phase::Unspecified
-        | Phase::Stopped
-        | Phase::Adopting
-        | Phase::Spawning
-        | Phase::Starting
-        | Phase::Ready
-        | Phase::Stopping => 3,
+        Phase::Adopting | Phase::Spawning | Phase::Starting | Phase::Stopping => 3,
+        Phase::Unspecified | Phase::Stopped | Phase::Ready => 4,
     }
 }
 
@@ -297,15 +293,16 @@ mod tests {
             instance("c", Phase::Stopped),
             instance("b", Phase::Backoff),
             instance("a", Phase::Unhealthy),
+            instance("y", Phase::Starting),
             instance("z", Phase::Failed),
         ]);
-        assert_eq!(shown(&mut fleet), "z a b c d");
+        assert_eq!(shown(&mut fleet), "z a b y c d");
         fleet.observe(told(Change::Changed(Box::new(instance("d", Phase::Failed)))));
         fleet.observe(told(Change::Deleted("c".into())));
         fleet.observe(told(Change::Bookmark(Bookmark {})));
-        assert_eq!(shown(&mut fleet), "d z a b");
+        assert_eq!(shown(&mut fleet), "d z a b y");
         fleet.order_by(Order::Name);
-        assert_eq!(shown(&mut fleet), "a b d z");
+        assert_eq!(shown(&mut fleet), "a b d y z");
         fleet.filter_by("z".into());
         assert_eq!(shown(&mut fleet), "z");
     }
