@@ -140,10 +140,10 @@ async function snapshots(name, place) {
       el("code", {}, id.slice(0, 12)), when(createTime), word(standing, "STANDING_"),
       [current ? "there now" : "", running ? "runs" : "", note].filter(Boolean).join(", "),
       el("div", { class: "row" },
-        el("button", { type: "button", "aria-label": `Differences to ${id.slice(0, 12)}`, onclick: () => difference_of(id) }, "Diff"),
+        el("button", { type: "button", "aria-label": `Diff of ${id.slice(0, 12)}`, onclick: () => difference_of(id) }, "Diff"),
         current ? null : el("button", { type: "button", class: "danger", "aria-label": `Roll back to ${id.slice(0, 12)}`, onclick: () => roll_back(id) }, "Roll back")),
     ]);
-    place.replaceChildren(all.length ? table(["Snapshot", "Seen", "Standing", "", ""], rows, "Snapshots") : el("p", {}, "None is kept yet."), shown);
+    place.replaceChildren(all.length ? table(["Snapshot", "Seen", "Standing", "Where it is", "What can be done"], rows, "Snapshots") : el("p", {}, "None is kept yet."), shown);
   } catch (failure) {
     place.replaceChildren(el("p", { class: "bad" }, failure.message));
   }

@@ -74,10 +74,10 @@ export function ports(place) {
     const rows = blocks.flatMap(({ instance, ports: uses }) => uses.map(({ port, purpose, pid, command, foreign }) => [
       to(instance), String(port), purpose,
       pid ? `${command} (${pid})` : el("span", { class: "faint" }, "nobody"),
-      foreign ? el("strong", { class: "bad" }, "not its own") : "",
+      foreign ? el("strong", { class: "bad" }, "not its own") : pid ? "its own" : "",
     ]));
     return [el("h1", {}, "Ports"), blocks.length ? map : el("p", {}, "No block is held."),
-      table(["Instance", "Port", "For", "Held by", ""], rows, "Ports of all instances")];
+      table(["Instance", "Port", "For", "Held by", "Whose"], rows, "Ports of all instances")];
   });
 }
 
