@@ -20,7 +20,7 @@
 //! * [`walls`]: how the kernel's walls around the instances stand; [`user`]: whose they are.
 //! * [`api`]: what callers see; [`lineage`]: where they come from; [`pki`]: how those elsewhere are known;
 //!   [`events`] and [`logs`]: what they read; [`metrics`]: what Prometheus does.
-//! * [`web`]: the dashboard, for a browser.
+//! * [`web`]: the dashboard, for a browser; [`alerts`]: what people are told who look at none of this.
 //! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
 //! * [`custody`]: whose the supervisor's own files are.
 //! * [`daemon`]: puts the rooms together.
@@ -28,6 +28,7 @@
 //! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
 //! So the supervisor may die at any moment; the next one reads the store, asks every worker, and goes on.
 
+mod alerts;
 mod api;
 mod audit;
 mod bindings;
