@@ -17,6 +17,7 @@ const CONTROL: &[&str] = &[
     "openclaw/supervisor/v1/audit.proto",
     "openclaw/supervisor/v1/certificate.proto",
     "openclaw/supervisor/v1/web.proto",
+    "openclaw/supervisor/v1/alert.proto",
 ];
 const WORKER: &[&str] = &["openclaw/worker/v1/worker.proto"];
 

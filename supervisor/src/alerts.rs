@@ -41,13 +41,12 @@ use crate::{
     handle::Handle,
     settings::alerts::{Alerts as Settings, Sink},
 };
-use desk::{Batch, Now, Outcome};
+use desk::{Batch, Desk, Notice, Now, Outcome};
 use http::Http;
 use message::Deed;
-use trouble::Turn;
+use trouble::{Trouble, Turn};
 
-pub(crate) use desk::{Desk, Notice};
-pub(crate) use trouble::{Trouble, Weight};
+pub(crate) use trouble::Weight;
 
 /// How often is looked at what is wrong.
 const LOOK: Duration = Duration::from_secs(1);
@@ -139,6 +138,16 @@ impl Alerts {
         self.0.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sinks that cannot be told anything, a sentence each.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        let (settings, desk) = (self.settings(), self.desk());
+        let failing = settings.sinks.iter().filter_map(|sink| {
+            let why = desk.record(&sink.name).0.failing?.1;
+            Some(format!("Alerts do not reach `{}`: {why}.", sink.name))
+        });
+        failing.collect()
+    }
+
     /// Tells one sink something now, beside all that waits; says why it was not taken.
     pub(crate) async fn test(&self, sink: &Sink) -> Result<(), String> {
         let now = now().ns;
@@ -172,7 +181,8 @@ impl Alerts {
                         continue;
                     }
                     let told = self.read(&journal, &settings).await;
-                    let current = trouble::of_fleet(&views.borrow(), |instance| (tell.0)(&views.borrow(), instance));
+                    let view = Arc::clone(&views.borrow());
+                    let current = trouble::of_fleet(&view, |instance| (tell.0)(&view, instance));
                     self.desk().take(current, now(), &settings) || told
                 }
                 Some(Ok((batch, outcome))) = sent.join_next() => {

@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    alerts::Alerts,
     api::{self, FindHold, FindListeners, FindOrigin, Listener},
     audit::Audit,
     bindings::{Bindings, Table},
@@ -256,9 +257,9 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let driver = driving.start(ready)?;
     if restored.await.is_ok() {
         end_on_signal(&shutdown)?;
-        let listening = Arc::new(Notify::new());
+        let (listening, alerts_dir) = (Arc::new(Notify::new()), host.control.data_dir.clone());
         let web = sessions(&settings, &host.control.data_dir, epoch)?;
-        tell_of_life(beats, Arc::clone(&listening), handle.watch());
+        tell_of_life(beats.clone(), Arc::clone(&listening), handle.watch());
         let context = api::Context {
             recycler: Recycler::start(handle.clone()),
             walls,
@@ -270,6 +271,8 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             origins: FindOrigin::new(move |process, effort| lineage.trace(process, effort)),
             bindings: bindings(&settings).await,
             web,
+            alerts: Alerts::new(settings.alerts.clone(), alerts_dir),
+            beats,
             settings,
             exposed: exposed.into(),
             audit,

@@ -139,6 +139,8 @@ pub(crate) const METHODS: &[Rule] = &[
     administer("/openclaw.supervisor.v1.CertificateService/RevokeCertificate"),
     // What the link opens does what its caller may do.
     view("/openclaw.supervisor.v1.WebService/CreateLink", Closed),
+    view("/openclaw.supervisor.v1.AlertService/GetAlerts", Closed),
+    operate("/openclaw.supervisor.v1.AlertService/TestAlerts", Closed),
     view("/grpc.health.v1.Health/Check", See),
     view("/grpc.health.v1.Health/Watch", See).streaming(),
     view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open).streaming(),

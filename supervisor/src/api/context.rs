@@ -18,7 +18,7 @@ use supervisor_core::{
     view::View,
 };
 use supervisor_proto::v1;
-use tokio::{task, time::Instant};
+use tokio::{sync::watch, task, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
@@ -31,6 +31,7 @@ use super::{
     status::{Fault, Refusal},
 };
 use crate::{
+    alerts::Alerts,
     audit::Audit,
     bindings::Bindings,
     events::Journal,
@@ -93,6 +94,10 @@ pub(crate) struct Context {
     pub(crate) epoch: u64,
     /// Where the dashboard is served, and who has opened it.
     pub(crate) web: Option<(SocketAddr, Sessions)>,
+    /// Who is told when something goes wrong.
+    pub(crate) alerts: Alerts,
+    /// The driver's pulse.
+    pub(crate) beats: watch::Receiver<()>,
     /// Ends it.
     pub(crate) shutdown: CancellationToken,
 }
@@ -155,6 +160,7 @@ pub(super) struct Api {
     pub(super) started: Moment,
     pub(super) epoch: u64,
     pub(super) web: Option<(SocketAddr, Sessions)>,
+    pub(super) alerts: Alerts,
     pub(super) shutdown: CancellationToken,
     settings: Mutex<Settings>,
 }
@@ -178,6 +184,8 @@ impl Api {
             started,
             epoch,
             web,
+            alerts,
+            beats: _,
             shutdown,
         } = context;
         Arc::new(Self {
@@ -199,6 +207,7 @@ impl Api {
             started,
             epoch,
             web,
+            alerts,
             shutdown,
             settings: Mutex::new(settings),
         })

@@ -16,6 +16,7 @@ use std::{
 
 use futures_util::StreamExt;
 use supervisor_proto::v1::{
+    alert_service_server::AlertServiceServer,
     DESCRIPTORS, audit_service_server::AuditServiceServer,
     certificate_service_server::CertificateServiceServer, config_service_server::ConfigServiceServer,
     doctor_service_server::DoctorServiceServer, event_service_server::EventServiceServer,
@@ -36,6 +37,7 @@ use self::{
     unix::{Rights, Socket},
 };
 use super::{
+    alert::{self, Alerting},
     audit::Audits,
     certificate::Certificates,
     config::Configs,
@@ -141,7 +143,10 @@ pub(super) async fn serve_through(
     let limits = Limits::new(most);
     let (doors, connections) = Doors::new(&context.host, origins, bindings, residents, Arc::clone(&limits));
     let (places, web) = (context.settings.listen.clone(), context.web.clone());
-    let routes = routes(Api::new(context, doors.clone()))?;
+    let beats = context.beats.clone();
+    let api = Api::new(context, doors.clone());
+    alert::begin(&api, beats);
+    let routes = routes(api)?;
     if let Some((address, sessions)) = web {
         let inlet = Inlet::new(&gate, routes.clone(), limits, Path::new(DASHBOARD));
         web::serve(address, inlet, sessions, shutdown.clone()).await?;
@@ -198,6 +203,7 @@ fn routes(api: Arc<Api>) -> Result<Routes, tonic_reflection::server::Error> {
         .add_service(sized!(AuditServiceServer, Audits(Arc::clone(&api))))
         .add_service(sized!(CertificateServiceServer, Certificates::new(Arc::clone(&api))))
         .add_service(sized!(WebServiceServer, Webs(Arc::clone(&api))))
+        .add_service(sized!(AlertServiceServer, Alerting(Arc::clone(&api))))
         .add_service(sized!(HealthServer, Healths(Arc::clone(&api))))
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?);

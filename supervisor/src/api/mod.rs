@@ -4,6 +4,7 @@
 //! a view. What takes time is waited for by level, on views that only move forward.
 
 mod access;
+mod alert;
 mod audit;
 mod caller;
 mod certificate;

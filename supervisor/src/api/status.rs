@@ -376,7 +376,8 @@ pub(crate) fn code(reason: Reason) -> Code {
         Reason::UnknownInstance
         | Reason::UnknownSnapshot
         | Reason::UnknownIncident
-        | Reason::UnknownCertificate => Code::NotFound,
+        | Reason::UnknownCertificate
+        | Reason::UnknownSink => Code::NotFound,
         Reason::InstanceExists => Code::AlreadyExists,
         Reason::InvalidName
         | Reason::InvalidSpec

@@ -155,6 +155,7 @@ impl Systems {
                 "The audit cannot be written, and {lost} calls are missing in it; see the supervisor's log for why."
             ));
         }
+        alarms.extend(self.0.alerts.alarms());
         alarms.extend(self.0.doors.alarms().into_iter().map(|alarm| format!("{alarm}.")));
         alarms
     }
@@ -175,7 +176,7 @@ impl Systems {
         })
     }
 
-    /// Reads the settings file again. The pool, the places to listen at and the roles change at once; all else is what
+    /// Reads the settings file again. The pool, the places to listen at, the roles and the alerts change at once; all else is what
     /// the supervisor was built with.
     async fn reload(&self) -> Result<ReloadResponse, Refusal> {
         let data_dir = self.0.host().control.data_dir.clone();
@@ -215,16 +216,15 @@ impl Systems {
             pool: newer.pool,
             listen: newer.listen.clone(),
             access: newer.access.clone(),
+            alerts: newer.alerts.clone(),
             ..older.clone()
         };
         let mut changes: Vec<String> =
             older.changes(&at_once).into_iter().map(|change| format!("{change}.")).collect();
         let later = at_once.changes(&newer).into_iter();
         changes.extend(later.map(|change| format!("{change}, from the supervisor's next start on.")));
-        {
-            let mut settings = self.0.settings();
-            (settings.pool, settings.listen, settings.access) = (newer.pool, newer.listen, newer.access);
-        }
+        self.0.alerts.set(newer.alerts);
+        *self.0.settings() = at_once;
         info!(?changes, "the settings were read again");
         Ok(ReloadResponse { changes })
     }

@@ -61,6 +61,21 @@ pub(crate) enum Unmet {
     /// There is none.
     #[error("this supervisor serves no dashboard")]
     NoDashboard,
+    /// The settings do not know it, or any.
+    #[error("{}", no_sink(asked))]
+    UnknownSink {
+        /// What was asked for; empty if nothing was.
+        asked: String,
+        /// Those that are there.
+        known: Vec<String>,
+    },
+}
+
+fn no_sink(asked: &str) -> String {
+    match asked {
+        "" => "the settings name nobody who is told of alerts".into(),
+        asked => format!("no sink for alerts is called `{asked}`"),
+    }
 }
 
 impl Unmet {
@@ -77,6 +92,7 @@ impl Unmet {
             Self::BadCertificates(_) => Reason::BadCertificates,
             Self::Remote(_) => Reason::NotPermitted,
             Self::NoDashboard => Reason::NoDashboard,
+            Self::UnknownSink { .. } => Reason::UnknownSink,
         }
     }
 
@@ -102,6 +118,10 @@ impl Unmet {
             Self::NoDashboard => {
                 format!("write `web: \"127.0.0.1:{}\"` into its settings and start it again", web::USUAL)
             }
+            Self::UnknownSink { known, .. } if known.is_empty() => {
+                "name one as `alerts.sinks` in settings.yaml, then `openclawctl supervisor reload`".into()
+            }
+            Self::UnknownSink { known, .. } => format!("there are {}", known.join(", ")),
         }
     }
 
@@ -116,9 +136,11 @@ impl Unmet {
                 vec![("instance", instance.to_string())]
             }
             Self::UnknownIncident(number) => vec![("number", number.to_string())],
-            Self::UnknownCertificate(_) | Self::BadCertificates(_) | Self::Remote(_) | Self::NoDashboard => {
-                Vec::new()
-            }
+            Self::UnknownCertificate(_)
+            | Self::BadCertificates(_)
+            | Self::Remote(_)
+            | Self::NoDashboard
+            | Self::UnknownSink { .. } => Vec::new(),
         }
     }
 }

@@ -28,6 +28,7 @@ use tower::service_fn;
 
 use super::world::{BEGAN, World};
 use crate::{
+    alerts::Alerts,
     api::{
         Context, FindHold, FindListeners, FindOrigin, Listener, ServeError,
         gate::Gate,
@@ -119,6 +120,8 @@ impl Server {
             started: Moment(BEGAN),
             epoch: 3,
             web: None,
+            alerts: Alerts::new(Default::default(), world.directory.path().to_owned()),
+            beats: tokio::sync::watch::channel(()).1,
             shutdown: shutdown.clone(),
         };
         let (listening, ready) = oneshot::channel();
