@@ -13,13 +13,14 @@ use std::{
 use futures_util::future::Either;
 use hyper_util::rt::TokioIo;
 use supervisor_proto::v1::{
-    Instance, ListInstancesRequest, Reason, audit_service_client::AuditServiceClient,
-    certificate_service_client::CertificateServiceClient, config_service_client::ConfigServiceClient,
-    doctor_service_client::DoctorServiceClient, event_service_client::EventServiceClient,
-    fleet_service_client::FleetServiceClient, incident_service_client::IncidentServiceClient,
-    instance_service_client::InstanceServiceClient, log_service_client::LogServiceClient,
-    setup_service_client::SetupServiceClient, system_service_client::SystemServiceClient,
-    upgrade_service_client::UpgradeServiceClient, web_service_client::WebServiceClient,
+    Instance, ListInstancesRequest, Reason, alert_service_client::AlertServiceClient,
+    audit_service_client::AuditServiceClient, certificate_service_client::CertificateServiceClient,
+    config_service_client::ConfigServiceClient, doctor_service_client::DoctorServiceClient,
+    event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
+    incident_service_client::IncidentServiceClient, instance_service_client::InstanceServiceClient,
+    log_service_client::LogServiceClient, setup_service_client::SetupServiceClient,
+    system_service_client::SystemServiceClient, upgrade_service_client::UpgradeServiceClient,
+    web_service_client::WebServiceClient,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -262,6 +263,10 @@ impl Supervisor {
 
     pub(crate) fn web(&self) -> WebServiceClient<Line> {
         WebServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    pub(crate) fn alerts(&self) -> AlertServiceClient<Line> {
+        AlertServiceClient::new(self.line.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     pub(crate) fn system(&self) -> SystemServiceClient<Line> {

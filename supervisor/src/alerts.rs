@@ -316,6 +316,7 @@ async fn done(journal: &Journal, notice: &Notice) -> Vec<Deed> {
 
 fn now() -> Now {
     let ns = driver::realtime_ns();
-    let up = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
+    let up =
+        u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
     Now { ns, local: jiff::Zoned::now().time(), booted_ns: ns.saturating_sub(up) }
 }

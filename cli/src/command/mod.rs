@@ -1,5 +1,6 @@
 //! One file for each command, and what several of them share.
 
+pub(crate) mod alerts;
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod cert;

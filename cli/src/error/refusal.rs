@@ -105,6 +105,7 @@ fn kind_of_reason(reason: Reason) -> Kind {
         Reason::UnknownInstance
         | Reason::UnknownSnapshot
         | Reason::UnknownIncident
+        | Reason::UnknownSink
         | Reason::UnknownCertificate => Kind::NotFound,
         Reason::NotPermitted | Reason::InsideInstance => Kind::NotPermitted,
         Reason::ShuttingDown => Kind::Unreachable,
@@ -203,6 +204,7 @@ fn hint_for_reason(reason: Reason, name: &str) -> Option<String> {
         }
         Reason::NoConfig => format!("openclawctl up {name}"),
         Reason::UnknownIncident => "openclawctl incidents".to_owned(),
+        Reason::UnknownSink => "openclawctl alerts".to_owned(),
         Reason::UnknownCertificate => "openclawctl cert list".to_owned(),
         Reason::BadCertificates => "openclawctl cert init".to_owned(),
         Reason::NoDashboard => "openclawctl supervisor status".to_owned(),

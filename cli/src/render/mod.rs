@@ -1,5 +1,6 @@
 //! From answers to text: tables for people, proto JSON and YAML for programs.
 
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod certificate;
 pub(crate) mod config;

@@ -206,8 +206,9 @@ impl Desk {
             if busy.contains(&sink.name) || record.is_some_and(|record| record.retry_ns > now.ns) {
                 return None;
             }
-            let is_held =
-                |one: &Waiting| is_quiet && !sink.in_quiet_hours && one.notice.trouble.weight == Weight::Warning;
+            let is_held = |one: &Waiting| {
+                is_quiet && !sink.in_quiet_hours && one.notice.trouble.weight == Weight::Warning
+            };
             let mine = self.waiting.iter().filter(|one| one.sink == sink.name && !is_held(one));
             if !mine.clone().any(|one| one.due_ns <= now.ns) {
                 return None;
@@ -297,7 +298,8 @@ fn key_of(sink: &str) -> String {
 }
 
 fn concerns(sink: &Sink, notice: &Notice) -> bool {
-    let is_its = sink.instances.is_empty() || sink.instances.iter().any(|name| **name == *notice.trouble.instance);
+    let is_its =
+        sink.instances.is_empty() || sink.instances.iter().any(|name| **name == *notice.trouble.instance);
     is_its && notice.key != key_of(&sink.name)
 }
 

@@ -84,13 +84,21 @@ impl Http {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         let answer = match self.proxies.intercept(request.uri()) {
-            None => Client::builder(TokioExecutor::new()).build(self.secured(request.uri(), tcp)?).request(request).await,
+            None => {
+                Client::builder(TokioExecutor::new())
+                    .build(self.secured(request.uri(), tcp)?)
+                    .request(request)
+                    .await
+            }
             Some(proxy) => {
                 let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
                 if let Some(auth) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(auth.clone());
                 }
-                Client::builder(TokioExecutor::new()).build(self.secured(request.uri(), tunnel)?).request(request).await
+                Client::builder(TokioExecutor::new())
+                    .build(self.secured(request.uri(), tunnel)?)
+                    .request(request)
+                    .await
             }
         };
         let answer = answer.map_err(|error| AskError::Failed(cause(&error)))?;
@@ -101,7 +109,11 @@ impl Http {
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         let said = String::from_utf8_lossy(&body);
         let said = said.chars().take(TOLD).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        Ok(Reply { status, retry_after: retry_after.map(Duration::from_secs).map(|span| span.min(LONGEST)), said })
+        Ok(Reply {
+            status,
+            retry_after: retry_after.map(Duration::from_secs).map(|span| span.min(LONGEST)),
+            said,
+        })
     }
 
     fn secured<C>(&self, uri: &Uri, connector: C) -> Result<HttpsConnector<C>, AskError> {
@@ -115,7 +127,11 @@ impl Http {
                 builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
             }
         };
-        Ok(HttpsConnectorBuilder::new().with_tls_config(trust).https_or_http().enable_http1().wrap_connector(connector))
+        Ok(HttpsConnectorBuilder::new()
+            .with_tls_config(trust)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector))
     }
 }
 

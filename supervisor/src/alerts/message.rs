@@ -119,7 +119,9 @@ fn paragraph(notice: &Notice, deeds: &[Deed]) -> String {
         line(format!("  {}  {deed}", clock(*at)));
     }
     match notice.turn {
-        Turn::Ended => line(format!("To read on: openclawctl events {}", trouble.instance).trim_end().to_owned()),
+        Turn::Ended => {
+            line(format!("To read on: openclawctl events {}", trouble.instance).trim_end().to_owned())
+        }
         Turn::Began | Turn::Worse | Turn::Mended => line(format!("To do: {}", trouble.hint)),
         Turn::Test => {}
     }
@@ -161,7 +163,8 @@ fn clock(unix_ns: u64) -> String {
 fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { ' ' } else { c };
     // Marks that turn the direction of the text around them.
-    let is_turn = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+    let is_turn =
+        |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
     text.chars().filter(|c| !is_turn(*c)).map(shown).collect()
 }
 

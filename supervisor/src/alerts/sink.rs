@@ -151,7 +151,9 @@ async fn run(command: &[String], message: &Message) -> Outcome {
             let last = ran.output.lines().last().unwrap_or_default();
             Outcome::Failed(format!("it ended with {}: {last}", ran.status), Duration::ZERO)
         }
-        Ok(None) | Err(_) => Outcome::Failed(format!("it did not end well within {} s", LIMIT.as_secs()), Duration::ZERO),
+        Ok(None) | Err(_) => {
+            Outcome::Failed(format!("it did not end well within {} s", LIMIT.as_secs()), Duration::ZERO)
+        }
     }
 }
 
@@ -167,7 +169,8 @@ fn secret(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let failed = |error: std::io::Error| format!("`{shown}` cannot be read: {error}");
     // A pipe would never answer.
-    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(failed)?;
+    let file =
+        File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     if !found.is_file() || found.len() > LONGEST {
         return Err(format!("`{shown}` is not a file with one line in it"));
@@ -176,7 +179,9 @@ fn secret(path: &Path) -> Result<String, String> {
         return Err(format!("`{shown}` belongs to user {}; type `chown root {shown}`", found.uid()));
     }
     if found.mode() & 0o077 != 0 {
-        return Err(format!("`{shown}` is open to others; type `chmod 600 {shown}`, and put a new secret into it"));
+        return Err(format!(
+            "`{shown}` is open to others; type `chmod 600 {shown}`, and put a new secret into it"
+        ));
     }
     let mut content = String::new();
     file.take(LONGEST).read_to_string(&mut content).map_err(failed)?;

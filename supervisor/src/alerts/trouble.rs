@@ -167,7 +167,10 @@ impl Troubles {
 
 /// What is wrong in a fleet. `tell` says why an instance is as it is, and what to type; it is asked for those alone with
 /// which something is wrong.
-pub(super) fn of_fleet(view: &View, tell: impl Fn(&Instance) -> (String, String)) -> BTreeMap<String, Trouble> {
+pub(super) fn of_fleet(
+    view: &View,
+    tell: impl Fn(&Instance) -> (String, String),
+) -> BTreeMap<String, Trouble> {
     let troubled = view.instances.values().filter_map(|instance| {
         let (weight, at_once) = weigh(view, instance)?;
         let (why, hint) = tell(instance);
@@ -245,7 +248,9 @@ fn title(view: &View, instance: &Instance) -> String {
         | Phase::Failed { .. } => "is down",
     };
     match &instance.record().standing {
-        Standing::Away(by) if is_ready(view, &by.rescue) => format!("{name} {state}, {} stands in", by.rescue),
+        Standing::Away(by) if is_ready(view, &by.rescue) => {
+            format!("{name} {state}, {} stands in", by.rescue)
+        }
         Standing::Promoting(by) => format!("{name} {state}, {} is to stand in", by.rescue),
         Standing::Away(by) => format!("{name} {state}, and so is {}, which stood in", by.rescue),
         Standing::Own => format!("{name} {state}"),

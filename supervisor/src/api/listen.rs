@@ -16,8 +16,7 @@ use std::{
 
 use futures_util::StreamExt;
 use supervisor_proto::v1::{
-    alert_service_server::AlertServiceServer,
-    DESCRIPTORS, audit_service_server::AuditServiceServer,
+    DESCRIPTORS, alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
     certificate_service_server::CertificateServiceServer, config_service_server::ConfigServiceServer,
     doctor_service_server::DoctorServiceServer, event_service_server::EventServiceServer,
     fleet_service_server::FleetServiceServer, incident_service_server::IncidentServiceServer,

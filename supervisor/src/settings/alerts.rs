@@ -307,7 +307,8 @@ pub(super) fn read(text: &Text, wrong: &mut Vec<Wrong>) -> Alerts {
     for (index, text) in text.sinks.iter().enumerate().take(MOST) {
         let read = text.read().and_then(|sink| {
             let is_twice = sinks.iter().any(|other| other.name == sink.name);
-            let twice = || ("name", format!("there are two sinks `{}`", sink.name), "give each its own".into());
+            let twice =
+                || ("name", format!("there are two sinks `{}`", sink.name), "give each its own".into());
             if is_twice { Err(twice()) } else { Ok(sink) }
         });
         match read {
@@ -350,7 +351,11 @@ impl SinkText {
         let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > LONGEST || !name.chars().all(is_word) {
             let mend = "write letters, digits, `-`, `_` and `.`".into();
-            return Err((if name.is_empty() { "" } else { "name" }, "it has no name that can be typed".into(), mend));
+            return Err((
+                if name.is_empty() { "" } else { "name" },
+                "it has no name that can be typed".into(),
+                mend,
+            ));
         }
         let after = self.after.map_or(Duration::ZERO, |span| span.0);
         if after > MOST_SPAN {
@@ -409,8 +414,11 @@ impl SinkText {
 
     /// Fields that mean nothing to this kind are mistakes.
     fn has_only(&self, kind: Kind) -> Result<(), Refused> {
-        let (http, telegram, exec) =
-            (matches!(kind, Kind::Webhook | Kind::Ntfy | Kind::Slack), kind == Kind::Telegram, kind == Kind::Exec);
+        let (http, telegram, exec) = (
+            matches!(kind, Kind::Webhook | Kind::Ntfy | Kind::Slack),
+            kind == Kind::Telegram,
+            kind == Kind::Exec,
+        );
         let given = [
             ("url", self.url.is_some(), http || telegram),
             ("url_file", self.url_file.is_some(), http),
@@ -439,16 +447,23 @@ fn check(url: &str, with_token: bool) -> Result<(), Refused> {
     let refused = |message: String, mend: &str| Err(("url", message, mend.to_owned()));
     let uri = match url.parse::<Uri>() {
         Ok(uri) if uri.host().is_some() => uri,
-        Ok(_) | Err(_) => return refused(format!("`{url}` is not a URL"), "write it as \"https://HOST/PATH\""),
+        Ok(_) | Err(_) => {
+            return refused(format!("`{url}` is not a URL"), "write it as \"https://HOST/PATH\"");
+        }
     };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return refused("it has a user or a password in it".into(), "put the URL into a file, and name that as `url_file`");
+        return refused(
+            "it has a user or a password in it".into(),
+            "put the URL into a file, and name that as `url_file`",
+        );
     }
     let is_here = uri.host().is_some_and(|host| ["127.0.0.1", "[::1]", "localhost"].contains(&host));
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if is_here || !with_token => Ok(()),
-        Some("http") => refused("everybody on the way would read the token".into(), "write it as \"https://…\""),
+        Some("http") => {
+            refused("everybody on the way would read the token".into(), "write it as \"https://…\"")
+        }
         Some(_) | None => refused(format!("`{url}` is not a URL of HTTP"), "write it as \"https://…\""),
     }
 }
@@ -457,7 +472,11 @@ fn check(url: &str, with_token: bool) -> Result<(), Refused> {
 fn file(field: &'static str, path: &str) -> Result<PathBuf, Refused> {
     let path = PathBuf::from(path);
     if !is_plain(&path) {
-        return Err((field, "this is not an absolute path".into(), "write the whole path, from `/` on".into()));
+        return Err((
+            field,
+            "this is not an absolute path".into(),
+            "write the whole path, from `/` on".into(),
+        ));
     }
     match open_to_all(&path) {
         None => Ok(path),

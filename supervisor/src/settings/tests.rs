@@ -57,8 +57,7 @@ fn who_may_call_and_where_is_read_and_written_again() {
     let settings = Settings::parse(text, "").unwrap();
     assert_eq!(Settings::parse(&settings.to_yaml().unwrap(), ""), Ok(settings.clone()));
     let told: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
-    let sockets =
-        ["/run/a.sock (0666)", "/run/b.sock (0660, group ops)", "/run/c.sock (0660, group 100)"];
+    let sockets = ["/run/a.sock (0666)", "/run/b.sock (0660, group ops)", "/run/c.sock (0660, group 100)"];
     assert_eq!(told[..3], sockets);
     assert_eq!(told[3..], ["/run/d.sock (0600)", "[::1]:7443"]);
     let told: Vec<String> = settings.access.iter().map(ToString::to_string).collect();
@@ -127,24 +126,16 @@ fn token_files_of_one_name_are_refused_as_they_would_be_one_caller() {
 
 #[test]
 fn a_token_file_that_every_instance_could_read_is_refused() {
-    let found =
-        problem("access:\n- {uid: 7, role: viewer}\n- {token_file: /etc/claw/token, role: admin}\n");
+    let found = problem("access:\n- {uid: 7, role: viewer}\n- {token_file: /etc/claw/token, role: admin}\n");
     assert_eq!(found.path, "access[1].token_file");
     assert_eq!(found.message, "every instance may read in `/etc`, and so the token");
-    assert!(
-        found.mend.starts_with("move the file into the supervisor's data directory"),
-        "{}",
-        found.mend
-    );
+    assert!(found.mend.starts_with("move the file into the supervisor's data directory"), "{}", found.mend);
 }
 
 #[test]
 fn mistakes_are_refused_with_their_place() {
     let unknown = problem("events:\n  kepp: 5\n");
-    assert_eq!(
-        (unknown.place.to_string().as_str(), unknown.mend.as_str()),
-        ("2:3", "did you mean `keep`?")
-    );
+    assert_eq!((unknown.place.to_string().as_str(), unknown.mend.as_str()), ("2:3", "did you mean `keep`?"));
     for (text, place) in [
         ("max_instances: 0\n", "1:16"),
         ("max_instances: many\n", "1:16"),

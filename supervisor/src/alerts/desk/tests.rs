@@ -25,7 +25,8 @@ fn at(seconds: u64) -> Now {
 fn trouble(instance: &str, weight: Weight, at_once: bool) -> (String, Trouble) {
     let text = |text: &str| text.to_owned();
     let title = format!("{instance} is down");
-    let trouble = Trouble { instance: text(instance), weight, title, why: text("why"), hint: text("do"), at_once };
+    let trouble =
+        Trouble { instance: text(instance), weight, title, why: text("why"), hint: text("do"), at_once };
     (format!("instance/{instance}"), trouble)
 }
 
@@ -121,10 +122,16 @@ fn each_is_told_of_what_it_asked_for() {
     let of = |name, weight| BTreeMap::from([trouble(name, weight, true)]);
     desk.take(of("other", Weight::Warning), at(0), &alerts);
     assert_eq!(told(&mut desk, at(10), &alerts), []);
-    desk.take([of("other", Weight::Error), of("main", Weight::Warning)].into_iter().flatten().collect(), at(20), &alerts);
+    desk.take(
+        [of("other", Weight::Error), of("main", Weight::Warning)].into_iter().flatten().collect(),
+        at(20),
+        &alerts,
+    );
     let batches = desk.due(at(30), &alerts, &BTreeSet::new());
-    let whom: Vec<_> =
-        batches.iter().map(|batch| (batch.sink.name.as_str(), batch.notices[0].trouble.instance.as_str())).collect();
+    let whom: Vec<_> = batches
+        .iter()
+        .map(|batch| (batch.sink.name.as_str(), batch.notices[0].trouble.instance.as_str()))
+        .collect();
     assert_eq!(whom, [("a", "other"), ("b", "main")]);
 }
 
@@ -135,7 +142,11 @@ fn in_quiet_hours_only_errors_are_told_and_the_rest_waits() {
     );
     let night = |seconds| Now { local: Time::from_str("03:00").unwrap(), ..at(seconds) };
     let mut desk = Desk::default();
-    desk.take([trouble("a", Weight::Warning, true), trouble("b", Weight::Error, true)].into(), night(0), &alerts);
+    desk.take(
+        [trouble("a", Weight::Warning, true), trouble("b", Weight::Error, true)].into(),
+        night(0),
+        &alerts,
+    );
     assert_eq!(told(&mut desk, night(10), &alerts), [("b".into(), Turn::Began)]);
     assert_eq!(told(&mut desk, night(9_000), &alerts), []);
     assert_eq!(told(&mut desk, at(20_000), &alerts), [("a".into(), Turn::Began)]);
@@ -179,7 +190,10 @@ fn who_cannot_be_reached_is_told_later_and_the_others_hear_of_it() {
     assert_eq!(desk.record("a").0.failing.unwrap().1, "gone");
     let late = desk.due(at(150), &alerts, &BTreeSet::new());
     desk.settle(&late[0], Outcome::Told, at(150));
-    assert_eq!(desk.record("a"), (Record { told_ns: Some(at(150).ns), of: desk.record("a").0.of, ..Record::default() }, 0));
+    assert_eq!(
+        desk.record("a"),
+        (Record { told_ns: Some(at(150).ns), of: desk.record("a").0.of, ..Record::default() }, 0)
+    );
 }
 
 #[test]

@@ -60,7 +60,8 @@ fn several_are_one_message() {
 #[test]
 fn what_a_gateway_wrote_is_text_of_a_bounded_length() {
     let why = format!("\u{1b}[31mred\u{202e}\r\n{}", "ä".repeat(10_000));
-    let message = compose(&[notice("main", Turn::Began, "main is down\n\u{7}", &why)], &BTreeMap::new(), "a\nb");
+    let message =
+        compose(&[notice("main", Turn::Began, "main is down\n\u{7}", &why)], &BTreeMap::new(), "a\nb");
     assert!(message.title.chars().chain(message.text.chars()).all(|c| c == '\n' || !c.is_control()));
     assert!(!message.text.contains('\u{202e}') && message.text.len() < LONGEST_LINE + 100);
     assert_eq!(message.title.lines().count(), 1);

@@ -35,7 +35,12 @@ impl Service {
         (service, format!("http://{address}"))
     }
 
-    async fn take(State(service): State<Self>, uri: Uri, headers: HeaderMap, body: Bytes) -> axum::response::Response {
+    async fn take(
+        State(service): State<Self>,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> axum::response::Response {
         let body = String::from_utf8(body.to_vec()).unwrap();
         service.asked.lock().unwrap().push((uri.path().to_owned(), headers, body));
         let (status, retry) = *service.answer.lock().unwrap();
@@ -93,7 +98,10 @@ async fn each_service_is_told_in_its_own_way() {
     let way = Way::Ntfy { place: Place::Url(format!("{at}/topic")), token: None };
     assert_eq!(tell(&way, &message, &http).await, Outcome::Told);
     let (path, headers, body) = service.asked();
-    assert_eq!((path.as_str(), text(&headers, "priority"), text(&headers, "tags")), ("/topic", "urgent", "rotating_light"));
+    assert_eq!(
+        (path.as_str(), text(&headers, "priority"), text(&headers, "tags")),
+        ("/topic", "urgent", "rotating_light")
+    );
     assert!(text(&headers, "title").starts_with("=?UTF-8?B?"));
     assert!(body.contains("To do: openclawctl status main"));
 
@@ -137,7 +145,12 @@ async fn why_nothing_was_told_names_no_secret() {
     let directory = tempfile::tempdir().unwrap();
     let (http, message) = (Http::new(), message());
     let mut whys = Vec::new();
-    for (content, mode) in [("http://127.0.0.1:1/CANARY", 0o600), ("CANARY CANARY", 0o600), ("CANARY", 0o644), ("CANARY://", 0o600)] {
+    for (content, mode) in [
+        ("http://127.0.0.1:1/CANARY", 0o600),
+        ("CANARY CANARY", 0o600),
+        ("CANARY", 0o644),
+        ("CANARY://", 0o600),
+    ] {
         let way = Way::Slack { place: Place::File(file(&directory, content, mode)) };
         let Outcome::Failed(why, _) = tell(&way, &message, &http).await else { panic!("it was taken") };
         assert!(!why.contains("CANARY"), "{why}");
@@ -146,20 +159,27 @@ async fn why_nothing_was_told_names_no_secret() {
     assert!(whys[0].contains("cannot be reached"), "{}", whys[0]);
     assert!(whys[2].contains("chmod 600"), "{}", whys[2]);
     let gone = Way::Slack { place: Place::File(directory.path().join("gone")) };
-    assert!(matches!(tell(&gone, &message, &http).await, Outcome::Failed(why, _) if why.contains("cannot be read")));
+    assert!(
+        matches!(tell(&gone, &message, &http).await, Outcome::Failed(why, _) if why.contains("cannot be read"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_is_told_by_its_environment() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    let script = format!("printf '%s|%s' \"$OPENCLAW_ALERT_SEVERITY\" \"$OPENCLAW_ALERT_JSON\" > {}", out.display());
-    let command = |script: &str| Way::Exec { command: vec!["/bin/sh".into(), "-c".into(), script.to_owned()] };
+    let script =
+        format!("printf '%s|%s' \"$OPENCLAW_ALERT_SEVERITY\" \"$OPENCLAW_ALERT_JSON\" > {}", out.display());
+    let command =
+        |script: &str| Way::Exec { command: vec!["/bin/sh".into(), "-c".into(), script.to_owned()] };
     let (http, message) = (Http::new(), message());
     assert_eq!(tell(&command(&script), &message, &http).await, Outcome::Told);
     let told = fs::read_to_string(out).unwrap();
     let (severity, json) = told.split_once('|').unwrap();
-    assert_eq!((severity, serde_json::from_str::<serde_json::Value>(json).unwrap()), ("error", message.json.clone()));
+    assert_eq!(
+        (severity, serde_json::from_str::<serde_json::Value>(json).unwrap()),
+        ("error", message.json.clone())
+    );
     let failed = tell(&command("echo no pager; exit 3"), &message, &http).await;
     assert_eq!(failed, Outcome::Failed("it ended with 3: no pager".into(), Duration::ZERO));
 }
