@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::Write,
     sync::{Arc, Mutex},
 };
@@ -85,6 +85,14 @@ async fn whoever_is_to_be_told_is_told_once_whatever_dies_on_the_way() {
     until("the other one cannot be told", async || {
         let sinks = alerts(&host).await.sinks;
         sinks.into_iter().find(|sink| sink.name == "late" && sink.fail_time.is_some() && sink.waiting == 1)
+    })
+    .await;
+    // Who dies before it has written down that somebody was told tells him once more.
+    until("it is written down", async || {
+        let kept = fs::read_to_string(host.data_dir().join("alerts.json")).ok()?;
+        let kept: serde_json::Value = serde_json::from_str(&kept).ok()?;
+        let waiting = kept["waiting"].as_array()?;
+        (waiting.len() == 1 && waiting[0]["sink"] == "late").then_some(())
     })
     .await;
     host.kill_supervisor();
