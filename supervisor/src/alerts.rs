@@ -41,6 +41,7 @@ use crate::{
     handle::Handle,
     settings::alerts::{Alerts as Settings, Sink},
 };
+pub(crate) use desk::FILE;
 use desk::{Batch, Desk, Notice, Now, Outcome};
 use http::Http;
 use message::Deed;

@@ -31,7 +31,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio::{task, time::sleep};
 use tracing::warn;
 
-use crate::{lock, perform::store, settings};
+use crate::{alerts, lock, perform::store, settings};
 
 /// Of a file that others need not read.
 const FILE: u32 = 0o600;
@@ -70,7 +70,7 @@ const OF_INSTANCES: [&str; 2] = [RUN, "instances"];
 const RUN: &str = "run";
 
 /// Files with secrets, by what their names begin with: the store's copies and logs are called after it.
-const SECRET: [&str; 2] = [store::FILE, "supervisor.log"];
+const SECRET: [&str; 3] = [store::FILE, "supervisor.log", alerts::FILE];
 
 /// Secrets below the data directory.
 const SECRETS: [&str; 2] = ["pki/ca.key", "pki/server.pem"];

@@ -11,8 +11,11 @@ mod support;
 use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
-    io::Write,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    io::{Read, Write},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -102,8 +105,17 @@ impl Mine {
         let settings = mine.host.data_dir().join("settings.yaml");
         let pool = fs::read_to_string(&settings).unwrap();
         let token = mine.at("deploy.token");
-        fs::write(settings, format!("{pool}access:\n- {{token_file: {}, role: admin}}\n", token.display()))
-            .unwrap();
+        let webhook = mine.secret("slack.url", &format!("http://127.0.0.1:1/{}", canary("webhook")));
+        let bot = mine.secret("telegram.token", &canary("alerting-bot"));
+        let alerts = format!(
+            "alerts:\n  after: 0s\n  group_for: 0s\n  boot_grace: 0s\n  sinks:\n  \
+             - {{name: ops, kind: slack, url_file: {}}}\n  \
+             - {{name: me, kind: telegram, chat: \"1\", url: \"http://127.0.0.1:1\", token_file: {}}}\n",
+            webhook.display(),
+            bot.display()
+        );
+        let access = format!("access:\n- {{token_file: {}, role: admin}}\n", token.display());
+        fs::write(settings, format!("{pool}{alerts}{access}")).unwrap();
         mine.start().await;
         mine
     }
@@ -204,15 +216,30 @@ impl Mine {
             &["runtimes"],
             &["cert", "list"],
             &["supervisor", "status"],
+            &["alerts"],
+            &["alerts", "test"],
             &["context", "list"],
             &["version"],
             &["run", "main", "--", "true"],
         ];
+        self.out.push(("the page of metrics".into(), self.metrics()));
+        let kept = fs::read_to_string(self.host.data_dir().join("alerts.json")).unwrap();
+        self.out.push(("what is kept of alerts".into(), kept));
         for command in commands {
             for form in ["table", "wide", "json"] {
                 self.ctl(&[*command, &["-o", form]].concat());
             }
         }
+    }
+
+    /// What Prometheus reads.
+    fn metrics(&self) -> String {
+        let mut stream = UnixStream::connect(self.host.data_dir().join("control.sock")).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        assert!(page.contains("main"), "{page}");
+        page
     }
 
     /// Every way on which a canary has come out.
