@@ -51,6 +51,7 @@ use crate::{
     handle::{self, Handle},
     lineage::Lineage,
     lock::{self, LockError},
+    logging::Logging,
     metrics::Metrics,
     openclaw::{
         contract::WORKER,
@@ -102,6 +103,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The settings in force.
     pub settings: Settings,
+    /// What it says about itself.
+    pub logging: Logging,
 }
 
 /// Why the daemon cannot run.
@@ -175,7 +178,7 @@ pub fn default_data_dir() -> Option<PathBuf> {
 pub fn run(options: Options) -> Result<(), DaemonError> {
     let (data_dir, exposed) = prepare(&options.data_dir)?;
     let _lock = lock::take(&data_dir)?;
-    let settings = options.settings;
+    let Options { settings, logging, .. } = options;
     for warning in settings.warnings(settings::ephemeral_ports()) {
         warn!("{warning}");
     }
@@ -192,7 +195,8 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         .max_blocking_threads(HELPERS)
         .build()
         .map_err(|source| DaemonError::Start { part: "the API's runtime", source })?;
-    let outcome = runtime.block_on(serve(Begun { data_dir, exposed, settings, opened, restored, boot }));
+    let outcome =
+        runtime.block_on(serve(Begun { data_dir, exposed, settings, logging, opened, restored, boot }));
     runtime.shutdown_timeout(LAST_PATIENCE);
     outcome
 }
@@ -202,13 +206,14 @@ struct Begun {
     data_dir: PathBuf,
     exposed: Vec<PathBuf>,
     settings: Settings,
+    logging: Logging,
     opened: Opened,
     restored: Restored,
     boot: Boot,
 }
 
 async fn serve(begun: Begun) -> Result<(), DaemonError> {
-    let Begun { data_dir, exposed, settings, opened, restored, boot } = begun;
+    let Begun { data_dir, exposed, settings, logging, opened, restored, boot } = begun;
     task::spawn(custody::guard(data_dir.clone()));
     let (shutdown, (reports, store_reports)) = (CancellationToken::new(), mpsc::channel(REPORTS));
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
@@ -273,6 +278,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             web,
             alerts: Alerts::new(settings.alerts.clone(), alerts_dir),
             beats,
+            logging,
             settings,
             exposed: exposed.into(),
             audit,

@@ -22,7 +22,7 @@
 //!   [`events`] and [`logs`]: what they read; [`metrics`]: what Prometheus does.
 //! * [`web`]: the dashboard, for a browser; [`alerts`]: what people are told who look at none of this.
 //! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
-//! * [`custody`]: whose the supervisor's own files are.
+//! * [`logging`]: what the supervisor says about itself; [`custody`]: whose the supervisor's own files are.
 //! * [`daemon`]: puts the rooms together.
 //!
 //! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
@@ -46,6 +46,7 @@ mod kernel;
 mod ledger;
 mod lineage;
 pub mod lock;
+pub mod logging;
 pub mod logs;
 mod metrics;
 pub mod openclaw;

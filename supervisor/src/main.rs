@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use openclaw_supervisor::{
     daemon::{self, Options},
+    logging::Logging,
     openclaw::database,
     settings, web,
 };
@@ -65,10 +66,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     daemon::open_own(&data_dir);
     let mut settings = settings::load(&data_dir)?;
     settings.web = arguments.web.or(settings.web);
-    // A stranger who breaks the protocol has the library below say so each time.
-    let filter = arguments.log.unwrap_or_else(|| format!("{},h2=error", settings.log_level));
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter)
-        .with_context(|| format!("failed to read the log filter `{filter}`"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    Ok(daemon::run(Options { data_dir, settings })?)
+    let logging = Logging::start(arguments.log.as_deref(), settings.log_level, settings.log_format)?;
+    Ok(daemon::run(Options { data_dir, settings, logging })?)
 }

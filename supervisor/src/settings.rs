@@ -23,6 +23,7 @@ use listen::Listen;
 
 use crate::{
     fleet::PoolText,
+    logging::LogFormat,
     problem::{Place, Problem},
     spec::Span,
     web::{self, is_fit},
@@ -64,6 +65,8 @@ pub struct Settings {
     pub keep_audit_for: Duration,
     /// What the supervisor says about itself.
     pub log_level: LogLevel,
+    /// How it says that.
+    pub log_format: LogFormat,
     /// Where the API is served beside `control.sock`.
     pub listen: Vec<Listen>,
     /// Where the dashboard is served, if it is: on loopback.
@@ -131,6 +134,7 @@ struct File {
     events: Kept,
     audit: Kept,
     log_level: Option<LogLevel>,
+    log_format: Option<LogFormat>,
     listen: Vec<listen::Text>,
     web: Option<String>,
     alerts: alerts::Text,
@@ -173,6 +177,7 @@ impl Default for Settings {
             keep_audit: KEEP_AUDIT,
             keep_audit_for: KEEP_AUDIT_FOR,
             log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
             listen: Vec::new(),
             web: None,
             alerts: Alerts::default(),
@@ -265,6 +270,7 @@ impl Settings {
             events: Kept { keep: Some(self.keep_events), keep_for: Some(Span(self.keep_events_for)) },
             audit: Kept { keep: Some(self.keep_audit), keep_for: Some(Span(self.keep_audit_for)) },
             log_level: Some(self.log_level),
+            log_format: Some(self.log_format),
             listen: self.listen.iter().map(listen::Text::from).collect(),
             web: self.web.map(|address| address.to_string()),
             alerts: alerts::Text::from(&self.alerts),
@@ -285,6 +291,7 @@ impl Settings {
             ("audit.keep", self.keep_audit.to_string(), newer.keep_audit.to_string()),
             ("audit.keep_for", span(self.keep_audit_for), span(newer.keep_audit_for)),
             ("log_level", self.log_level.to_string(), newer.log_level.to_string()),
+            ("log_format", self.log_format.to_string(), newer.log_format.to_string()),
             ("listen", listed(&self.listen), listed(&newer.listen)),
             ("web", listed(self.web.as_slice()), listed(newer.web.as_slice())),
             ("access", listed(&self.access), listed(&newer.access)),
@@ -323,6 +330,7 @@ impl Settings {
             keep_audit: file.audit.keep.unwrap_or(default.keep_audit),
             keep_audit_for: span(file.audit.keep_for, default.keep_audit_for),
             log_level: file.log_level.unwrap_or(default.log_level),
+            log_format: file.log_format.unwrap_or(default.log_format),
             listen: listen::read(&file.listen, wrong),
             web: file.web.as_deref().and_then(|text| web(text, wrong)),
             alerts: alerts::read(&file.alerts, wrong),

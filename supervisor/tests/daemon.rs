@@ -191,3 +191,24 @@ fn a_test_gets_no_ports_of_which_somebody_else_has_one() {
     }
     assert!(is_free(host.first_port));
 }
+
+#[tokio::test]
+async fn what_it_says_is_json_where_that_is_wanted_and_less_from_a_reload_on() {
+    let mut host = Host::prepare();
+    let settings = host.data_dir().join("settings.yaml");
+    let begun = format!("{}log_format: json\n", fs::read_to_string(&settings).unwrap());
+    fs::write(&settings, &begun).unwrap();
+    host.start_supervisor().await;
+    let reload = async || {
+        let answer = host.system().await.reload(v1::ReloadRequest {}).await.unwrap();
+        let read = host.supervisor_log().lines().filter(|line| line.contains("read again")).count();
+        (answer.into_inner().changes, read)
+    };
+    assert_eq!(reload().await, (Vec::new(), 1));
+    fs::write(&settings, format!("{begun}log_level: error\n")).unwrap();
+    assert_eq!(reload().await, (vec!["`log_level` was info and is error.".to_owned()], 1));
+    for line in host.supervisor_log().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+}

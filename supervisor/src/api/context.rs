@@ -37,6 +37,7 @@ use crate::{
     events::Journal,
     figures::{Figures, Wanted},
     handle::Handle,
+    logging::Logging,
     logs::Notices,
     metrics::Metrics,
     openclaw::{
@@ -96,6 +97,8 @@ pub(crate) struct Context {
     pub(crate) web: Option<(SocketAddr, Sessions)>,
     /// Who is told when something goes wrong.
     pub(crate) alerts: Alerts,
+    /// What the supervisor says about itself.
+    pub(crate) logging: Logging,
     /// The driver's pulse.
     pub(crate) beats: watch::Receiver<()>,
     /// Ends it.
@@ -161,6 +164,7 @@ pub(super) struct Api {
     pub(super) epoch: u64,
     pub(super) web: Option<(SocketAddr, Sessions)>,
     pub(super) alerts: Alerts,
+    pub(super) logging: Logging,
     pub(super) shutdown: CancellationToken,
     settings: Mutex<Settings>,
 }
@@ -185,6 +189,7 @@ impl Api {
             epoch,
             web,
             alerts,
+            logging,
             beats: _,
             shutdown,
         } = context;
@@ -208,6 +213,7 @@ impl Api {
             epoch,
             web,
             alerts,
+            logging,
             shutdown,
             settings: Mutex::new(settings),
         })

@@ -176,7 +176,7 @@ impl Systems {
         })
     }
 
-    /// Reads the settings file again. The pool, the places to listen at, the roles and the alerts change at once; all else is what
+    /// Reads the settings file again. The pool, the places to listen at, the roles, the alerts and the log level change at once; all else is what
     /// the supervisor was built with.
     async fn reload(&self) -> Result<ReloadResponse, Refusal> {
         let data_dir = self.0.host().control.data_dir.clone();
@@ -217,6 +217,7 @@ impl Systems {
             listen: newer.listen.clone(),
             access: newer.access.clone(),
             alerts: newer.alerts.clone(),
+            log_level: if self.0.logging.set(newer.log_level) { newer.log_level } else { older.log_level },
             ..older.clone()
         };
         let mut changes: Vec<String> =

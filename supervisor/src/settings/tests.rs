@@ -10,9 +10,9 @@ fn problem(text: &str) -> Problem {
 fn the_shipped_file_has_every_setting_with_its_default() {
     let shipped = include_str!("../../../deploy/settings.yaml");
     assert_eq!(Settings::parse(shipped, "settings.yaml").unwrap(), Settings::default());
-    let File { pool, max_instances, events, audit, log_level, listen, web, alerts, access } =
+    let File { pool, max_instances, events, audit, log_level, log_format, listen, web, alerts, access } =
         serde_yaml::from_str(shipped).unwrap();
-    assert!(pool.is_some() && max_instances.is_some() && log_level.is_some());
+    assert!(pool.is_some() && max_instances.is_some() && log_level.is_some() && log_format.is_some());
     assert!([events, audit].iter().all(|kept| kept.keep.is_some() && kept.keep_for.is_some()));
     assert!(listen.is_empty() && web.is_none() && access.is_empty() && alerts.sinks.is_empty());
     assert!([alerts.after, alerts.group_for, alerts.boot_grace].iter().all(Option::is_some));

@@ -36,6 +36,7 @@ use crate::{
         listen::{serve_through, socket_path},
     },
     lineage::Origin,
+    logging::Logging,
     openclaw::{
         environment::Control,
         guest::{self, Held},
@@ -121,6 +122,7 @@ impl Server {
             epoch: 3,
             web: None,
             alerts: Alerts::new(Default::default(), world.directory.path().to_owned()),
+            logging: Logging::default(),
             beats: tokio::sync::watch::channel(()).1,
             shutdown: shutdown.clone(),
         };
