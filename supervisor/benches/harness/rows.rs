@@ -1,6 +1,7 @@
 //! The rows, in the order of the table.
 
 mod failover;
+mod glance;
 mod idle;
 mod load;
 mod log;
@@ -30,7 +31,7 @@ pub(crate) struct Row {
 }
 
 /// All rows.
-pub(crate) const ALL: [Row; 10] = [
+pub(crate) const ALL: [Row; 11] = [
     Row {
         name: "restart",
         what: "kill -9 of a child to its successor listening",
@@ -75,6 +76,11 @@ pub(crate) const ALL: [Row; 10] = [
         name: "rpc",
         what: "calls to a supervisor of one instance",
         measure: |bench| Box::pin(rpc::measure(bench)),
+    },
+    Row {
+        name: "glance",
+        what: "what looking costs: a scrape, top, fifty dashboards",
+        measure: |bench| Box::pin(glance::measure(bench)),
     },
     Row { name: "log", what: "log capture with rotation", measure: |bench| Box::pin(log::measure(bench)) },
 ];

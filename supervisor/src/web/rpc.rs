@@ -18,7 +18,7 @@ use tonic_types::StatusExt;
 use crate::api::{self, Inlet, Visitor};
 
 /// What the dashboard calls. What gives away secrets, says what is run, or makes certificates stays with `openclawctl`.
-const METHODS: [&str; 25] = [
+const METHODS: [&str; 26] = [
     "SystemService/GetInfo",
     "SystemService/ListPorts",
     "InstanceService/GetInstance",
@@ -44,6 +44,7 @@ const METHODS: [&str; 25] = [
     "SetupService/ListProfiles",
     "FleetService/ExportFleet",
     "AuditService/ListAudit",
+    "AlertService/GetAlerts",
 ];
 
 /// What all of them are in.

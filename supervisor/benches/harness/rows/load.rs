@@ -117,7 +117,7 @@ struct Callers {
     slow: Vec<UnixStream>,
 }
 
-async fn connect(socket: &Path) -> anyhow::Result<Channel> {
+pub(super) async fn connect(socket: &Path) -> anyhow::Result<Channel> {
     let socket = socket.to_owned();
     let connector = service_fn(move |_: Uri| {
         let socket = socket.clone();
