@@ -84,7 +84,10 @@ const DEED: [&str; 17] = [
 
 /// Says why an instance is as it is, and what to type.
 #[derive(Clone)]
-pub(crate) struct Tell(pub(crate) Arc<dyn Fn(&View, &Instance) -> (String, String) + Send + Sync>);
+pub(crate) struct Tell(pub(crate) Arc<Telling>);
+
+/// From an instance as it is seen to both.
+type Telling = dyn Fn(&View, &Instance) -> (String, String) + Send + Sync;
 
 impl fmt::Debug for Tell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,7 +243,7 @@ impl Alerts {
             after = events.last().map_or(latest, |last| last.revision);
             let mut desk = self.desk();
             for event in events.iter().filter(|event| event.kind == TAKEN_BACK) {
-                desk.tell(taken_back(event), now(), settings);
+                desk.tell(&taken_back(event), now(), settings);
                 has_read = true;
             }
             desk.read = Some(after);

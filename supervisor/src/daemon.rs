@@ -4,12 +4,14 @@
 //! death and the order to restart never cross a thread; and the callers' (this one), with the API. A third
 //! writes the store. Ending the daemon ends none of the gateways.
 
+mod ground;
+mod manager;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     env, fs, io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -17,17 +19,14 @@ use std::{
 };
 
 use nix::{
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        statvfs::{FsFlags, statvfs},
-    },
+    sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Uid,
 };
 use supervisor_core::{
     Origin,
     event::Event,
     ids::{Name, Revision},
-    instance::{Boot, Phase},
+    instance::Boot,
     view::View,
 };
 use tokio::{
@@ -73,6 +72,8 @@ use crate::{
     web::{Sessions, load_key},
 };
 
+use manager::{tell_manager, tell_of_life};
+
 pub use crate::{api::ServeError, custody::CustodyError, perform::store::StoreError};
 
 /// Opens to this user what of a data directory is closed to it, so that a supervisor can begin there.
@@ -91,10 +92,6 @@ const REPORTS: usize = 64;
 
 /// The command line, installed beside the daemon.
 const OPENCLAWCTL: &str = "openclawctl";
-
-/// Files that make a data directory known as one: settings, store, and the log of a supervisor that a client
-/// started.
-const OURS: [&str; 3] = [settings::FILE, store::FILE, "supervisor.log"];
 
 /// What the daemon is told.
 #[derive(Debug, Clone)]
@@ -176,7 +173,7 @@ pub fn default_data_dir() -> Option<PathBuf> {
 
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> Result<(), DaemonError> {
-    let (data_dir, exposed) = prepare(&options.data_dir)?;
+    let (data_dir, exposed) = ground::prepare(&options.data_dir)?;
     let _lock = lock::take(&data_dir)?;
     let Options { settings, logging, .. } = options;
     for warning in settings.warnings(settings::ephemeral_ports()) {
@@ -228,23 +225,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
     let groups = Groups::find(&restored.id, restored.records.iter().map(|record| &record.name));
-    let surroundings = Surroundings {
-        events,
-        worker_program: host.beside_daemon.join(WORKER),
-        host: Arc::clone(&host),
-        groups: groups.clone(),
-        epoch,
-        boot_began,
-        roster: RefCell::new(Roster::new(restored.records.iter())),
-        configs: Configs::default(),
-        contracts: Contracts::default(),
-        sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
-        deleting: Semaphore::new(1),
-        walls: walls.clone(),
-        lineage: lineage.clone(),
-        listeners: Default::default(),
-        metrics: metrics.clone(),
-    };
+    let surroundings = surroundings(events, &host, (&groups, &walls, &lineage, &metrics), &restored)?;
     let pool = restored.pool.unwrap_or(settings.pool);
     let records = registry::restore(restored.records, &host)?;
     let max_instances = usize::try_from(settings.max_instances).unwrap_or(usize::MAX);
@@ -290,6 +271,32 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         answer(context, &listening).await?;
     }
     join(driver)
+}
+
+/// What the hands are given.
+fn surroundings(
+    events: mpsc::Sender<Event>,
+    host: &Arc<Host>,
+    (groups, walls, lineage, metrics): (&Groups, &Standings, &Lineage, &Metrics),
+    restored: &Restored,
+) -> Result<Surroundings, DaemonError> {
+    Ok(Surroundings {
+        events,
+        worker_program: host.beside_daemon.join(WORKER),
+        host: Arc::clone(host),
+        groups: groups.clone(),
+        epoch: restored.epoch,
+        boot_began: restored.boot_began,
+        roster: RefCell::new(Roster::new(restored.records.iter())),
+        configs: Configs::default(),
+        contracts: Contracts::default(),
+        sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
+        deleting: Semaphore::new(1),
+        walls: walls.clone(),
+        lineage: lineage.clone(),
+        listeners: Default::default(),
+        metrics: metrics.clone(),
+    })
 }
 
 /// Serves callers until the end, and says that it has come.
@@ -425,46 +432,6 @@ fn with_openclawctl(
     environment
 }
 
-/// Makes the data directory ours alone. Says where it really is, and what others could read in it until now.
-fn prepare(data_dir: &Path) -> Result<(PathBuf, Vec<PathBuf>), DaemonError> {
-    let failed = |source| DaemonError::DataDir { path: data_dir.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
-    let flags = statvfs(data_dir).map_err(|error| failed(error.into()))?.flags();
-    if flags.contains(FsFlags::ST_RDONLY) {
-        return Err(DaemonError::ReadOnly { path: data_dir.to_owned() });
-    }
-    let data_dir = data_dir.canonicalize().map_err(failed)?;
-    let open_to_others = fs::metadata(&data_dir).map_err(failed)?.permissions().mode() & 0o066 != 0;
-    match open_to_others.then(|| contents(&data_dir)).transpose().map_err(failed)? {
-        Some(Contents::Others) => return Err(DaemonError::Foreign { path: data_dir }),
-        // Nobody has put anything there, as where a container's volume is new.
-        Some(Contents::None) => custody::close(&data_dir, 0o700).map_err(failed)?,
-        Some(Contents::Ours) | None => {}
-    }
-    let exposed = custody::take(&data_dir)?;
-    for path in &exposed {
-        warn!(path = %path.display(), "other users could read this until now; it is closed");
-    }
-    Ok((data_dir, exposed))
-}
-
-/// What is in a directory that others may use.
-enum Contents {
-    None,
-    Ours,
-    Others,
-}
-
-fn contents(directory: &Path) -> io::Result<Contents> {
-    let is_ours = OURS.iter().any(|file| directory.join(file).exists());
-    let is_empty = fs::read_dir(directory)?.next().is_none();
-    Ok(match (is_empty, is_ours) {
-        (true, _) => Contents::None,
-        (false, true) => Contents::Ours,
-        (false, false) => Contents::Others,
-    })
-}
-
 /// The environment of this process, as far as it is text.
 fn host_environment() -> BTreeMap<String, String> {
     env::vars_os()
@@ -490,39 +457,6 @@ fn end_on_signal(shutdown: &CancellationToken) -> Result<(), DaemonError> {
         });
     }
     Ok(())
-}
-
-/// Tells systemd, if it is there. A manager that does not read blocks the caller, so that is a helper thread.
-async fn tell_manager(state: sd_notify::NotifyState<'static>) {
-    let tell = task::spawn_blocking(move || {
-        if let Err(error) = sd_notify::notify(&[state]) {
-            warn!(%error, "failed to notify the service manager");
-        }
-    });
-    let _ = tell.await;
-}
-
-/// Tells systemd, if it is there, from now on.
-fn tell_of_life(beats: watch::Receiver<()>, listening: Arc<Notify>, view: watch::Receiver<Arc<View>>) {
-    tokio::spawn(keep_watchdog(beats));
-    tokio::spawn(announce(listening, view));
-}
-
-/// Says that the supervisor is ready: clients can connect, and it is known of every instance what runs. That takes
-/// no longer than core waits for an adoption.
-async fn announce(listening: Arc<Notify>, mut view: watch::Receiver<Arc<View>>) {
-    listening.notified().await;
-    let adopted = |view: &Arc<View>| view.instances.values().all(|one| *one.phase() != Phase::Adopting);
-    if view.wait_for(adopted).await.is_ok() {
-        tell_manager(sd_notify::NotifyState::Ready).await;
-    }
-}
-
-/// Passes the driver's pulse on to systemd's watchdog.
-async fn keep_watchdog(mut beats: watch::Receiver<()>) {
-    while beats.changed().await.is_ok() {
-        tell_manager(sd_notify::NotifyState::Watchdog).await;
-    }
 }
 
 /// A thousand instances need a few thousand descriptors; the usual soft limit is 1,024.

@@ -31,7 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OnceCell, Semaphore},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ pub(crate) use key::load as load_key;
 pub(crate) use session::Sessions;
 
 use self::rpc::{Contract, Failure};
-use crate::api::Inlet;
+use crate::{api::Inlet, perform::port::server};
 
 /// Where it is served unless something else is said: beside the pool of ports.
 pub const USUAL: u16 = 18_780;
@@ -69,6 +69,21 @@ struct Web {
     sessions: Sessions,
     contract: Contract,
     port: u16,
+}
+
+/// What is at the other end of a connection.
+#[derive(Debug)]
+struct Browser {
+    /// Ours, and its own.
+    ends: (SocketAddr, SocketAddr),
+    user: OnceCell<Option<u32>>,
+}
+
+impl Browser {
+    /// Whose program it is, on this host.
+    async fn user(&self) -> Option<u32> {
+        *self.user.get_or_init(|| server::client(self.ends)).await
+    }
 }
 
 /// Why there is no dashboard.
@@ -129,9 +144,11 @@ pub(crate) async fn serve(
 
 impl Web {
     async fn converse(self: Arc<Self>, stream: TcpStream) {
+        let (Ok(own), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
+        let browser = Arc::new(Browser { ends: (own, peer), user: OnceCell::new() });
         let service = service_fn(move |request| {
-            let web = Arc::clone(&self);
-            async move { Ok::<_, std::convert::Infallible>(web.answer(request).await) }
+            let (web, browser) = (Arc::clone(&self), Arc::clone(&browser));
+            async move { Ok::<_, std::convert::Infallible>(web.answer(request, &browser).await) }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -142,9 +159,9 @@ impl Web {
         let _ = served.await;
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, browser: &Browser) -> Response<Body> {
         let mut answer = if self.is_called_right(&request) {
-            self.route(request).await
+            self.route(request, browser).await
         } else {
             Failure::new(Code::PermissionDenied, "open the dashboard by the link of `openclawctl web`.")
                 .answer()
@@ -171,7 +188,7 @@ impl Web {
         headers.contains_key(OURS) && origin.is_none_or(is_same)
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn route(&self, request: Request<Incoming>, browser: &Browser) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let Some(call) = path.strip_prefix("/api/") else {
             return match *request.method() {
@@ -187,10 +204,14 @@ impl Web {
             return Failure::new(Code::InvalidArgument, "the request is too long, or broke off.").answer();
         };
         let body = String::from_utf8_lossy(&body);
+        let Some(user) = browser.user().await else {
+            let message = "nobody can tell whose browser this is; open the dashboard on the supervisor's host, or by ssh -L.";
+            return Failure::new(Code::PermissionDenied, message).answer();
+        };
         if call == "session" {
-            return self.open(&body);
+            return self.open(&body, user);
         }
-        let Some(visitor) = session.and_then(|session| self.sessions.visitor(&session)) else {
+        let Some(visitor) = session.and_then(|session| self.sessions.visitor(&session, user)) else {
             let message = "this session is over; open the dashboard by the link of `openclawctl web`.";
             return Failure::new(Code::Unauthenticated, message).answer();
         };
@@ -203,8 +224,8 @@ impl Web {
     }
 
     /// Makes a session of a link.
-    fn open(&self, link: &str) -> Response<Body> {
-        match self.sessions.follow(link.trim()) {
+    fn open(&self, link: &str, user: u32) -> Response<Body> {
+        match self.sessions.follow(link.trim(), user) {
             Some(session) => {
                 let mut answer = Response::new(Body::from(json!({ "session": session }).to_string()));
                 let json = http::HeaderValue::from_static("application/json");

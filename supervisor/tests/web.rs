@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs::OpenOptions, io::Write};
+use std::{fs::OpenOptions, io::Write, os::unix::process::CommandExt, process::Command};
 
 use supervisor_proto::v1::{CreateLinkRequest, WallPolicy, web_service_client::WebServiceClient};
 use support::{Host, agent::Agent, builtin};
@@ -150,4 +150,29 @@ async fn an_agent_gets_no_link() {
     assert!(ran.err.contains("from inside `main`"), "{ran:?}");
     // It can connect, as every process of the host can.
     assert_eq!(call(port, "InstanceService/ListInstances", "", "{}").await.0, 401);
+}
+
+#[tokio::test]
+async fn a_session_that_another_user_has_stolen_is_none() {
+    // It takes root to be somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (host, port) = start().await;
+    let mine = session(&host, port).await;
+    let list = "InstanceService/ListInstances";
+    assert_eq!(call(port, list, &mine, "{}").await.0, 200);
+    let request = format!(
+        "POST /api/{list} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-OpenClaw-Page: 1\r\n{mine}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf %s \"$REQUEST\" >&3; head -1 <&3");
+    let thief = Command::new("bash")
+        .args(["-c", &script])
+        .env("REQUEST", request)
+        .uid(64_127)
+        .gid(64_127)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(thief.stdout).unwrap();
+    assert!(said.starts_with("HTTP/1.1 401"), "{said}");
 }

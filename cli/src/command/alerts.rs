@@ -57,7 +57,7 @@ async fn show(context: &Context) -> Result<(), Failure> {
     match context.show {
         Show::Text(_) => context.print(&operation, &alerts::list(&answer))?,
         Show::Encoded(encoding) => {
-            context.print_message(&operation, encoding, "GetAlertsResponse", &answer)?
+            context.print_message(&operation, encoding, "GetAlertsResponse", &answer)?;
         }
     }
     Ok(())
@@ -72,7 +72,7 @@ async fn try_all(test: &Test, context: &Context) -> Result<(), Failure> {
     match context.show {
         Show::Text(_) => context.print(&operation, &alerts::tested(&answer.outcomes))?,
         Show::Encoded(encoding) => {
-            context.print_message(&operation, encoding, "TestAlertsResponse", &answer)?
+            context.print_message(&operation, encoding, "TestAlertsResponse", &answer)?;
         }
     }
     let failed = answer.outcomes.iter().filter(|outcome| !outcome.failure.is_empty()).count();

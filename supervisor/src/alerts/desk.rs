@@ -153,15 +153,15 @@ impl Desk {
         let is_new = !turns.is_empty() || self.troubles.0.len() != before;
         for (turn, known, key) in turns {
             let Known { trouble, since_ns, .. } = known;
-            self.tell(Notice { key, turn, trouble, since_ns, at_ns: now.ns }, now, alerts);
+            self.tell(&Notice { key, turn, trouble, since_ns, at_ns: now.ns }, now, alerts);
         }
         is_new
     }
 
     /// Puts a notice before everyone whom it concerns.
-    pub(super) fn tell(&mut self, notice: Notice, now: Now, alerts: &Alerts) {
+    pub(super) fn tell(&mut self, notice: &Notice, now: Now, alerts: &Alerts) {
         let boot_ends = later(now.booted_ns, alerts.boot_grace);
-        for sink in alerts.sinks.iter().filter(|sink| concerns(sink, &notice)) {
+        for sink in alerts.sinks.iter().filter(|sink| concerns(sink, notice)) {
             let record = self.records.entry(sink.name.clone()).or_default();
             let is_known = record.of.contains(&notice.key);
             let mut due_ns = now.after(alerts.group_for);

@@ -120,7 +120,7 @@ fn paragraph(notice: &Notice, deeds: &[Deed]) -> String {
     }
     match notice.turn {
         Turn::Ended => {
-            line(format!("To read on: openclawctl events {}", trouble.instance).trim_end().to_owned())
+            line(format!("To read on: openclawctl events {}", trouble.instance).trim_end().to_owned());
         }
         Turn::Began | Turn::Worse | Turn::Mended => line(format!("To do: {}", trouble.hint)),
         Turn::Test => {}

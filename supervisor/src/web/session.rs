@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Neither is a cookie: browsers send those of one host to all its ports, and on the others are gateways with agents in
-//! them. A ticket says whose it is and until when; what its holder may do is asked of the gate at every call.
+//! them. A ticket says whose it is and until when; what its holder may do is asked of the gate at every call. A session is
+//! good for the user of this host alone whose browser opened it, or whose tunnel led there: whoever takes the port while
+//! the supervisor is down can show a page of his own, which has what the browser keeps under this name.
 
 use std::{
     collections::BTreeMap,
@@ -31,20 +33,21 @@ const SESSION_FOR: Duration = Duration::from_secs(12 * 3600);
 /// Links that were followed and have not expired. Of more the oldest are forgotten, with all that were given before.
 const USED: usize = 4_096;
 
-/// What a ticket is for.
+/// What a ticket is for, and who shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Link,
-    Session,
+    /// Anybody who has it: it is good once.
+    Link(u32),
+    /// This user's programs.
+    Session(u32),
 }
 
-impl Kind {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Link => "link",
-            Self::Session => "session",
-        }
-    }
+/// What a ticket says.
+struct Claims {
+    visitor: Visitor,
+    by: u32,
+    number: String,
+    expires: u64,
 }
 
 /// Gives and knows tickets. Cheap to clone.
@@ -87,12 +90,12 @@ impl Sessions {
 
     /// A link's ticket for this visitor, and when it expires, in seconds since the Unix epoch.
     pub(crate) fn link(&self, visitor: &Visitor) -> Result<(String, u64), NoRandomness> {
-        self.ticket(Kind::Link, visitor, LINK_FOR)
+        self.ticket(Kind::Link(visitor.uid), visitor, LINK_FOR)
     }
 
-    /// A session for a link that is followed for the first time.
-    pub(super) fn follow(&self, link: &str) -> Option<String> {
-        let (visitor, number, expires) = self.read(Kind::Link, link)?;
+    /// A session for a link that is followed for the first time, by a program of the user `by`.
+    pub(super) fn follow(&self, link: &str, by: u32) -> Option<String> {
+        let Claims { visitor, number, expires, .. } = self.read("link", link)?;
         {
             let mut used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
             let now = now();
@@ -108,12 +111,12 @@ impl Sessions {
                 }
             }
         }
-        Some(self.ticket(Kind::Session, &visitor, SESSION_FOR).ok()?.0)
+        Some(self.ticket(Kind::Session(by), &visitor, SESSION_FOR).ok()?.0)
     }
 
-    /// Whose session this is, as long as it is one.
-    pub(super) fn visitor(&self, session: &str) -> Option<Visitor> {
-        self.read(Kind::Session, session).map(|(visitor, ..)| visitor)
+    /// Whose session this is, as long as it is one, and shown by who opened it.
+    pub(super) fn visitor(&self, session: &str, by: u32) -> Option<Visitor> {
+        self.read("session", session).filter(|claims| claims.by == by).map(|claims| claims.visitor)
     }
 
     fn ticket(&self, kind: Kind, visitor: &Visitor, lasts: Duration) -> Result<(String, u64), NoRandomness> {
@@ -121,10 +124,13 @@ impl Sessions {
         self.0.random.fill(&mut number).map_err(|_| NoRandomness)?;
         let expires = now() + lasts.as_secs();
         let groups: Vec<String> = visitor.groups.iter().map(u32::to_string).collect();
-        let epoch = self.epoch(kind);
+        let (word, by) = match kind {
+            Kind::Link(by) => ("link", by),
+            Kind::Session(by) => ("session", by),
+        };
+        let epoch = self.epoch(word);
         let claims = format!(
-            "{} {epoch} {expires} {} {} {} {}",
-            kind.word(),
+            "{word} {epoch} {expires} {by} {} {} {} {}",
             visitor.uid,
             visitor.gid,
             groups.join(","),
@@ -136,29 +142,26 @@ impl Sessions {
     }
 
     /// Sessions outlive a supervisor.
-    fn epoch(&self, kind: Kind) -> u64 {
-        match kind {
-            Kind::Link => self.0.epoch,
-            Kind::Session => 0,
-        }
+    fn epoch(&self, word: &str) -> u64 {
+        if word == "link" { self.0.epoch } else { 0 }
     }
 
-    /// Whose it is, its number, and when it expires.
-    fn read(&self, kind: Kind, ticket: &str) -> Option<(Visitor, String, u64)> {
+    /// What a ticket says that is good for this.
+    fn read(&self, kind: &str, ticket: &str) -> Option<Claims> {
         let (claims, seal) = ticket.split_once('.')?;
         let (claims, seal) = (URL_SAFE_NO_PAD.decode(claims).ok()?, URL_SAFE_NO_PAD.decode(seal).ok()?);
         hmac::verify(&self.0.key, &claims, &seal).ok()?;
         let claims = String::from_utf8(claims).ok()?;
         let words: Vec<&str> = claims.split(' ').collect();
-        let [word, epoch, expires, uid, gid, groups, number] = words.as_slice() else { return None };
+        let [word, epoch, expires, by, uid, gid, groups, number] = words.as_slice() else { return None };
         let expires: u64 = expires.parse().ok()?;
-        if *word != kind.word() || epoch.parse() != Ok(self.epoch(kind)) || expires <= now() {
+        if *word != kind || epoch.parse() != Ok(self.epoch(kind)) || expires <= now() {
             return None;
         }
         let groups = groups.split(',').filter(|gid| !gid.is_empty()).map(str::parse);
         let groups: Result<Vec<u32>, _> = groups.collect();
         let visitor = Visitor { uid: uid.parse().ok()?, gid: gid.parse().ok()?, groups: groups.ok()?.into() };
-        Some((visitor, (*number).to_owned(), expires))
+        Some(Claims { visitor, by: by.parse().ok()?, number: (*number).to_owned(), expires })
     }
 }
 
@@ -170,6 +173,9 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
+    /// Whose browser it is.
+    const ME: u32 = 70;
+
     fn visitor() -> Visitor {
         Visitor { uid: 7, gid: 8, groups: [9, 10].into() }
     }
@@ -178,48 +184,49 @@ mod tests {
     fn a_link_is_followed_once_and_becomes_a_session_that_outlives_the_supervisor() {
         let sessions = Sessions::new(&[1; 32], 3);
         let (link, _) = sessions.link(&visitor()).unwrap();
-        let session = sessions.follow(&link).unwrap();
-        assert_eq!(sessions.follow(&link), None, "once");
-        assert_eq!(sessions.visitor(&session), Some(visitor()));
-        assert_eq!(sessions.visitor(&link), None, "a link is no session");
-        assert_eq!(sessions.follow(&session), None, "nor the other way round");
+        let session = sessions.follow(&link, ME).unwrap();
+        assert_eq!(sessions.follow(&link, ME), None, "once");
+        assert_eq!(sessions.visitor(&session, ME), Some(visitor()));
+        assert_eq!(sessions.visitor(&session, ME + 1), None, "another user has stolen it");
+        assert_eq!(sessions.visitor(&link, ME), None, "a link is no session");
+        assert_eq!(sessions.follow(&session, ME), None, "nor the other way round");
         let next = Sessions::new(&[1; 32], 4);
-        assert_eq!(next.visitor(&session), Some(visitor()));
+        assert_eq!(next.visitor(&session, ME), Some(visitor()));
         let (other, _) = sessions.link(&visitor()).unwrap();
-        assert_eq!(next.follow(&other), None, "its predecessor may have seen it followed");
+        assert_eq!(next.follow(&other, ME), None, "its predecessor may have seen it followed");
     }
 
     #[test]
     fn what_this_supervisor_has_not_sealed_opens_nothing() {
         let (ours, others) = (Sessions::new(&[1; 32], 3), Sessions::new(&[2; 32], 3));
-        let session = ours.follow(&ours.link(&visitor()).unwrap().0).unwrap();
-        assert_eq!(others.visitor(&session), None);
+        let session = ours.follow(&ours.link(&visitor()).unwrap().0, ME).unwrap();
+        assert_eq!(others.visitor(&session, ME), None);
         let (claims, seal) = session.split_once('.').unwrap();
         let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
         let root = URL_SAFE_NO_PAD.encode(claims.replacen(" 7 ", " 0 ", 1));
         for forged in
             [format!("{root}.{seal}"), String::new(), ".".into(), format!("{session}A"), "a.b.c".into()]
         {
-            assert_eq!(ours.visitor(&forged), None, "{forged}");
+            assert_eq!(ours.visitor(&forged, ME), None, "{forged}");
         }
     }
 
     #[test]
     fn what_has_expired_opens_nothing() {
         let sessions = Sessions::new(&[1; 32], 3);
-        let (link, _) = sessions.ticket(Kind::Link, &visitor(), Duration::ZERO).unwrap();
-        assert_eq!(sessions.follow(&link), None);
-        let (session, _) = sessions.ticket(Kind::Session, &visitor(), Duration::ZERO).unwrap();
-        assert_eq!(sessions.visitor(&session), None);
+        let (link, _) = sessions.ticket(Kind::Link(ME), &visitor(), Duration::ZERO).unwrap();
+        assert_eq!(sessions.follow(&link, ME), None);
+        let (session, _) = sessions.ticket(Kind::Session(ME), &visitor(), Duration::ZERO).unwrap();
+        assert_eq!(sessions.visitor(&session, ME), None);
     }
 
     #[test]
     fn links_that_were_followed_are_bounded_and_none_of_them_is_followed_again() {
         let sessions = Sessions::new(&[1; 32], 3);
         let links: Vec<String> = (0..USED + 10).map(|_| sessions.link(&visitor()).unwrap().0).collect();
-        let followed = links.iter().filter(|link| sessions.follow(link).is_some()).count();
+        let followed = links.iter().filter(|link| sessions.follow(link, ME).is_some()).count();
         assert!(followed >= USED);
-        assert!(links.iter().all(|link| sessions.follow(link).is_none()));
+        assert!(links.iter().all(|link| sessions.follow(link, ME).is_none()));
         assert!(sessions.0.used.lock().unwrap().links.len() <= USED);
     }
 }

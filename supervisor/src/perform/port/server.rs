@@ -99,6 +99,13 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
     }
 }
 
+/// The user of this host whose program is at the other end of a connection that came over loopback; `None` if the kernel
+/// does not say.
+pub(crate) async fn client(connection: (SocketAddr, SocketAddr)) -> Option<u32> {
+    let (own, peer) = connection;
+    task::spawn_blocking(move || user_of(peer, own)).await.ok()?.ok()?
+}
+
 /// Who listens on this host's ports. A look at the kernel's tables takes some milliseconds; one is for all who may wait for
 /// it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
