@@ -98,7 +98,7 @@ try {
   await dashboard(page, desktop, "dashboard", all);
   await dashboard(page, phone, "phone", all);
   await incident(world);
-  await terminal(other, world, "status-incident", 24, "status", away);
+  await terminal(other, world, "status-incident", 24, "status", (screen) => screen.includes("stands in"));
   await terminal(other, world, "top-incident", 24, "top", (screen) => away(screen) && /[0-9] MiB|[0-9]M/.test(screen));
   const standing = () => document.body.innerText.includes("stands in for main");
   await dashboard(page, desktop, "dashboard-incident", standing);
