@@ -11,6 +11,7 @@ use supervisor_proto::v1::Phase;
 
 use crate::{
     render::{
+        charset,
         style::{clause, phase_word, printable, stderr_width, talk},
         time::humane,
     },
@@ -19,6 +20,8 @@ use crate::{
 };
 
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+/// The same in ASCII.
+const PLAIN_SPINNER: [char; 4] = ['|', '/', '-', '\\'];
 /// The width of a terminal that does not tell its own.
 const USUAL_WIDTH: usize = 80;
 /// Carriage return, then "erase to the end of the line" (ECMA-48 EL).
@@ -103,7 +106,8 @@ fn line(tracker: &Tracker, drawn: usize, elapsed: &str) -> String {
             Some(format!("{} {}{why}", each.name, phase_word(status.phase())))
         })
         .collect();
-    let sign = SPINNER[drawn % SPINNER.len()];
+    let signs: &[char] = if charset::is_utf8() { &SPINNER } else { &PLAIN_SPINNER };
+    let sign = signs[drawn % signs.len()];
     let text = format!("{sign} {elapsed}  {count}{}", waiting.join(", "));
     // One column short, so that no terminal wraps it.
     text.chars().take(width.saturating_sub(1)).collect()
@@ -112,6 +116,6 @@ fn line(tracker: &Tracker, drawn: usize, elapsed: &str) -> String {
 /// Draws `text` in place of what is there.
 fn write(text: &str) {
     let mut out = io::stderr().lock();
-    let _ = write!(out, "{CLEAR}{}", printable(text));
+    let _ = write!(out, "{CLEAR}{}", charset::shown(&printable(text)));
     let _ = out.flush();
 }

@@ -23,12 +23,18 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::{
+pub(crate) use self::{
     feed::Feed,
-    state::{Effect, Model, News},
+    fleet::Fleet,
+    look::Look,
+    page::Subject,
+    state::{Looking, News},
+    terminal::is_there,
+};
+use self::{
+    state::{Effect, Model},
     terminal::{Keys, Listening, Screen, Told},
 };
-pub(crate) use self::{look::Look, terminal::is_there};
 use crate::{
     connect::Supervisor,
     error::{Cause, Error, Operation},

@@ -191,7 +191,10 @@ fn list(contexts: &contexts::Contexts, context: &Context, operation: &Operation)
             "no other supervisors are known; `openclawctl context add` adds one\n".to_owned()
         }
         Show::Text(_) => {
-            let mut table = Table::new([("", Side::Left), ("NAME", Side::Left), ("SUPERVISOR", Side::Left)]);
+            let mut table = Table::new([("", Side::Left), ("NAME", Side::Left), ("SUPERVISOR", Side::Left)])
+                .within(style::stdout_width())
+                .ranked(&["NAME", "SUPERVISOR"])
+                .flexible("SUPERVISOR");
             for (name, entry) in contexts.all() {
                 let star = if current == Some(name) { "*" } else { "" };
                 let name = Cell::styled(printable(name), style::STRONG);

@@ -1,5 +1,7 @@
 //! `openclawctl status`.
 
+mod watch;
+
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::{Event, GetInfoRequest, GetInstanceRequest, Instance, ListEventsRequest};
@@ -11,11 +13,9 @@ use crate::{
     context::{Context, Show},
     error::{Error, Failure, Operation},
     render::{
-        detail,
-        notes::{self, attention},
-        status::{self, Breadth},
-        style::{self, INDENT, paint, stdout_width, wrapped},
-        walls,
+        detail::{self, Story},
+        fleet::{self, Look},
+        style::stdout_width,
     },
 };
 
@@ -23,13 +23,15 @@ const EXAMPLES: &str = "\
 Examples:
   openclawctl status             the fleet, what is not well, and what to type
   openclawctl status main        everything about main, and why it is so
+  openclawctl status --watch     the same, for as long as you look; Ctrl-C ends it
   openclawctl status -o wide     more columns
-  openclawctl status -o jsonl    one JSON object a line, for programs";
+  openclawctl status -o jsonl    one JSON object a line, for programs
+  openclawctl status --watch -o json
+                                 a line for each instance, and again when it
+                                 changes; one that is removed has no status";
 
-/// How many instances that are not well are explained; the table shows them all.
-const EXPLAINED: usize = 20;
-/// The last events shown for one instance.
-const EVENTS: i32 = 5;
+/// The last events that are asked for: some of them are shown, and its last exits are among them.
+const EVENTS: i32 = 50;
 
 /// Show the fleet, or everything about one instance
 #[derive(Debug, Args)]
@@ -38,19 +40,23 @@ pub(crate) struct Status {
     /// One instance to tell everything about, or several to list
     #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     names: Vec<String>,
+    /// Go on with what becomes of it, in the same place
+    #[arg(short, long)]
+    watch: bool,
 }
 
 /// Shows what is.
 pub(crate) async fn run(args: &Status, context: &Context) -> Result<(), Failure> {
     match args.names.as_slice() {
-        [] => fleet(context).await?,
+        names if args.watch => watched(context, names).await?,
+        [] => all(context).await?,
         [name] => one(context, name).await?,
         names => several(context, names).await?,
     }
     Ok(())
 }
 
-async fn fleet(context: &Context) -> Result<(), Error> {
+async fn all(context: &Context) -> Result<(), Error> {
     let operation = Operation::new("read the status");
     let supervisor = context.connect(&operation).await?;
     match context.show {
@@ -61,44 +67,21 @@ async fn fleet(context: &Context) -> Result<(), Error> {
         Show::Text(breadth) => {
             let info =
                 supervisor.call(&operation, async || supervisor.system().get_info(GetInfoRequest {}).await);
+            let look = Look { breadth, marks: context.marks, width: stdout_width() };
             let (info, listed) = tokio::try_join!(info, supervisor.list(&operation))?;
-            context.print(&operation, &page(&listed.0, &info.alarms, breadth, context))
+            context.print(&operation, &fleet::page(&listed.0, &info.alarms, look))
         }
     }
 }
 
-/// The fleet on one page: alarms, the table, who stands in for whom, what is not well, the sum.
-fn page(instances: &[Instance], alarms: &[String], breadth: Breadth, context: &Context) -> String {
-    let mut blocks: Vec<String> = Vec::new();
-    let width = stdout_width();
-    let line = |line: &str| wrapped(line, width, INDENT) + "\n";
-    let lines = |lines: Vec<String>| lines.iter().map(|each| line(each)).collect::<String>();
-    blocks.push(lines(notes::alarms(alarms)));
-    if !instances.is_empty() {
-        let mut table = String::new();
-        status::table(instances, breadth, context.marks, &mut table);
-        blocks.push(table);
+/// Names that are not known are refused before anything is shown.
+async fn watched(context: &Context, names: &[String]) -> Result<(), Error> {
+    let operation = Operation::new("watch the status");
+    let supervisor = context.connect(&operation).await?;
+    for name in names {
+        get(&supervisor, name).await?;
     }
-    let failovers =
-        notes::failovers(instances).into_iter().map(|line| paint(style::WARNING, &line)).collect();
-    blocks.push(lines(failovers));
-    let mut unwell = instances.iter().filter_map(attention);
-    for (why, hint) in unwell.by_ref().take(EXPLAINED) {
-        blocks.push(format!("{}  {} {hint}\n", line(&why), paint(style::HINT, "hint:")));
-    }
-    let more = unwell.count();
-    if more > 0 {
-        blocks.push(format!("and {more} more that are not well\n"));
-    }
-    let mut end = notes::runtimes(instances);
-    end.extend(walls::gaps(instances));
-    end.push(notes::summary(instances));
-    if instances.is_empty() {
-        end.push(format!("{} openclawctl up main", paint(style::HINT, "hint:")));
-    }
-    blocks.push(lines(end));
-    blocks.retain(|block| !block.is_empty());
-    blocks.join("\n")
+    watch::run(names, supervisor, context, &operation).await
 }
 
 async fn one(context: &Context, name: &str) -> Result<(), Error> {
@@ -110,7 +93,8 @@ async fn one(context: &Context, name: &str) -> Result<(), Error> {
         Show::Text(_) => {
             let events = last_events(&supervisor, name, &operation).await?;
             let mut text = String::new();
-            detail::sheet(&instance, &events, context.marks, stdout_width(), &mut text);
+            let story = Story { instance: &instance, events: &events, trend: None };
+            detail::sheet(&story, context.marks, stdout_width(), &mut text);
             context.print(&operation, &text)
         }
     }

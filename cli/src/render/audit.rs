@@ -42,7 +42,9 @@ pub(crate) fn list(entries: &[AuditEntry], breadth: Breadth) -> String {
         Breadth::Wide => &wide[..],
     };
     let columns = usual.into_iter().chain(more.iter().copied()).chain([("OUTCOME", Side::Left)]);
-    let mut table = Table::new(columns);
+    let mut table = Table::new(columns)
+        .within(stdout_width())
+        .ranked(&["TIME", "CALL", "OUTCOME", "WHO", "ABOUT", "NUMBER", "ROLE"]);
     let rows: Vec<Told> = entries.iter().map(|entry| Told::of(entry, &clock)).collect();
     let room = match breadth {
         Breadth::Narrow => room(&rows),

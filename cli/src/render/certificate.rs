@@ -4,7 +4,7 @@ use supervisor_proto::v1::{Certificate, ListCertificatesResponse, certificate::S
 
 use super::{
     sheet::Sheet,
-    style::{self, printable},
+    style::{self, printable, stdout_width},
     table::{Cell, Side, Table},
     time::{Clock, ago, between, humane, now},
 };
@@ -33,7 +33,9 @@ pub(crate) fn list(answer: &ListCertificatesResponse) -> String {
 
 fn table(certificates: &[Certificate], out: &mut String) {
     let left = |title| (title, Side::Left);
-    let mut table = Table::new(["NAME", "ROLE", "INSTANCE", "STATE", "SERIAL"].map(left));
+    let mut table = Table::new(["NAME", "ROLE", "INSTANCE", "STATE", "SERIAL"].map(left))
+        .within(stdout_width())
+        .ranked(&["NAME", "STATE", "ROLE", "SERIAL"]);
     for certificate in certificates {
         let or_none = |text: &str| match text {
             "" => Cell::none(),

@@ -35,7 +35,9 @@ pub(crate) fn snapshots(name: &str, answer: &ListSnapshotsResponse) -> String {
         ("KEPT", Side::Left),
         ("SIZE", Side::Right),
         ("STATE", Side::Left),
-    ]);
+    ])
+    .within(stdout_width())
+    .ranked(&["SNAPSHOT", "STATE", "KEPT"]);
     for each in &answer.snapshots {
         let kept = each.create_time.as_ref().map_or_else(|| "-".to_owned(), |at| clock.time(at));
         let (state, look) = state(each);

@@ -1,5 +1,6 @@
 //! Everything about one instance, and why it is so.
 
+use prost_types::Timestamp;
 use supervisor_proto::v1::{Event, Exit, Instance, PortBlock, Resources, Role, Runtime, exit::How};
 
 use super::{
@@ -8,29 +9,50 @@ use super::{
     status::{bytes, uptime},
     style::{self, Marks, clause, paint, phase_look, phase_word, printable},
     time::{Clock, ago, between, humane, now, until},
+    trend::Trend,
     walls,
 };
 use crate::view;
 
-/// Appends everything about `instance` and its last `events` to `out`, in lines of `width` if there is one.
-pub(crate) fn sheet(
-    instance: &Instance,
-    events: &[Event],
-    marks: Marks,
-    width: Option<usize>,
-    out: &mut String,
-) {
+/// The last events that are shown.
+const EVENTS: usize = 5;
+/// Exits that are shown before the last one.
+const EXITS: usize = 2;
+/// The machine name of the event of an exit.
+const EXITED: &str = "instance.exited";
+
+/// One instance, and what is known of its past.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Story<'a> {
+    pub(crate) instance: &'a Instance,
+    /// Its last ones, in rising order.
+    pub(crate) events: &'a [Event],
+    /// What it has used, if that was watched.
+    pub(crate) trend: Option<&'a Trend>,
+}
+
+/// Appends everything about an instance to `out`, in lines of `width` if there is one.
+pub(crate) fn sheet(story: &Story<'_>, marks: Marks, width: Option<usize>, out: &mut String) {
+    let Story { instance, events, trend } = *story;
     let clock = Clock::local();
     heading(instance, marks, out);
     let mut sheet = Sheet::within(width, out);
-    why(instance, &clock, &mut sheet);
+    why(instance, &mut sheet);
+    exits(instance, events, &clock, &mut sheet);
     sheet.gap();
     process(instance, &clock, &mut sheet);
+    used(instance, trend, marks, &mut sheet);
+    for (index, line) in walls::lines(instance).iter().enumerate() {
+        sheet.line(if index == 0 { "walls" } else { "" }, line);
+    }
+    if let Some(block) = &view::status(instance).ports {
+        ports(block, &mut sheet);
+    }
     sheet.gap();
     places(instance, &mut sheet);
     if !events.is_empty() {
         out.push_str(&format!("\n{}\n", paint(style::STRONG, "Last events")));
-        for event in events {
+        for event in &events[events.len().saturating_sub(EVENTS)..] {
             let (before, indent) = event_head(event, &clock);
             out.push_str(&style::wrapped(&format!("{before}{}", clause(&event.message)), width, indent));
             out.push('\n');
@@ -53,7 +75,7 @@ fn heading(instance: &Instance, marks: Marks, out: &mut String) {
     out.push('\n');
 }
 
-fn why(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
+fn why(instance: &Instance, sheet: &mut Sheet<'_>) {
     let status = view::status(instance);
     sheet.line("why", &clause(&status.reason));
     if let Some(next) = &status.next_start_time {
@@ -89,9 +111,22 @@ fn why(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
     if let Some(health) = &status.health {
         sheet.line("health", &healthy(health));
     }
-    if let Some(exit) = &status.last_exit {
-        sheet.line("last exit", &last_exit(exit, clock));
+}
+
+/// How its lives have ended, the last one first.
+fn exits(instance: &Instance, events: &[Event], clock: &Clock, sheet: &mut Sheet<'_>) {
+    let Some(last) = &view::status(instance).last_exit else { return };
+    sheet.line("last exit", &last_exit(last, clock));
+    let ended = |event: &&Event| event.r#type == EXITED && event.incarnation < last.incarnation;
+    for event in events.iter().rev().filter(ended).take(EXITS) {
+        sheet.line("", &exit(&clause(&event.message), event.time.as_ref(), event.incarnation, clock));
     }
+}
+
+/// E.g. "killed by SIGKILL, 03:12:05 (4m ago), incarnation 7".
+fn exit(how: &str, time: Option<&Timestamp>, incarnation: u64, clock: &Clock) -> String {
+    let when = time.map(|at| format!(", {} ({})", clock.time(at), ago(at))).unwrap_or_default();
+    format!("{how}{when}, incarnation {incarnation}")
 }
 
 fn role(instance: &Instance) -> String {
@@ -131,8 +166,7 @@ fn last_exit(exit: &Exit, clock: &Clock) -> String {
         None => "unknown".to_owned(),
     };
     let core = if exit.core_dumped { ", core dumped" } else { "" };
-    let when = exit.time.as_ref().map(|at| format!(", {} ({})", clock.time(at), ago(at))).unwrap_or_default();
-    format!("{how}{core}{when}, incarnation {}", exit.incarnation)
+    self::exit(&format!("{how}{core}"), exit.time.as_ref(), exit.incarnation, clock)
 }
 
 fn process(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
@@ -154,19 +188,28 @@ fn process(instance: &Instance, clock: &Clock, sheet: &mut Sheet<'_>) {
         sheet.line("uptime", &format!("{uptime}, since {}", clock.time(start)));
     }
     sheet.line("restarts", &status.restarts.to_string());
-    if let Some(used) = &status.resources {
-        let processes = if used.processes == 1 { "process" } else { "processes" };
-        let memory = format!("{}{}", bytes(used.rss_bytes), growth(used));
-        sheet
-            .line("uses", &format!("{:.1}% CPU, {memory}, {} {processes}", used.cpu_percent, used.processes));
-        sheet.line("memory", &clause(&used.recycle));
+}
+
+/// What its processes use and, if that was watched, how that has changed.
+fn used(instance: &Instance, trend: Option<&Trend>, marks: Marks, sheet: &mut Sheet<'_>) {
+    let Some(used) = &view::status(instance).resources else { return };
+    let processes = if used.processes == 1 { "process" } else { "processes" };
+    let memory = format!("{}{}", bytes(used.rss_bytes), growth(used));
+    let bars =
+        |of: fn(&Trend, Marks) -> String| trend.map(|trend| of(trend, marks)).filter(|bars| !bars.is_empty());
+    match (bars(Trend::cpu), bars(Trend::memory)) {
+        (Some(cpu), Some(rss)) => {
+            sheet.line("cpu", &format!("{cpu} {:.1}%, {} {processes}", used.cpu_percent, used.processes));
+            sheet.line("memory", &format!("{rss} {memory}"));
+        }
+        (_, _) => {
+            sheet.line(
+                "uses",
+                &format!("{:.1}% CPU, {memory}, {} {processes}", used.cpu_percent, used.processes),
+            );
+        }
     }
-    for (index, line) in walls::lines(instance).iter().enumerate() {
-        sheet.line(if index == 0 { "walls" } else { "" }, line);
-    }
-    if let Some(block) = &status.ports {
-        ports(block, sheet);
-    }
+    sheet.line("", &clause(&used.recycle));
 }
 
 /// E.g. " (12 MiB more an hour)".

@@ -22,7 +22,9 @@ pub(crate) fn list(profiles: &[ImportableProfile], breadth: Breadth) -> String {
         ("RUN BY", Side::Left),
         ("SESSIONS", Side::Right),
         ("IMPORT", Side::Left),
-    ]);
+    ])
+    .within(stdout_width())
+    .ranked(&["NAME", "PORT", "IMPORT", "RUN BY"]);
     for profile in profiles {
         table.row(vec![
             printable(&profile.name).into(),

@@ -9,7 +9,7 @@ use super::{
     sheet::Sheet,
     status::Breadth,
     style::{self, INDENT, clause, paint, printable, stdout_width, wrapped},
-    table::{Cell, Side, Table},
+    table::{Cell, Side, Table, cut},
     time::{Clock, ago, between, humane, now},
 };
 
@@ -34,7 +34,10 @@ pub(crate) fn list(incidents: &[Incident]) -> String {
     let taken: usize = (0..titles.len()).map(wide).sum();
     let room = stdout_width().unwrap_or(USUAL_WIDTH).saturating_sub(taken).max(LEAST);
     let sides = [Side::Right, Side::Left, Side::Left, Side::Right, Side::Left];
-    let mut table = Table::new(titles.into_iter().zip(sides).chain([("CAUSE", Side::Left)]));
+    let mut table = Table::new(titles.into_iter().zip(sides).chain([("CAUSE", Side::Left)]))
+        .within(stdout_width())
+        .ranked(&["INCIDENT", "INSTANCE", "OUTCOME", "BEGAN"])
+        .flexible("CAUSE");
     for (each, row) in incidents.iter().zip(rows) {
         let cells = row.into_iter().map(|(text, look)| Cell::styled(text, look));
         table.row(cells.chain([cut(&clause(&each.cause), room).into()]).collect());
@@ -93,14 +96,6 @@ fn outcome(incident: &Incident) -> (&'static str, Style) {
 
 fn is_open(incident: &Incident) -> bool {
     matches!(incident.outcome(), Outcome::Open | Outcome::GivenUp)
-}
-
-/// At most `most` columns of `text`.
-fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// Everything about one.

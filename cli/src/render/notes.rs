@@ -80,16 +80,39 @@ fn with_why(text: &str, told_by: &Instance, clock: &Clock) -> String {
     if reason.is_empty() { text } else { format!("{text}: {reason}") }
 }
 
+/// Deaths in a row after which an instance that runs at the moment needs a look all the same.
+const KEEPS_DYING: u32 = 2;
+
+/// Where a sentence stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// By itself: it names the instance and its phase.
+    Alone,
+    /// Below a row that does.
+    BelowItsRow,
+}
+
 /// Why an instance needs a look and what to type, if it does.
 pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
+    needed(instance, Place::Alone)
+}
+
+/// The same for below a row that names the instance and its phase.
+pub(crate) fn remark(instance: &Instance) -> Option<(String, String)> {
+    let (why, hint) = needed(instance, Place::BelowItsRow)?;
+    let rest = why.strip_prefix(&printable(&instance.name)).unwrap_or(&why);
+    Some((rest.trim_start_matches([':', ' ']).to_owned(), hint))
+}
+
+fn needed(instance: &Instance, place: Place) -> Option<(String, String)> {
     let (name, status) = (&printable(&instance.name), view::status(instance));
     let unwell = view::is_unwell(status.phase());
     let held = status.ladder.as_ref().is_some_and(|ladder| ladder.held);
     let end = format!("openclawctl maintenance off {name}");
     let told = match (unwell, held) {
-        (true, _) => trouble(instance),
+        (true, _) => trouble(instance, place),
         (false, true) => config::attention(instance),
-        (false, false) => config::attention(instance).or_else(|| trouble(instance)),
+        (false, false) => config::attention(instance).or_else(|| trouble(instance, place)),
     };
     match told {
         Some((what, hint)) if held => Some((
@@ -105,7 +128,7 @@ pub(crate) fn attention(instance: &Instance) -> Option<(String, String)> {
 }
 
 /// The same, but for its configuration and whether somebody works on it.
-fn trouble(instance: &Instance) -> Option<(String, String)> {
+fn trouble(instance: &Instance, place: Place) -> Option<(String, String)> {
     let (name, status) = (&printable(&instance.name), view::status(instance));
     let phase = status.phase();
     let hint = printable(status.hint.trim());
@@ -118,20 +141,49 @@ fn trouble(instance: &Instance) -> Option<(String, String)> {
         let what = format!("{name} runs an older spec than was asked for");
         return Some((what, format!("openclawctl restart {name}")));
     }
+    if let (false, Some(deaths)) = (unwell, keeps_dying(instance)) {
+        return Some((format!("{name}: {deaths}"), format!("openclawctl logs {name}")));
+    }
     // What is stopped is so by wish: that it could be started is nothing to look at.
     if !unwell && (hint.is_empty() || phase == Phase::Stopped) {
         return None;
     }
-    let mut why = format!("{name} {}", phase_told(phase));
-    if let Some(next) = &status.next_start_time {
-        let what = if phase == Phase::Backoff { "" } else { "next start " };
-        why.push_str(&format!(" ({what}{})", until(next)));
-    }
-    let reason = clause(&status.reason);
-    if !reason.is_empty() {
-        why.push_str(&format!(": {reason}"));
-    }
+    let what = if phase == Phase::Backoff { "" } else { "next start " };
+    let next = status.next_start_time.as_ref().map(|next| format!(" ({what}{})", until(next)));
+    let (next, reason) = (next.unwrap_or_default(), clause(&status.reason));
+    let why = match (place, reason.is_empty()) {
+        (Place::Alone, true) => format!("{name} {}{next}", phase_told(phase)),
+        (Place::Alone, false) => format!("{name} {}{next}: {reason}", phase_told(phase)),
+        (Place::BelowItsRow, true) => format!("{}{next}", phase_told(phase)),
+        (Place::BelowItsRow, false) => {
+            let deaths = in_a_row(instance).map(|deaths| format!("; {deaths}")).unwrap_or_default();
+            match (phase, &status.next_start_time) {
+                // First, as the reason may be long.
+                (Phase::Failed, Some(next)) => format!("next start {}: {reason}{deaths}", until(next)),
+                _ => format!("{reason}{next}{deaths}"),
+            }
+        }
+    };
     Some((why, if hint.is_empty() { format!("openclawctl logs {name}") } else { hint }))
+}
+
+/// E.g. "3 deaths in a row", if that is worth a word.
+fn in_a_row(instance: &Instance) -> Option<String> {
+    let deaths = view::status(instance).ladder.as_ref()?.deaths;
+    (deaths >= KEEPS_DYING).then(|| format!("{deaths} deaths in a row"))
+}
+
+/// That one that runs at the moment has died again and again, and how it did last.
+fn keeps_dying(instance: &Instance) -> Option<String> {
+    let status = view::status(instance);
+    let runs = matches!(status.phase(), Phase::Spawning | Phase::Starting | Phase::Ready);
+    let deaths = in_a_row(instance).filter(|_| runs)?;
+    let exit = status.last_exit.as_ref();
+    let last = exit.map(|exit| {
+        let when = exit.time.as_ref().map(|at| format!(" ({})", ago(at))).unwrap_or_default();
+        format!("; the last: {}{when}", clause(&exit.message))
+    });
+    Some(format!("keeps dying: {deaths}{}", last.unwrap_or_default()))
 }
 
 /// What AUTO came to, each note once.

@@ -4,7 +4,7 @@ use supervisor_proto::v1::{InstancePorts, PortUse};
 
 use super::{
     status::Breadth,
-    style::{self, paint, printable},
+    style::{self, INDENT, paint, printable, stdout_width, wrapped},
     table::{Cell, Side, Table},
 };
 
@@ -16,7 +16,10 @@ pub(crate) fn text(instances: &[InstancePorts], breadth: Breadth) -> String {
         ("PORT", Side::Left),
         ("PURPOSE", Side::Left),
         ("HELD BY", Side::Left),
-    ]);
+    ])
+    .within(stdout_width())
+    .ranked(&["NAME", "PORT", "HELD BY", "PURPOSE", "BLOCK"])
+    .flexible("HELD BY");
     let mut squatters = Vec::new();
     for instance in instances {
         let name = printable(&instance.instance);
@@ -93,9 +96,8 @@ fn squatter(instance: &str, port: &PortUse) -> String {
         0 => "find it as root with `openclawctl ports`".to_owned(),
         pid => format!("end process {pid}, or give {instance} another `port` in the fleet file"),
     };
-    format!(
-        "port {} of {instance} is held by {}, which is not its own\n  {hint} {remedy}\n",
-        port.port,
-        process(port.pid, &port.command)
-    )
+    let holder = process(port.pid, &port.command);
+    let told = format!("port {} of {instance} is held by {holder}, which is not its own", port.port);
+    let width = stdout_width();
+    format!("{}\n{}\n", wrapped(&told, width, INDENT), wrapped(&format!("  {hint} {remedy}"), width, INDENT))
 }

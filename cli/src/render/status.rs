@@ -22,36 +22,54 @@ pub(crate) enum Breadth {
     Wide,
 }
 
+/// Columns by their importance: how many there is room for, the terminal decides.
+const RANKS: [&str; 8] = ["NAME", "STATE", "FOR", "PORT", "RESTARTS", "ROLE", "PID", "CPU"];
+
 /// Appends the table to `out`.
 pub(crate) fn table(instances: &[Instance], breadth: Breadth, marks: Marks, out: &mut String) {
+    let (lines, _) = lines(&instances.iter().collect::<Vec<_>>(), breadth, marks, style::stdout_width());
+    for line in lines {
+        out.push_str(&line);
+        out.push('\n');
+    }
+}
+
+/// The heading and a line for each instance, and the columns for which there was no room. A terminal has all that
+/// find room; in a pipe the columns do not depend on what there is.
+pub(super) fn lines(
+    instances: &[&Instance],
+    breadth: Breadth,
+    marks: Marks,
+    width: Option<usize>,
+) -> (Vec<String>, Vec<&'static str>) {
     let narrow = [
         ("NAME", Side::Left),
         ("STATE", Side::Left),
         ("ROLE", Side::Left),
         ("PID", Side::Right),
         ("PORT", Side::Right),
-        ("UPTIME", Side::Right),
+        ("FOR", Side::Right),
         ("RESTARTS", Side::Right),
     ];
     let further = [
-        ("BLOCK", Side::Left),
         ("CPU", Side::Right),
         ("MEMORY", Side::Right),
+        ("UPTIME", Side::Right),
+        ("BLOCK", Side::Left),
         ("INCARNATION", Side::Right),
         ("RUNTIME", Side::Left),
     ];
-    let mut table = match breadth {
-        Breadth::Narrow => Table::new(narrow),
-        Breadth::Wide => Table::new(narrow.into_iter().chain(further)),
-    };
+    let all = breadth == Breadth::Wide || width.is_some();
+    let table = if all { Table::new(narrow.into_iter().chain(further)) } else { Table::new(narrow) };
+    let mut table = table.within(width).ranked(&RANKS);
     for instance in instances {
         let mut row = narrow_row(instance, marks);
-        if breadth == Breadth::Wide {
+        if all {
             row.extend(further_cells(instance));
         }
         table.row(row);
     }
-    table.render(out);
+    table.lines()
 }
 
 fn narrow_row(instance: &Instance, marks: Marks) -> Vec<Cell> {
@@ -64,7 +82,7 @@ fn narrow_row(instance: &Instance, marks: Marks) -> Vec<Cell> {
         Cell::styled(style::role_word(role), style::role_style(role)),
         number(i64::from(status.pid)),
         number(i64::from(port)),
-        uptime(instance).map_or_else(Cell::none, Cell::from),
+        since(instance).map_or_else(Cell::none, Cell::from),
         Cell::styled(
             status.restarts.to_string(),
             if status.restarts == 0 { style::FAINT } else { style::PLAIN },
@@ -77,12 +95,19 @@ fn further_cells(instance: &Instance) -> Vec<Cell> {
     let block = status.ports.as_ref().map(|block| format!("{}-{}", block.base, block.last));
     let resources = status.resources.as_ref();
     vec![
-        block.map_or_else(Cell::none, Cell::from),
         resources.map_or_else(Cell::none, |used| Cell::from(format!("{:.1}%", used.cpu_percent))),
         resources.map_or_else(Cell::none, |used| Cell::from(bytes(used.rss_bytes))),
+        uptime(instance).map_or_else(Cell::none, Cell::from),
+        block.map_or_else(Cell::none, Cell::from),
         if status.incarnation == 0 { Cell::none() } else { Cell::from(status.incarnation.to_string()) },
         Cell::from(view::runtime_word(status.runtime())),
     ]
+}
+
+/// How long it has been in its phase.
+fn since(instance: &Instance) -> Option<String> {
+    let since = view::status(instance).phase_time.as_ref()?;
+    Some(humane(between(since, &now())))
 }
 
 fn state(instance: &Instance, marks: Marks) -> Cell {

@@ -1,13 +1,12 @@
 //! Colours and marks. They add to words and never stand in for them: without them nothing is lost.
 
-use std::{
-    env,
-    io::{self, IsTerminal, Write},
-};
+use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use supervisor_proto::v1::{Phase, Role, Severity};
+
+use super::charset;
 
 /// The word `error:`.
 pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -69,14 +68,7 @@ pub(crate) enum Marks {
 impl Marks {
     /// Shown on a terminal whose locale can show them.
     pub(crate) fn for_stdout() -> Self {
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-            .into_iter()
-            .filter_map(|name| env::var(name).ok())
-            .find(|value| !value.is_empty())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let able = locale.contains("utf-8") || locale.contains("utf8");
-        if able && io::stdout().is_terminal() { Self::Shown } else { Self::Hidden }
+        if charset::is_utf8() && io::stdout().is_terminal() { Self::Shown } else { Self::Hidden }
     }
 }
 
@@ -115,8 +107,10 @@ pub(crate) fn wrapped(text: &str, width: Option<usize>, indent: usize) -> String
 
 /// Writes `text`, which is meant for people, to standard output, in one write where the stream allows.
 pub(crate) fn print(text: &str) -> io::Result<()> {
+    let text = guarded(text);
+    let text = if io::stdout().is_terminal() { charset::shown(&text) } else { text.into() };
     let mut out = anstream::stdout().lock();
-    out.write_all(guarded(text).as_bytes())?;
+    out.write_all(text.as_bytes())?;
     out.flush()
 }
 
@@ -143,7 +137,9 @@ pub(crate) fn talk_wrapped(sentence: &str) {
 
 /// The same for lines with colours.
 pub(crate) fn tell(lines: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{}", guarded(lines));
+    let lines = guarded(lines);
+    let lines = if io::stderr().is_terminal() { charset::shown(&lines) } else { lines.into() };
+    let _ = writeln!(anstream::stderr().lock(), "{lines}");
 }
 
 /// Asks a person, on standard error.
@@ -186,7 +182,7 @@ fn printable_but(text: &str, kept: &[char]) -> String {
 
 /// `text` with no other control characters than line ends, tabs and the sequences of [`OWN`]. All that people read
 /// comes through here, whatever a caller may have forgotten.
-fn guarded(text: &str) -> String {
+pub(crate) fn guarded(text: &str) -> String {
     let mut parts = text.split(ESCAPE);
     let mut out = printable_text(parts.next().unwrap_or_default());
     for part in parts {

@@ -28,7 +28,10 @@ pub(crate) fn list(runtimes: &[InstalledRuntime], upgrades: &[Upgrade]) -> Strin
             ("INSTALLED", Side::Left),
             ("FROM", Side::Left),
             ("USED BY", Side::Left),
-        ]);
+        ])
+        .within(stdout_width())
+        .ranked(&["VERSION", "USED BY", "INSTALLED"])
+        .flexible("USED BY");
         for runtime in runtimes {
             let users: Vec<String> = runtime.instances.iter().map(|name| printable(name)).collect();
             table.row(vec![

@@ -25,19 +25,15 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-/// Those of an instance, a line for each way to stand: `files, ports enforced`, `limits partial: …`, `apart left out`.
+/// Those of an instance, a line for each: `files enforced`, `limits partial: …`, `apart left out, as its spec says`.
 pub(super) fn lines(instance: &Instance) -> Vec<String> {
     let walls = &view::status(instance).walls;
     if walls.is_empty() {
         return Vec::new();
     }
-    let standing: Vec<&str> =
-        walls.iter().filter(|wall| wall.state() == State::Enforced).map(|wall| word(wall.kind())).collect();
-    let whole = (!standing.is_empty()).then(|| format!("{} enforced", standing.join(", ")));
-    let missing = walls.iter().filter(|wall| wall.state() != State::Enforced).map(gap);
     let left = instance.spec.as_ref().and_then(|spec| spec.walls.as_ref()).map(left_out).unwrap_or_default();
-    let left = (!left.is_empty()).then(|| format!("{} left out, as its spec says", left.join(", ")));
-    whole.into_iter().chain(missing).chain(left).collect()
+    let left = left.into_iter().map(|wall| format!("{wall} left out, as its spec says"));
+    walls.iter().map(standing).chain(left).collect()
 }
 
 fn left_out(asked: &WallPolicy) -> Vec<&'static str> {
@@ -50,10 +46,11 @@ fn left_out(asked: &WallPolicy) -> Vec<&'static str> {
     all.into_iter().filter(|(asked, _)| *asked == Some(false)).map(|(_, kind)| word(kind)).collect()
 }
 
-fn gap(wall: &WallStatus) -> String {
+fn standing(wall: &WallStatus) -> String {
     let how = match wall.state() {
+        State::Enforced => "enforced",
         State::Partial => "partial",
-        State::Unavailable | State::Unspecified | State::Enforced => "unavailable",
+        State::Unavailable | State::Unspecified => "unavailable",
     };
     let reason = clause(&wall.reason);
     let colon = if reason.is_empty() { "" } else { ": " };
@@ -65,7 +62,7 @@ pub(crate) fn gaps(instances: &[Instance]) -> Vec<String> {
     let mut gaps: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for instance in instances {
         for wall in view::status(instance).walls.iter().filter(|wall| wall.state() != State::Enforced) {
-            gaps.entry(gap(wall)).or_default().push(&instance.name);
+            gaps.entry(standing(wall)).or_default().push(&instance.name);
         }
     }
     let label = paint(style::FAINT, "walls:");
@@ -114,7 +111,8 @@ mod tests {
         assert_eq!(
             lines(&main),
             [
-                "files, system calls enforced",
+                "files enforced",
+                "system calls enforced",
                 "limits partial: at most 1,024 files",
                 "ports unavailable: no Landlock",
                 "apart left out, as its spec says",

@@ -11,7 +11,7 @@ use super::{
     pager::{Manner, Move, Pager, Size},
 };
 use crate::render::{
-    detail,
+    detail::{self, Story},
     events::Lines,
     status::{Breadth, bytes},
     style,
@@ -141,7 +141,8 @@ impl Page {
                 match fleet.get(name) {
                     Some(instance) => {
                         let events = self.events.make_contiguous();
-                        detail::sheet(instance, events, look.marks, Some(width), &mut text);
+                        let story = Story { instance, events, trend: None };
+                        detail::sheet(&story, look.marks, Some(width), &mut text);
                     }
                     None => text = format!("there is no instance called {} any more", style::printable(name)),
                 }

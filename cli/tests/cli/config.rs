@@ -226,7 +226,7 @@ fn the_fleet_s_status_tells_of_a_file_that_would_not_survive_the_next_start() {
     fake.with([main]);
     let text = fake.ctl(&["status"]).done();
     let told = format!(
-        "\nmain: its configuration would not survive the next start: {PROBLEM}\n  \
+        "\n  its configuration would not survive the next start: {PROBLEM}\n  \
          hint: openclawctl config diff main\n"
     );
     assert!(text.contains(&told), "{text}");
@@ -237,17 +237,14 @@ fn the_fleet_s_status_tells_who_runs_on_an_older_configuration_than_wanted() {
     let fake = Fake::start();
     fake.with([degraded()]);
     let text = fake.ctl(&["status"]).done();
-    assert!(
-        text.contains("\nmain runs on an older configuration: 5f1d08a2c9e3 was taken back at "),
-        "{text}"
-    );
+    assert!(text.contains("\n  runs on an older configuration: 5f1d08a2c9e3 was taken back at "), "{text}");
     assert!(text.contains("): exited with status 78\n"), "{text}");
     assert!(text.contains("  hint: openclawctl config diff main 9e3cd8812b0a 5f1d08a2c9e3\n"), "{text}");
     let mut stopped = degraded();
     status(&mut stopped).set_phase(Phase::Stopped);
     fake.with([stopped]);
     let text = fake.ctl(&["status"]).done();
-    assert!(text.contains("\nmain is to start on an older configuration: 5f1d08a2c9e3 was"), "{text}");
+    assert!(text.contains("\n  is to start on an older configuration: 5f1d08a2c9e3 was"), "{text}");
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(crate) enum Then {
 pub(crate) struct World {
     pub(crate) revision: u64,
     pub(crate) instances: BTreeMap<String, Instance>,
+    /// Those that were there.
+    pub(crate) deleted: Vec<String>,
     pub(crate) then: Then,
     /// Why an instance is as it is, once its outcome has come.
     pub(crate) reason: String,
@@ -221,6 +223,7 @@ impl Fake {
         let world = World {
             revision: 10,
             instances: BTreeMap::new(),
+            deleted: Vec::new(),
             then: Then::AtOnce(Phase::Ready),
             reason: String::new(),
             refusals: HashMap::new(),
@@ -272,6 +275,24 @@ impl Fake {
         world.instances.extend(instances.into_iter().map(|instance| (instance.name.clone(), instance)));
         drop(world);
         self
+    }
+
+    /// Changes the world, and tells all watchers.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut World)) {
+        let mut world = self.world();
+        change(&mut world);
+        world.revision += 1;
+        let revision = world.revision;
+        drop(world);
+        self.service.changed.send_replace(revision);
+    }
+
+    /// Deletes an instance, and tells all watchers.
+    pub(crate) fn delete(&self, name: &str) {
+        self.change(|world| {
+            world.instances.remove(name).unwrap();
+            world.deleted.push(name.to_owned());
+        });
     }
 
     /// The next call of `method` is refused.
@@ -479,7 +500,9 @@ impl InstanceService for Service {
                 |revision, each: &Instance| message(revision, Change::Changed(Box::new(each.clone())));
             let revision = world.revision;
             if at > 0 {
-                return stream::iter(all.iter().map(|each| changed(revision, each)).collect::<Vec<_>>());
+                let gone = world.deleted.iter().map(|name| message(revision, Change::Deleted(name.clone())));
+                let told = all.iter().map(|each| changed(revision, each)).chain(gone);
+                return stream::iter(told.collect::<Vec<_>>());
             }
             let mut messages = vec![message(revision, Change::Snapshot(Snapshot { instances: all }))];
             if let Then::WhenWatched(phase) = world.then {

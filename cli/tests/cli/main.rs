@@ -18,3 +18,4 @@ mod streams;
 mod terminal;
 mod top;
 mod verbs;
+mod watch;

@@ -1,7 +1,7 @@
 //! What `status` shows, to people and to programs.
 
 use serde_json::Value;
-use supervisor_proto::v1::{Event, Exit, Instance, Phase, Role, Severity, exit::How};
+use supervisor_proto::v1::{Event, Exit, Instance, LadderStatus, Phase, Role, Severity, exit::How};
 
 use crate::fake::{Fake, instance, seconds_ago, status};
 
@@ -11,6 +11,7 @@ fn troubled() -> [Instance; 3] {
     let seen = status(&mut main);
     seen.restarts = 2;
     seen.reason = "killed by SIGKILL.".into();
+    seen.ladder = Some(LadderStatus { deaths: 4, ..Default::default() });
     seen.runtime_note = "OpenClaw is not installed; the built-in gateway runs.".into();
     let failover = seen.failover.get_or_insert_default();
     failover.role = Role::Rescued.into();
@@ -56,21 +57,18 @@ fn the_table_fits_80_columns_and_tells_below_it_what_is_not_well_and_what_to_typ
     let text = fake.ctl(&["status"]).done();
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let expected = "\
-NAME         STATE    ROLE      PID   PORT  UPTIME  RESTARTS
-canvas-demo  failed   -           -  18809       -         0
-main         backoff  rescued     -  18789       -         2
-rescue       ready    active   4789  19789   3m 5s         0
-
-rescue stands in for main since TIME (12s ago): main was killed by SIGKILL
-
-canvas-demo has failed: the configuration cannot be read: line 3, column 7
+NAME         STATE    ROLE      PID   PORT    FOR  RESTARTS
+canvas-demo  failed   -           -  18809  3m 5s         0
+  the configuration cannot be read: line 3, column 7
   hint: openclawctl logs canvas-demo -n 20
-
-main waits for its next start: killed by SIGKILL
+main         backoff  rescued     -  18789  3m 5s         2
+  killed by SIGKILL; 4 deaths in a row
+  rescue stands in for main since TIME (12s ago): main was killed by SIGKILL
   hint: openclawctl logs main
+rescue       ready    active   4789  19789  3m 5s         0
 
 note: OpenClaw is not installed; the built-in gateway runs
-3 instances: 1 ready, 1 backoff, 1 failed
+3 instances: 1 ready, 1 backoff, 1 failed; 2 need a look
 ";
     // A loaded machine may take a second or two between arranging and asking.
     let text = without_times(&text).replace("13s ago", "12s ago").replace("14s ago", "12s ago");
@@ -85,13 +83,15 @@ fn alarms_of_the_supervisor_come_before_the_table() {
     fake.world().alarms.push("the disk is full; nothing new is durable.".into());
     let text = fake.ctl(&["status"]).done();
     assert!(text.starts_with("alarm: the disk is full; nothing new is durable\n\nNAME"), "{text}");
-    assert!(text.ends_with("\n1 instance: 1 ready\n"), "{text}");
+    assert!(text.ends_with("\n1 instance: 1 ready; all is as wished\n"), "{text}");
 }
 
 #[test]
 fn an_empty_fleet_is_told_with_what_to_type() {
     let fake = Fake::start();
-    assert_eq!(fake.ctl(&["status"]).done(), "0 instances\nhint: openclawctl up main\n");
+    let text = fake.ctl(&["status"]).done();
+    assert!(text.starts_with("0 instances\nhint: openclawctl up main "), "{text}");
+    assert!(text.contains("openclawctl setup") && text.contains("openclawctl import"), "{text}");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_process_that_runs_an_older_spec_is_pointed_out() {
     fake.with([main]);
     let text = fake.ctl(&["status"]).done();
     assert!(
-        text.contains("main runs an older spec than was asked for\n  hint: openclawctl restart main\n"),
+        text.contains("\n  runs an older spec than was asked for\n  hint: openclawctl restart main\n"),
         "{text}"
     );
 }
@@ -113,7 +113,24 @@ fn many_that_are_not_well_do_not_bury_the_table() {
     fake.with((0..30).map(|at| instance(&format!("web-{at:02}"), Phase::Failed, 20_000 + 20 * at)));
     let text = fake.ctl(&["status"]).done();
     assert_eq!(text.matches("hint:").count(), 20);
-    assert!(text.contains("and 10 more that are not well\n") && text.contains("web-29"), "{text}");
+    assert!(
+        text.contains("and 10 more that need a look: openclawctl status NAME\n") && text.contains("web-29"),
+        "{text}"
+    );
+}
+
+#[test]
+fn one_that_runs_and_dies_again_and_again_is_not_taken_for_well() {
+    let fake = Fake::start();
+    let mut main = instance("main", Phase::Ready, 18_789);
+    status(&mut main).ladder = Some(LadderStatus { deaths: 3, ..Default::default() });
+    let exit = Exit { message: "exited with status 1".into(), ..Default::default() };
+    status(&mut main).last_exit = Some(exit);
+    fake.with([main, instance("also", Phase::Ready, 18_809)]);
+    let text = fake.ctl(&["status"]).done();
+    let told = "\n  keeps dying: 3 deaths in a row; the last: exited with status 1\n  hint: openclawctl logs main\nalso ";
+    assert!(text.contains(told), "{text}");
+    assert!(text.ends_with("\n2 instances: 2 ready; 1 needs a look\n"), "{text}");
 }
 
 #[test]
@@ -132,8 +149,9 @@ fn wide_adds_columns() {
 fn one_instance_is_told_wholly() {
     let fake = Fake::start();
     let [mut main, rescue, _] = troubled();
+    status(&mut main).incarnation = 9;
     status(&mut main).last_exit = Some(Exit {
-        incarnation: 7,
+        incarnation: 9,
         how: Some(How::Signal(9)),
         core_dumped: false,
         time: seconds_ago(13),
@@ -149,6 +167,9 @@ fn one_instance_is_told_wholly() {
         message: format!("event {revision}."),
         ..Default::default()
     }));
+    for (at, event) in fake.world().events.iter_mut().enumerate().take(4) {
+        (event.r#type, event.incarnation) = ("instance.exited".into(), 5 + at as u64);
+    }
     let text = without_times(&fake.ctl(&["status", "main"]).done());
     for line in [
         "main  backoff for 3m",
@@ -158,6 +179,8 @@ fn one_instance_is_told_wholly() {
         "  role        rescued, rescued by rescue\n",
         "  failover    rescue stands in for main since TIME (1",
         "  last exit   killed by SIGKILL, TIME (1",
+        "ago), incarnation 9\n              event 4, TIME (2",
+        "ago), incarnation 8\n              event 3, TIME (2",
         "  runtime     builtin: OpenClaw is not installed; the built-in gateway runs\n",
         "  ports       18789 to 18808\n              18789 gateway\n              18791 browser control\n",
         "              18800 to 18808 CDP\n",
@@ -166,7 +189,7 @@ fn one_instance_is_told_wholly() {
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
-    assert!(!text.contains("event 3"), "{text}");
+    assert!(!text.contains("event 2") && !text.contains("warning  event 3"), "{text}");
 }
 
 #[test]

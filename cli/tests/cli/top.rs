@@ -30,10 +30,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a terminal of a person says.
-const USUAL: [(&str, &str); 2] = [("TERM", "xterm-256color"), ("LANG", "C.UTF-8")];
+pub(crate) const USUAL: [(&str, &str); 2] = [("TERM", "xterm-256color"), ("LANG", "C.UTF-8")];
 
-/// `top` on a terminal.
-struct Top {
+/// `top`, or another command, on a terminal.
+pub(crate) struct Top {
     child: Child,
     /// The terminal's side.
     side: File,
@@ -61,11 +61,16 @@ impl Top {
     }
 
     fn start_with(fake: &Fake, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_as(fake, &[&["top"], args].concat(), variables)
+    }
+
+    /// Another command.
+    pub(crate) fn start_as(fake: &Fake, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(Some(&size), None).unwrap();
         let end = || Stdio::from(pair.slave.try_clone().unwrap());
         // The terminal has to be that of its session: only then a new size is a signal. setsid(1) becomes the program.
-        let known = fake.command(&[&["top"], args].concat());
+        let known = fake.command(args);
         let mut command = Command::new("setsid");
         command.arg("-c").arg(known.get_program()).args(known.get_args()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -88,18 +93,18 @@ impl Top {
     }
 
     /// Presses keys.
-    fn press(&mut self, keys: &str) {
+    pub(crate) fn press(&mut self, keys: &str) {
         self.side.write_all(keys.as_bytes()).unwrap();
     }
 
     /// The lines of the screen, without the blanks at their ends.
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         let shown = self.emulator.lock().unwrap().parser.screen().contents();
         shown.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until the screen is as it should be, and gives it.
-    fn until(&self, what: &str, reached: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn until(&self, what: &str, reached: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let screen = self.screen();
@@ -112,7 +117,7 @@ impl Top {
     }
 
     /// Waits until this is on the screen.
-    fn shows(&self, part: &str) -> String {
+    pub(crate) fn shows(&self, part: &str) -> String {
         self.until(part, |screen| screen.contains(part))
     }
 
@@ -122,7 +127,7 @@ impl Top {
     }
 
     /// The terminal has another size.
-    fn resize(&self, columns: u16, rows: u16) {
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
         self.emulator.lock().unwrap().parser.screen_mut().set_size(cells(rows), cells(columns));
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&self.side, size).unwrap();
@@ -133,7 +138,7 @@ impl Top {
     }
 
     /// Waits for its end, asserts that the terminal is as it was, and gives the exit code.
-    fn leaves(&mut self) -> Option<i32> {
+    pub(crate) fn leaves(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         let ended = loop {
             if let Some(ended) = self.child.try_wait().unwrap() {
