@@ -18,6 +18,7 @@ Examples:
   openclawctl status               the fleet; with a name, everything about it
   openclawctl apply -f fleet.yaml  make the fleet what the file says
   openclawctl logs main -f         what main prints, as it comes
+  openclawctl explain              what the words mean that are printed here
 
 The data directory is --data-dir, else $OPENCLAWCTL_DATA_DIR, else for root
 /var/lib/openclaw-supervisor, else openclaw-supervisor in $XDG_DATA_HOME or
@@ -88,6 +89,7 @@ pub(crate) enum Command {
     Export(command::export::Export),
     Logs(command::logs::Logs),
     Events(command::events::Events),
+    Explain(command::explain::Explain),
     #[command(name = "failover")]
     FailOver(command::failover::FailOver),
     #[command(name = "failback")]
@@ -159,6 +161,7 @@ fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
             Command::Export(_) => command::export::run(context).await,
             Command::Logs(args) => command::logs::run(args, context).await,
             Command::Events(args) => command::events::run(args, context).await,
+            Command::Explain(args) => command::explain::run(args, context),
             Command::FailOver(args) => command::failover::run(args, context).await,
             Command::FailBack(args) => command::failback::run(args, context).await,
             Command::Upgrade(args) => command::upgrade::run(args, context).await,

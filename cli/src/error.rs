@@ -12,6 +12,7 @@ pub(crate) use self::refusal::Refusal;
 use crate::{
     connect::RemoteError,
     contexts::ContextError,
+    explain,
     render::{style, time::humane},
 };
 
@@ -135,6 +136,8 @@ pub(crate) enum Cause {
     Declined,
     #[error("something is wrong")]
     Unwell,
+    #[error("there is no page about it")]
+    UnknownWord(Vec<String>),
     #[error("no instance has a rescue")]
     NoRescue,
     #[error("several primaries have a rescue: {}", .0.join(", "))]
@@ -246,7 +249,7 @@ impl Cause {
             | Self::FileTooLong { .. }
             | Self::FileEncoding
             | Self::NoCredential { .. } => Kind::Usage,
-            Self::DaemonMissing | Self::WorkerMissing => Kind::NotFound,
+            Self::DaemonMissing | Self::WorkerMissing | Self::UnknownWord(_) => Kind::NotFound,
             Self::NotItsUser { .. }
             | Self::NotItsToName { .. }
             | Self::ForeignDirectory { .. }
@@ -289,6 +292,8 @@ impl Cause {
             Self::SocketPath { .. } | Self::NoDataDir => Some("name one with --data-dir DIR".to_owned()),
             Self::Unconfirmed { .. } => Some("add --yes".to_owned()),
             Self::NoScreen(_) => Some(STATUS_INSTEAD.to_owned()),
+            Self::UnknownWord(near) if near.is_empty() => Some("openclawctl explain".to_owned()),
+            Self::UnknownWord(near) => Some(format!("did you mean `{}`?", near.join("`, or `"))),
             Self::NoRescue => Some(
                 "give an instance `rescues: [main]` in the fleet file, then openclawctl apply -f FILE"
                     .to_owned(),
@@ -414,7 +419,16 @@ impl Error {
         if let Some(hint) = self.hint() {
             text.push_str(&format!("\n{}hint:{plain} {}", style::HINT.render(), style::printable(&hint)));
         }
+        if let Some(word) = self.worth_reading() {
+            text.push_str(&format!("\n{}more:{plain} openclawctl explain {word}", style::FAINT.render()));
+        }
         style::tell(&text);
+    }
+
+    /// Of what more can be read than is told here.
+    fn worth_reading(&self) -> Option<&'static str> {
+        let Cause::Refused(refusal) = &*self.cause else { return None };
+        explain::worth_reading(refusal.reason?)
     }
 
     fn detail_lines(&self) -> Vec<String> {

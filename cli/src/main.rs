@@ -10,6 +10,7 @@ mod context;
 mod contexts;
 mod daemon;
 mod error;
+mod explain;
 mod progress;
 mod render;
 mod top;

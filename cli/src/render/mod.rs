@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod detail;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod fleet;
 pub(crate) mod import;
 pub(crate) mod incident;

@@ -11,7 +11,7 @@ use super::style::{self, clause, paint};
 use crate::view;
 
 /// What a wall is around.
-fn word(kind: Kind) -> &'static str {
+pub(crate) fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Files => "files",
         Kind::Ports => "ports",

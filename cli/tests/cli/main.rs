@@ -10,6 +10,7 @@ mod ctl;
 mod daemon;
 mod doctor;
 mod errors;
+mod explain;
 mod fake;
 mod incidents;
 mod misc;
