@@ -136,6 +136,8 @@ pub(crate) enum Cause {
     Declined,
     #[error("something is wrong")]
     Unwell,
+    #[error("there is no such event")]
+    NoEvent,
     #[error("there is no page about it")]
     UnknownWord(Vec<String>),
     #[error("no instance has a rescue")]
@@ -249,7 +251,9 @@ impl Cause {
             | Self::FileTooLong { .. }
             | Self::FileEncoding
             | Self::NoCredential { .. } => Kind::Usage,
-            Self::DaemonMissing | Self::WorkerMissing | Self::UnknownWord(_) => Kind::NotFound,
+            Self::DaemonMissing | Self::WorkerMissing | Self::UnknownWord(_) | Self::NoEvent => {
+                Kind::NotFound
+            }
             Self::NotItsUser { .. }
             | Self::NotItsToName { .. }
             | Self::ForeignDirectory { .. }
@@ -292,6 +296,7 @@ impl Cause {
             Self::SocketPath { .. } | Self::NoDataDir => Some("name one with --data-dir DIR".to_owned()),
             Self::Unconfirmed { .. } => Some("add --yes".to_owned()),
             Self::NoScreen(_) => Some(STATUS_INSTEAD.to_owned()),
+            Self::NoEvent => Some("openclawctl events -o wide".to_owned()),
             Self::UnknownWord(near) if near.is_empty() => Some("openclawctl explain".to_owned()),
             Self::UnknownWord(near) => Some(format!("did you mean `{}`?", near.join("`, or `"))),
             Self::NoRescue => Some(

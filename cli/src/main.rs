@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod app;
+mod chain;
 mod command;
 mod complete;
 mod connect;

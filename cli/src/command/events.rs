@@ -1,11 +1,14 @@
 //! `openclawctl events`: the journal of what happened.
 
+mod explain;
+
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use supervisor_proto::v1::{
     Event, GetInfoRequest, GetInstanceRequest, ListEventsRequest, ListEventsResponse, WatchEventsRequest,
 };
 
+use self::explain::Wanted;
 use super::follow::Reconnect;
 use crate::{
     complete,
@@ -23,7 +26,10 @@ Examples:
   openclawctl events                     the last 50
   openclawctl events main -f             what happens to main, as it happens
   openclawctl events --after 1234        everything later than revision 1234
-  openclawctl events -o wide             with revisions and machine names";
+  openclawctl events -o wide             with revisions and machine names
+  openclawctl events --explain 1234      how it came to that event, and what
+                                         came of it
+  openclawctl events main --explain last the same for main's last warning";
 
 /// Events shown when nothing else is asked for.
 const USUAL: u16 = 50;
@@ -40,6 +46,9 @@ pub(crate) struct Events {
     /// Everything later than this revision
     #[arg(long, value_name = "REVISION", conflicts_with = "number")]
     after: Option<u64>,
+    /// How it came to one event, by its revision or `last`, and what came of it
+    #[arg(long, value_name = "REVISION", conflicts_with_all = ["follow", "after", "number"])]
+    explain: Option<Wanted>,
     /// Only what happened to this instance
     #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::instances))]
     name: Option<String>,
@@ -84,6 +93,9 @@ pub(crate) async fn run(args: &Events, context: &Context) -> Result<(), Failure>
         None => Operation::new("read the events"),
     };
     let supervisor = context.connect(&operation).await?;
+    if let Some(wanted) = args.explain {
+        return Ok(explain::run(wanted, args.instance(), &supervisor, context).await?);
+    }
     let whole = match context.show {
         Show::Encoded(encoding @ (Encoding::Json | Encoding::Yaml)) if !args.follow => Some(encoding),
         Show::Encoded(_) | Show::Text(_) => None,

@@ -71,6 +71,6 @@ impl Lines {
 }
 
 /// Whom an event is about.
-fn subject(event: &Event) -> String {
+pub(super) fn subject(event: &Event) -> String {
     if event.instance.is_empty() { "supervisor".to_owned() } else { printable(&event.instance) }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod certificate;
+pub(crate) mod chain;
 pub(crate) mod charset;
 pub(crate) mod config;
 pub(crate) mod detail;

@@ -23,6 +23,64 @@ fn with_logs(batches: impl IntoIterator<Item = Vec<LogLine>>) -> Fake {
     fake
 }
 
+/// Main is killed, and started again.
+fn killed() -> Fake {
+    let fake = Fake::start();
+    let event = |revision, kind: &str, severity: Severity, message: &str| Event {
+        revision,
+        instance: "main".into(),
+        incarnation: 1,
+        r#type: kind.into(),
+        severity: severity.into(),
+        message: message.into(),
+        time: seconds_ago(60 - revision),
+    };
+    fake.world().events = vec![
+        event(3, "instance.exited", Severity::Warning, "killed by SIGKILL."),
+        event(7, "instance.ready", Severity::Info, "ready 5ms after its start."),
+        event(11, "instance.exited", Severity::Warning, "killed by SIGKILL."),
+        event(12, "instance.backing_off", Severity::Info, "will be started again in 1s."),
+        event(14, "instance.started", Severity::Info, "started as process 5."),
+    ];
+    fake
+}
+
+#[test]
+fn an_event_is_explained_by_what_led_to_it_and_what_came_of_it() {
+    let fake = killed();
+    let text = fake.ctl(&["events", "--explain", "12"]).done();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "event 12  info");
+    assert!(
+        text.contains("  type        instance.backing_off: openclawctl explain instance.backing_off\n"),
+        "{text}"
+    );
+    let story: Vec<&str> =
+        lines.iter().filter_map(|line| line.split_once("  main  ")).map(|(_, told)| told).collect();
+    assert_eq!(
+        story,
+        ["killed by SIGKILL", "  so: will be started again in 1s", "    so: started as process 5"]
+    );
+    assert!(text.contains("\n> ") && text.ends_with("\nhint: openclawctl logs main\n"), "{text}");
+}
+
+#[test]
+fn the_last_warning_is_found_and_an_event_that_is_not_there_is_refused() {
+    let fake = killed();
+    let text = fake.ctl(&["events", "main", "--explain", "last"]).done();
+    assert!(
+        text.starts_with("event 11  warning\n") && text.contains("  before      1 more that say the same"),
+        "{text}"
+    );
+    let json = fake.ctl(&["events", "--explain", "11", "-o", "json"]).done();
+    let list: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(list["events"].as_array().unwrap().len(), 3, "{json}");
+    let ran = fake.ctl(&["events", "--explain", "13"]);
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    assert!(ran.err.ends_with("there is no such event\nhint: openclawctl events -o wide\n"), "{ran:?}");
+    assert_eq!(fake.ctl(&["events", "--explain", "main"]).code, Some(2));
+}
+
 #[test]
 fn logs_are_the_bytes_that_were_printed_and_loss_is_told_beside_them() {
     let gap = LogLine { gap_bytes: 3 << 20, cursor: "2".into(), ..Default::default() };
