@@ -198,7 +198,8 @@ pub(crate) fn worth_reading(reason: Reason) -> Option<&'static str> {
         | Reason::NoConfig
         | Reason::BadConfig
         | Reason::UnknownIncident
-        | Reason::UnknownCertificate => false,
+        | Reason::UnknownCertificate
+        | Reason::UnknownSink => false,
     };
     more.then(|| reason.as_str_name().trim_start_matches("REASON_"))
 }

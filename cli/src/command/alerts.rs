@@ -19,7 +19,7 @@ Examples:
   openclawctl alerts test           tell all of them something now
   openclawctl alerts test phone     tell this one";
 
-/// Show what is wrong and who is told of it, or try whether they can be told
+/// Show what is wrong, and who is told of it
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Alerts {
