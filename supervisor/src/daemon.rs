@@ -68,6 +68,7 @@ use crate::{
     recycle::Recycler,
     registry::{self, RegistryError},
     settings::{self, Settings},
+    traces::Traces,
     walls::Standings,
     web::{Sessions, load_key},
 };
@@ -245,6 +246,10 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         end_on_signal(&shutdown)?;
         let (listening, alerts_dir) = (Arc::new(Notify::new()), host.control.data_dir.clone());
         let web = sessions(&settings, &host.control.data_dir, epoch)?;
+        let traces = settings.traces.as_deref().map(|endpoint| Traces::start(endpoint, journal.clone()));
+        let traces = traces
+            .transpose()
+            .map_err(|error| DaemonError::Start { part: "traces", source: io::Error::other(error) })?;
         tell_of_life(beats.clone(), Arc::clone(&listening), handle.watch());
         let context = api::Context {
             recycler: Recycler::start(handle.clone()),
@@ -269,6 +274,9 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             shutdown: shutdown.clone(),
         };
         answer(context, &listening).await?;
+        if let Some(traces) = traces {
+            traces.end().await;
+        }
     }
     join(driver)
 }

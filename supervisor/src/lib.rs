@@ -19,7 +19,7 @@
 //! * [`runtimes`], [`upgrade`]: versions of OpenClaw side by side, and instances moved from one to another.
 //! * [`walls`]: how the kernel's walls around the instances stand; [`user`]: whose they are.
 //! * [`api`]: what callers see; [`lineage`]: where they come from; [`pki`]: how those elsewhere are known;
-//!   [`events`] and [`logs`]: what they read; [`metrics`]: what Prometheus does.
+//!   [`events`] and [`logs`]: what they read; [`metrics`]: what Prometheus does, and [`traces`] what OpenTelemetry does.
 //! * [`web`]: the dashboard, for a browser; [`alerts`]: what people are told who look at none of this.
 //! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
 //! * [`logging`]: what the supervisor says about itself; [`custody`]: whose the supervisor's own files are.
@@ -61,6 +61,7 @@ pub mod settings;
 mod setup;
 pub mod spec;
 mod tool;
+mod traces;
 mod upgrade;
 pub mod user;
 mod walls;

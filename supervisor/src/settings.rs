@@ -71,6 +71,8 @@ pub struct Settings {
     pub listen: Vec<Listen>,
     /// Where the dashboard is served, if it is: on loopback.
     pub web: Option<SocketAddr>,
+    /// The collector that traces are told to, if any.
+    pub traces: Option<String>,
     /// Who is told when something goes wrong.
     pub alerts: Alerts,
     /// Who has which role, beside the supervisor's own user and root.
@@ -137,6 +139,7 @@ struct File {
     log_format: Option<LogFormat>,
     listen: Vec<listen::Text>,
     web: Option<String>,
+    traces: Option<String>,
     alerts: alerts::Text,
     access: Vec<access::Text>,
 }
@@ -180,6 +183,7 @@ impl Default for Settings {
             log_format: LogFormat::Text,
             listen: Vec::new(),
             web: None,
+            traces: None,
             alerts: Alerts::default(),
             access: Vec::new(),
         }
@@ -273,6 +277,7 @@ impl Settings {
             log_format: Some(self.log_format),
             listen: self.listen.iter().map(listen::Text::from).collect(),
             web: self.web.map(|address| address.to_string()),
+            traces: self.traces.clone(),
             alerts: alerts::Text::from(&self.alerts),
             access: self.access.iter().map(access::Text::from).collect(),
         })
@@ -294,6 +299,7 @@ impl Settings {
             ("log_format", self.log_format.to_string(), newer.log_format.to_string()),
             ("listen", listed(&self.listen), listed(&newer.listen)),
             ("web", listed(self.web.as_slice()), listed(newer.web.as_slice())),
+            ("traces", listed(self.traces.as_slice()), listed(newer.traces.as_slice())),
             ("access", listed(&self.access), listed(&newer.access)),
         ]
         .into_iter()
@@ -303,6 +309,18 @@ impl Settings {
         .chain((self.alerts != newer.alerts).then(|| "`alerts` is another".to_owned()))
         .collect()
     }
+}
+
+/// Where the collector of traces is.
+fn traces(text: &str, wrong: &mut Vec<Wrong>) -> Option<String> {
+    let uri: Option<http::Uri> = text.parse().ok();
+    if uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some()) {
+        return Some(text.to_owned());
+    }
+    let message = format!("`{text}` is not the URL of a collector that speaks OTLP by gRPC");
+    let mend = "write \"http://127.0.0.1:4317\"; a collector on this host tells others by TLS";
+    wrong.push(Wrong::at(["traces"], message, mend));
+    None
 }
 
 /// Where the dashboard is to be served.
@@ -333,6 +351,7 @@ impl Settings {
             log_format: file.log_format.unwrap_or(default.log_format),
             listen: listen::read(&file.listen, wrong),
             web: file.web.as_deref().and_then(|text| web(text, wrong)),
+            traces: file.traces.as_deref().and_then(|text| traces(text, wrong)),
             alerts: alerts::read(&file.alerts, wrong),
             access: access::read(&file.access, wrong),
         }

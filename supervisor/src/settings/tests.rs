@@ -10,11 +10,28 @@ fn problem(text: &str) -> Problem {
 fn the_shipped_file_has_every_setting_with_its_default() {
     let shipped = include_str!("../../../deploy/settings.yaml");
     assert_eq!(Settings::parse(shipped, "settings.yaml").unwrap(), Settings::default());
-    let File { pool, max_instances, events, audit, log_level, log_format, listen, web, alerts, access } =
-        serde_yaml::from_str(shipped).unwrap();
+    let File {
+        pool,
+        max_instances,
+        events,
+        audit,
+        log_level,
+        log_format,
+        listen,
+        web,
+        traces,
+        alerts,
+        access,
+    } = serde_yaml::from_str(shipped).unwrap();
     assert!(pool.is_some() && max_instances.is_some() && log_level.is_some() && log_format.is_some());
     assert!([events, audit].iter().all(|kept| kept.keep.is_some() && kept.keep_for.is_some()));
-    assert!(listen.is_empty() && web.is_none() && access.is_empty() && alerts.sinks.is_empty());
+    assert!(
+        listen.is_empty()
+            && web.is_none()
+            && traces.is_none()
+            && access.is_empty()
+            && alerts.sinks.is_empty()
+    );
     assert!([alerts.after, alerts.group_for, alerts.boot_grace].iter().all(Option::is_some));
     // What stands behind `#  ` is taken, too.
     let examples = shipped.replace(": []\n", ":\n").replace("\n#  ", "\n  ");
@@ -143,6 +160,7 @@ fn mistakes_are_refused_with_their_place() {
         ("pool: {first: 20000, last: 20010}\n", "1:1"),
         ("log_level: info\nevents: {keep_for: 5s}\n", "2:20"),
         ("log_level: loud\n", "1:12"),
+        ("traces: collector:4317\n", "1:9"),
     ] {
         assert_eq!(problem(text).place.to_string(), place, "{text}");
     }
