@@ -9,7 +9,8 @@ use crate::{
     command, complete,
     context::Context,
     error::{Cause, Failure, Operation},
-    render::style::Color,
+    help,
+    render::style::{self, Color},
 };
 
 const EXAMPLES: &str = "\
@@ -116,10 +117,18 @@ pub(crate) enum Command {
     Version(command::version::Version),
 }
 
+/// Help is never wider: long lines are hard to read.
+const WIDEST_HELP: usize = 80;
+
 impl App {
+    /// The tree of commands as people see it.
+    pub(crate) fn tree() -> clap::Command {
+        help::completed(Self::command(), style::stdout_width().map(|width| width.min(WIDEST_HELP)))
+    }
+
     /// The arguments. A data directory that somebody types counts more than a socket that the environment names.
     fn read() -> Self {
-        let matches = Self::command().get_matches();
+        let matches = Self::tree().get_matches();
         let mut app = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
         if typed("data_dir") && !typed("socket") {
@@ -135,7 +144,7 @@ pub(crate) fn main() -> ExitCode {
     let app = App::read();
     app.global.color.apply();
     let outcome = match &app.command {
-        None => App::command()
+        None => App::tree()
             .print_help()
             .map_err(|source| Cause::from(source).during(&Operation::new("print the help")).into()),
         Some(command) => perform(command, &Context::new(app.global.clone())),

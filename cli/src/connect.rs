@@ -42,6 +42,7 @@ use crate::{
     app::Global,
     contexts::{Contexts, Door},
     error::{Cause, Error, Operation},
+    progress,
 };
 
 /// No unary call takes longer than this; the supervisor answers in milliseconds unless its disk is stuck.
@@ -279,11 +280,20 @@ impl Supervisor {
         operation: &Operation,
         send: impl AsyncFn() -> Result<Response<T>, Status>,
     ) -> Result<T, Error> {
-        self.call_within(CALL_DEADLINE, operation, send).await
+        self.sent(CALL_DEADLINE, operation, send).await
     }
 
-    /// Like [`call`](Self::call), for calls that wait at the other end.
+    /// Like [`call`](Self::call), for calls that wait at the other end. A terminal shows that they do.
     pub(crate) async fn call_within<T>(
+        &self,
+        deadline: Duration,
+        operation: &Operation,
+        send: impl AsyncFn() -> Result<Response<T>, Status>,
+    ) -> Result<T, Error> {
+        progress::during(&operation.to_string(), self.sent(deadline, operation, send)).await
+    }
+
+    async fn sent<T>(
         &self,
         deadline: Duration,
         operation: &Operation,

@@ -20,7 +20,8 @@ mod refusal;
 
 /// When everything fails at once, the first ones tell enough.
 const MAX_TOLD: usize = 10;
-const START_ONE: &str = "`openclawctl up` or `openclawctl supervisor start` starts one";
+const START_ONE: &str = "`openclawctl supervisor start` starts one, which adopts what runs; `openclawctl up main` makes a \
+                         first gateway, too";
 const ASK_OWNER: &str = "run it as the user the supervisor runs as, or as root";
 const STATUS_INSTEAD: &str =
     "openclawctl status, or with -o json for programs; openclawctl events -f goes on";
@@ -136,10 +137,8 @@ pub(crate) enum Cause {
     Declined,
     #[error("something is wrong")]
     Unwell,
-    #[error("there is no such event")]
-    NoEvent,
-    #[error("there is no page about it")]
-    UnknownWord(Vec<String>),
+    #[error("there is no {what}")]
+    Nothing { what: &'static str, hint: String },
     #[error("no instance has a rescue")]
     NoRescue,
     #[error("several primaries have a rescue: {}", .0.join(", "))]
@@ -251,9 +250,7 @@ impl Cause {
             | Self::FileTooLong { .. }
             | Self::FileEncoding
             | Self::NoCredential { .. } => Kind::Usage,
-            Self::DaemonMissing | Self::WorkerMissing | Self::UnknownWord(_) | Self::NoEvent => {
-                Kind::NotFound
-            }
+            Self::DaemonMissing | Self::WorkerMissing | Self::Nothing { .. } => Kind::NotFound,
             Self::NotItsUser { .. }
             | Self::NotItsToName { .. }
             | Self::ForeignDirectory { .. }
@@ -279,9 +276,21 @@ impl Cause {
         }
     }
 
+    /// What it says itself about what to type next.
+    fn own_hint(&self) -> Option<String> {
+        let (Self::Outcome { hint, .. } | Self::NotSettled { hint, .. } | Self::Nothing { hint, .. }) = self
+        else {
+            return None;
+        };
+        Some(hint.clone()).filter(|hint| !hint.is_empty())
+    }
+
     /// What to type next, if anything helps. `subject` is the instance in question.
     fn hint(&self, subject: Option<&str>) -> Option<String> {
         let status = || format!("openclawctl status {}", subject.unwrap_or_default()).trim_end().to_owned();
+        if let Some(own) = self.own_hint() {
+            return Some(own);
+        }
         match self {
             Self::NoListener { .. } => Some(START_ONE.to_owned()),
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -290,15 +299,10 @@ impl Cause {
             Self::Refused(refusal) => refusal.hint(subject),
             Self::Remote(error) => error.hint(),
             Self::Context(error) => error.hint(),
-            Self::Outcome { hint, .. } if !hint.is_empty() => Some(hint.clone()),
-            Self::NotSettled { hint, .. } if !hint.is_empty() => Some(hint.clone()),
             Self::NotSettled { .. } | Self::Outcome { .. } | Self::Interrupted => Some(status()),
             Self::SocketPath { .. } | Self::NoDataDir => Some("name one with --data-dir DIR".to_owned()),
             Self::Unconfirmed { .. } => Some("add --yes".to_owned()),
             Self::NoScreen(_) => Some(STATUS_INSTEAD.to_owned()),
-            Self::NoEvent => Some("openclawctl events -o wide".to_owned()),
-            Self::UnknownWord(near) if near.is_empty() => Some("openclawctl explain".to_owned()),
-            Self::UnknownWord(near) => Some(format!("did you mean `{}`?", near.join("`, or `"))),
             Self::NoRescue => Some(
                 "give an instance `rescues: [main]` in the fleet file, then openclawctl apply -f FILE"
                     .to_owned(),
@@ -339,6 +343,7 @@ impl Cause {
             | Self::Declined
             | Self::Unwell
             | Self::NotTried
+            | Self::Nothing { .. }
             | Self::ReadFile { .. }
             | Self::FileTooLong { .. }
             | Self::FileEncoding
@@ -422,7 +427,10 @@ impl Error {
             text.push_str(&style::printable_styled(&line));
         }
         if let Some(hint) = self.hint() {
-            text.push_str(&format!("\n{}hint:{plain} {}", style::HINT.render(), style::printable(&hint)));
+            let line = format!("{}hint:{plain} {}", style::HINT.render(), style::printable(&hint));
+            // A command on one line, however long, so that it can be copied.
+            let width = width.filter(|_| !hint.starts_with("openclawctl "));
+            text.push_str(&format!("\n{}", style::wrapped(&line, width, style::INDENT)));
         }
         if let Some(word) = self.worth_reading() {
             text.push_str(&format!("\n{}more:{plain} openclawctl explain {word}", style::FAINT.render()));

@@ -12,6 +12,7 @@ mod contexts;
 mod daemon;
 mod error;
 mod explain;
+mod help;
 mod progress;
 mod render;
 mod top;

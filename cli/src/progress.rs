@@ -4,10 +4,13 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write},
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use supervisor_proto::v1::Phase;
+use tokio::time::interval_at;
 
 use crate::{
     render::{
@@ -26,6 +29,13 @@ const PLAIN_SPINNER: [char; 4] = ['|', '/', '-', '\\'];
 const USUAL_WIDTH: usize = 80;
 /// Carriage return, then "erase to the end of the line" (ECMA-48 EL).
 const CLEAR: &str = "\r\x1b[K";
+
+/// What is over sooner needs no word.
+const SHORT: Duration = Duration::from_secs(1);
+/// How often the line tells a new time.
+const REDRAW: Duration = Duration::from_millis(200);
+/// Whether somebody has the line.
+static TELLING: AtomicBool = AtomicBool::new(false);
 
 /// Where progress is told.
 #[derive(Debug)]
@@ -106,11 +116,55 @@ fn line(tracker: &Tracker, drawn: usize, elapsed: &str) -> String {
             Some(format!("{} {}{why}", each.name, phase_word(status.phase())))
         })
         .collect();
-    let signs: &[char] = if charset::is_utf8() { &SPINNER } else { &PLAIN_SPINNER };
-    let sign = signs[drawn % signs.len()];
+    let sign = sign(drawn);
     let text = format!("{sign} {elapsed}  {count}{}", waiting.join(", "));
     // One column short, so that no terminal wraps it.
     text.chars().take(width.saturating_sub(1)).collect()
+}
+
+/// The sign of a line that is drawn for the `drawn`th time.
+fn sign(drawn: usize) -> char {
+    let signs: &[char] = if charset::is_utf8() { &SPINNER } else { &PLAIN_SPINNER };
+    signs[drawn % signs.len()]
+}
+
+/// Does `work`; if that takes long, a terminal is told what it is, and for how long already. Of several such works at a
+/// time one is told of: there is one line.
+pub(crate) async fn during<T>(what: &str, work: impl Future<Output = T>) -> T {
+    if !io::stderr().is_terminal() || TELLING.swap(true, Ordering::Relaxed) {
+        return work.await;
+    }
+    let telling = Telling;
+    let mut work = pin!(work);
+    let since = Instant::now();
+    let mut redraw = interval_at(tokio::time::Instant::now() + SHORT, REDRAW);
+    let mut drawn = 0;
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut work => break outcome,
+            _ = redraw.tick() => {
+                let elapsed = humane(Duration::from_secs(since.elapsed().as_secs().max(1)));
+                let text = format!("{} {elapsed}  {what}", sign(drawn));
+                let width = stderr_width().unwrap_or(USUAL_WIDTH);
+                write(&text.chars().take(width.saturating_sub(1)).collect::<String>());
+                drawn += 1;
+            }
+        }
+    };
+    if drawn > 0 {
+        write("");
+    }
+    drop(telling);
+    outcome
+}
+
+/// Somebody has the line, for as long as this lives.
+struct Telling;
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        TELLING.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Draws `text` in place of what is there.

@@ -39,6 +39,7 @@ Examples:
   openclawctl cert issue laptop --role operator  into the directory `laptop`
   openclawctl cert list
   openclawctl cert revoke laptop
+  openclawctl cert request laptop                on a host that keeps its own key
 
 It listens once settings.yaml in its data directory says where, as in
 `listen: [{tcp: \"0.0.0.0:7443\"}]`, and `openclawctl supervisor reload` has read

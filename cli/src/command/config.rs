@@ -29,6 +29,7 @@ Examples:
   openclawctl config snapshots main        what is kept, and which of it is good
   openclawctl config diff main             the last good one against the file
   openclawctl config rollback main         back to the last good one
+  openclawctl config mark-good main 9e3c   as if it had proven good
   openclawctl config snapshot main -m \"before the upgrade\"";
 
 /// Snapshots of an instance's configuration, and the way back

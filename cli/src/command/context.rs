@@ -27,7 +27,10 @@ openclawctl/contexts.yaml in $XDG_CONFIG_HOME or ~/.config.
 Examples:
   openclawctl context add box --from laptop     what `cert issue laptop` has written
   openclawctl context add lab --unix /run/openclaw/control.sock
+  openclawctl context list                      what there is
   openclawctl context use box
+  openclawctl context show                      what the current one says
+  openclawctl context rm lab
   openclawctl --context lab status";
 
 /// List, choose, add and remove the supervisors that you work with
@@ -188,7 +191,8 @@ fn list(contexts: &contexts::Contexts, context: &Context, operation: &Operation)
             json::text(encoding, &json!({ "contexts": all })).map_err(|cause| cause.during(operation))?
         }
         Show::Text(_) if contexts.all().next().is_none() => {
-            "no other supervisors are known; `openclawctl context add` adds one\n".to_owned()
+            let none = "no other supervisors are known; `openclawctl context add` adds one";
+            style::wrapped(none, style::stdout_width(), style::INDENT) + "\n"
         }
         Show::Text(_) => {
             let mut table = Table::new([("", Side::Left), ("NAME", Side::Left), ("SUPERVISOR", Side::Left)])

@@ -27,9 +27,9 @@ Examples:
   openclawctl events main -f             what happens to main, as it happens
   openclawctl events --after 1234        everything later than revision 1234
   openclawctl events -o wide             with revisions and machine names
-  openclawctl events --explain 1234      how it came to that event, and what
-                                         came of it
-  openclawctl events main --explain last the same for main's last warning";
+  openclawctl events --explain 1234      how it came to it, and what came of it
+  openclawctl events main --explain last
+                                         the same for main's last warning";
 
 /// Events shown when nothing else is asked for.
 const USUAL: u16 = 50;

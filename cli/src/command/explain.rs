@@ -42,9 +42,12 @@ pub(crate) fn run(args: &Explain, context: &Context) -> Result<(), Failure> {
         Some(word) => match explain::page(word) {
             Some(page) => Some(page),
             None => {
-                let near = explain::nearest(word).into_iter().map(str::to_owned).collect();
                 let operation = Operation::new(format!("explain `{word}`"));
-                return Err(Cause::UnknownWord(near).during(&operation).into());
+                let hint = match explain::nearest(word).as_slice() {
+                    [] => "openclawctl explain".to_owned(),
+                    near => format!("did you mean `{}`?", near.join("`, or `")),
+                };
+                return Err(Cause::Nothing { what: "page about it", hint }.during(&operation).into());
             }
         },
     };

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, ValueHint};
 use crate::{
     app::App,
     error::{Cause, Failure, Operation},
+    help,
     render::style,
 };
 
@@ -30,7 +31,7 @@ pub(crate) struct Man {
 /// Writes the manual.
 pub(crate) fn run(args: &Man) -> Result<(), Failure> {
     let operation = Operation::new("write the manual");
-    let mut tree = App::command().disable_help_subcommand(true);
+    let mut tree = help::completed(App::command(), None).disable_help_subcommand(true);
     tree.build();
     let written = match &args.directory {
         None => page(&tree).map_err(Cause::Output).and_then(|page| Ok(style::print_data(&page)?)),

@@ -13,8 +13,14 @@ use crate::{
     render::{json, style::printable},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  openclawctl version          of this program and of the supervisor
+  openclawctl version -o json  the same for programs";
+
 /// Print the versions of this program and the supervisor
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Version {}
 
 /// Our own version is worth no long wait for the other's.

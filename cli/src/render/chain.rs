@@ -107,9 +107,7 @@ fn line(step: &Step<'_>, this: bool, widest: usize, clock: &Clock) -> String {
     let look = if this { style::STRONG } else { style::PLAIN };
     let indent = 2 + time.chars().count() + 2 + widest + 2 + inner.len() + 2;
     let width = stdout_width();
-    // In a narrow window what follows begins further out.
-    let indent = if width.is_some_and(|width| indent * 2 > width) { style::INDENT } else { indent };
     let text =
         format!("{mark} {time}  {}  {inner}{link}{}", paint(style::STRONG, &whom), clause(&event.message));
-    wrapped(&paint(look, &text), width, indent) + "\n"
+    wrapped(&paint(look, &text), width, style::hanging(indent, width)) + "\n"
 }

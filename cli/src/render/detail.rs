@@ -54,7 +54,11 @@ pub(crate) fn sheet(story: &Story<'_>, marks: Marks, width: Option<usize>, out: 
         out.push_str(&format!("\n{}\n", paint(style::STRONG, "Last events")));
         for event in &events[events.len().saturating_sub(EVENTS)..] {
             let (before, indent) = event_head(event, &clock);
-            out.push_str(&style::wrapped(&format!("{before}{}", clause(&event.message)), width, indent));
+            out.push_str(&style::wrapped(
+                &format!("{before}{}", clause(&event.message)),
+                width,
+                style::hanging(indent, width),
+            ));
             out.push('\n');
         }
     }

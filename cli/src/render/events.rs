@@ -66,7 +66,8 @@ impl Lines {
                 (format!("{revision:>8}  {time}  {instance}  {incarnation:>5}  {severity}  {kind}  "), 4)
             }
         };
-        wrapped(&format!("{head}{}", clause(&event.message)), self.width, indent) + "\n"
+        wrapped(&format!("{head}{}", clause(&event.message)), self.width, style::hanging(indent, self.width))
+            + "\n"
     }
 }
 

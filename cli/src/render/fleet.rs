@@ -45,7 +45,8 @@ pub(crate) fn page(instances: &[Instance], alarms: &[String], look: Look) -> Str
     if instances.is_empty() {
         for (at, step) in FIRST_STEPS.iter().enumerate() {
             let label = if at == 0 { paint(style::HINT, "hint:") } else { " ".repeat(5) };
-            end.push_str(&format!("{label} {step}\n"));
+            end.push_str(&wrapped(&format!("{label} {step}"), look.width, 8));
+            end.push('\n');
         }
     }
     blocks.push(end);

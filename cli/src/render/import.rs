@@ -14,7 +14,8 @@ const MARGIN: &str = "  ";
 /// A table, and below it for each profile what would be done and what is in the way.
 pub(crate) fn list(profiles: &[ImportableProfile], breadth: Breadth) -> String {
     if profiles.is_empty() {
-        return "no profile of OpenClaw is here: no ~/.openclaw, no ~/.openclaw-NAME, no unit\n".to_owned();
+        let none = "no profile of OpenClaw is here: no ~/.openclaw, no ~/.openclaw-NAME, no unit";
+        return wrapped(none, stdout_width(), INDENT) + "\n";
     }
     let mut table = Table::new([
         ("NAME", Side::Left),

@@ -105,6 +105,11 @@ pub(crate) fn wrapped(text: &str, width: Option<usize>, indent: usize) -> String
     out
 }
 
+/// Where further lines begin that would best begin at `column`: in a narrow window there is no room for that.
+pub(crate) fn hanging(column: usize, width: Option<usize>) -> usize {
+    if width.is_some_and(|width| 2 * column > width) { INDENT.min(column) } else { column }
+}
+
 /// Writes `text`, which is meant for people, to standard output, in one write where the stream allows.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let text = guarded(text);

@@ -21,7 +21,12 @@ pub(crate) fn done(name: &str, answer: &UpgradeInstanceResponse) -> String {
 pub(crate) fn list(runtimes: &[InstalledRuntime], upgrades: &[Upgrade]) -> String {
     let mut text = String::new();
     if runtimes.is_empty() {
-        text.push_str("no version of OpenClaw is installed by this supervisor\n");
+        text.push_str(&wrapped(
+            "no version of OpenClaw is installed by this supervisor",
+            stdout_width(),
+            INDENT,
+        ));
+        text.push('\n');
     } else {
         let mut table = Table::new([
             ("VERSION", Side::Left),

@@ -99,7 +99,9 @@ fn without_a_listener_every_command_but_up_ends_with_6_and_names_the_socket() {
             "{ran:?}"
         );
         assert!(
-            ran.err.ends_with("hint: `openclawctl up` or `openclawctl supervisor start` starts one\n"),
+            ran.err.contains(
+                "\nhint: `openclawctl supervisor start` starts one, which adopts what runs; `openclawctl up"
+            ),
             "{ran:?}"
         );
     }

@@ -57,6 +57,8 @@ pub(crate) enum Then {
 pub(crate) struct World {
     pub(crate) revision: u64,
     pub(crate) instances: BTreeMap<String, Instance>,
+    /// The doctor does not answer.
+    pub(crate) held: bool,
     /// Those that were there.
     pub(crate) deleted: Vec<String>,
     pub(crate) then: Then,
@@ -223,6 +225,7 @@ impl Fake {
         let world = World {
             revision: 10,
             instances: BTreeMap::new(),
+            held: false,
             deleted: Vec::new(),
             then: Then::AtOnce(Phase::Ready),
             reason: String::new(),
@@ -615,6 +618,8 @@ impl DoctorService for Service {
     async fn examine(&self, request: Request<ExamineRequest>) -> Answer<ExamineResponse> {
         let request = request.into_inner();
         self.admit("Examine", &request.request_id)?;
+        let mut changes = self.changed.subscribe();
+        let _ = changes.wait_for(|_| !self.world().held).await;
         for name in &request.names {
             self.get(name)?;
         }

@@ -14,6 +14,8 @@ mod explain;
 mod fake;
 mod incidents;
 mod misc;
+mod narrow;
+mod shells;
 mod status;
 mod streams;
 mod terminal;

@@ -23,8 +23,13 @@ const OWN: [&str; 9] =
     ["\r\x1b[K", "\r\n", "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[36m", "\x1b[31m"];
 
 /// What a terminal of 60 columns is told by a command, whose question is answered with no.
-fn on_terminal(mut command: Command) -> String {
-    let size = Winsize { ws_row: 25, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
+fn on_terminal(command: Command) -> String {
+    on_terminal_of(60, command)
+}
+
+/// The same of another width.
+pub(crate) fn on_terminal_of(columns: u16, mut command: Command) -> String {
+    let size = Winsize { ws_row: 25, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = openpty(Some(&size), None).unwrap();
     let end = || Stdio::from(pair.slave.try_clone().unwrap());
     let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();

@@ -92,6 +92,18 @@ fn the_same_lines_are_written_again_and_the_last_picture_stays() {
 }
 
 #[test]
+fn a_long_call_says_on_a_terminal_that_it_goes_on() {
+    let fake = fleet();
+    fake.world().held = true;
+    let mut doctor = Top::start_as(&fake, &["doctor"], &USUAL);
+    doctor.until("a time", |screen| screen.contains("s  examine"));
+    fake.change(|world| world.held = false);
+    let told = doctor.shows("all well: ");
+    assert_eq!(doctor.leaves(), Some(0));
+    assert!(told.starts_with("all well"), "{told}");
+}
+
+#[test]
 fn what_one_uses_is_drawn_as_it_changes() {
     let fake = fleet();
     let watch = Top::start_as(&fake, &["status", "main", "--watch"], &USUAL);

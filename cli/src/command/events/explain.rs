@@ -59,7 +59,7 @@ pub(super) async fn run(
     });
     let source = Source { supervisor, operation: &operation };
     let event = source.find(wanted, instance.unwrap_or_default()).await?;
-    let Some(event) = event else { return Err(Cause::NoEvent.during(&operation)) };
+    let Some(event) = event else { return Err(nothing().during(&operation)) };
     let mut events =
         source.between(event.revision.saturating_sub(AROUND), event.revision + AROUND, "").await?;
     if !event.instance.is_empty() {
@@ -81,6 +81,10 @@ pub(super) async fn run(
             context.print(&operation, &chain::story(&told, &causes, &effects))
         }
     }
+}
+
+fn nothing() -> Cause {
+    Cause::Nothing { what: "such event", hint: "openclawctl events -o wide".to_owned() }
 }
 
 /// Where events come from.
