@@ -285,12 +285,9 @@ impl Cause {
         Some(hint.clone()).filter(|hint| !hint.is_empty())
     }
 
-    /// What to type next, if anything helps. `subject` is the instance in question.
-    fn hint(&self, subject: Option<&str>) -> Option<String> {
+    /// What to type next where it does not say so itself. `subject` is the instance in question.
+    fn usual_hint(&self, subject: Option<&str>) -> Option<String> {
         let status = || format!("openclawctl status {}", subject.unwrap_or_default()).trim_end().to_owned();
-        if let Some(own) = self.own_hint() {
-            return Some(own);
-        }
         match self {
             Self::NoListener { .. } => Some(START_ONE.to_owned()),
             Self::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -403,7 +400,7 @@ impl Error {
 
     /// What to type next, if anything helps.
     pub(crate) fn hint(&self) -> Option<String> {
-        self.cause.hint(self.operation.subject())
+        self.cause.own_hint().or_else(|| self.cause.usual_hint(self.operation.subject()))
     }
 
     /// Tells it on standard error.
