@@ -92,6 +92,23 @@ fn the_same_lines_are_written_again_and_the_last_picture_stays() {
 }
 
 #[test]
+fn while_the_supervisor_is_away_what_is_shown_is_old_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::start_in(directory.path());
+    fake.with([instance("main", Phase::Ready, 18_789)]);
+    let watch = Top::start_as(&fake, &["status", "--watch"], &USUAL);
+    watch.shows("1 instance: 1 ready");
+    drop(fake);
+    let away = watch.shows("alarm: no supervisor since");
+    assert!(away.split_whitespace().collect::<Vec<_>>().join(" ").contains("what is shown is old"), "{away}");
+    assert!(away.contains("1 instance: 1 ready"), "{away}");
+    let next = Fake::start_in(directory.path());
+    next.with([instance("web", Phase::Failed, 18_789)]);
+    let back = watch.shows("1 instance: 1 failed");
+    assert!(!back.contains("alarm"), "{back}");
+}
+
+#[test]
 fn a_long_call_says_on_a_terminal_that_it_goes_on() {
     let fake = fleet();
     fake.world().held = true;

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use prost_types::Timestamp;
 use supervisor_proto::v1::{Event, Instance, watch_instances_response::Change};
 use tokio::{
     signal::{
@@ -51,8 +52,8 @@ struct Watch<'a> {
     names: &'a [String],
     fleet: Fleet,
     alarms: Vec<String>,
-    /// Why nothing comes, if nothing does.
-    away: Option<String>,
+    /// Since when nothing comes, and why, if nothing does.
+    away: Option<(Timestamp, String)>,
     events: Vec<Event>,
     trend: Trend,
     /// The life that the trend is about.
@@ -182,13 +183,11 @@ impl Watch<'_> {
                 return Ok(gone);
             }
             News::Broken(since, why) => {
+                // It breaks again with each attempt: it has been away since the first.
                 if self.away.is_none() {
                     self.mention("the supervisor is gone; waiting for it to come back");
+                    self.away = Some((since, why));
                 }
-                let clock = Clock::local();
-                let told =
-                    format!("no supervisor since {} ({}): {}", clock.time(&since), ago(&since), clause(&why));
-                self.away = Some(format!("{told}; what is shown is old"));
             }
             News::Figures(measured) => {
                 self.fleet.measure(measured);
@@ -300,7 +299,10 @@ impl Watch<'_> {
     fn picture(&self, breadth: Breadth) -> String {
         let (marks, width) = (self.context.marks, stdout_width());
         let mut alarms = self.alarms.clone();
-        alarms.extend(self.away.clone());
+        alarms.extend(self.away.as_ref().map(|(since, why)| {
+            let (at, since) = (Clock::local().time(since), ago(since));
+            format!("no supervisor since {at} ({since}): {}; what is shown is old", clause(why))
+        }));
         match self.names {
             [name] => {
                 let mut text = String::new();
