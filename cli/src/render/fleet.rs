@@ -156,7 +156,12 @@ fn shortened(sentence: &str, width: Option<usize>) -> String {
     let lines: Vec<&str> = told.lines().collect();
     match lines.as_slice() {
         [shown @ .., last] if lines.len() > MOST_LINES => {
-            let kept = shown.iter().take(MOST_LINES).copied().collect::<Vec<_>>().join("\n");
+            let mut kept = shown.iter().take(MOST_LINES).copied().collect::<Vec<_>>().join("\n");
+            // Room for the sign behind it.
+            while width.is_some_and(|width| wide(kept.lines().last().unwrap_or_default()) + 2 > width) {
+                let Some((rest, _)) = kept.trim_end().rsplit_once(' ') else { break };
+                kept = rest.trim_end().to_owned();
+            }
             // A colour that began before the cut ends behind it.
             let end = if last.ends_with("\u{1b}[0m") { "\u{1b}[0m" } else { "" };
             format!("{kept} …{end}\n")
@@ -176,4 +181,24 @@ fn sum(instances: &[Instance]) -> String {
         many => paint(style::WARNING, &format!("; {many} need a look")),
     };
     notes::summary(instances) + &end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sentence_takes_few_lines_and_says_that_there_is_more() {
+        let sentence = "one two three four five six seven eight nine ten eleven twelve thirteen";
+        let told = "  one two three four\n    five six seven\n    eight nine ten …\n";
+        assert_eq!(shortened(sentence, Some(20)), told);
+        for width in 12..40 {
+            let told = shortened(sentence, Some(width));
+            assert!(told.lines().all(|line| line.chars().count() <= width), "{width}: {told}");
+        }
+        assert_eq!(shortened("one two", Some(20)), "  one two\n");
+        assert_eq!(shortened(sentence, None), format!("  {sentence}\n"));
+        let painted = shortened(&paint(style::WARNING, sentence), Some(20));
+        assert!(painted.ends_with(" …\u{1b}[0m\n"), "{painted:?}");
+    }
 }
