@@ -1,6 +1,6 @@
 //! What is told of instances: each time that one came back, or did not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use crate::events::Event;
 
@@ -51,35 +51,41 @@ pub(super) struct Story {
 impl Story {
     /// Takes in the next event, and gives what it ends.
     pub(super) fn take(&mut self, event: Event) -> Option<Tale> {
-        let of = event.instance.clone();
         let tales = match event.kind.as_str() {
             kind if kind.starts_with("failover.") => &mut self.failovers,
             _ => &mut self.recoveries,
         };
-        if !tales.contains_key(&of) {
-            let begins = match event.kind.as_str() {
-                "failover.began" => Some("failover"),
-                kind if DEATHS.contains(&kind) && event.severity != INFO => Some("recovery"),
-                _ => None,
-            };
-            tales.insert(of, begun(begins?, &event));
-            return None;
-        }
-        let tale = tales.get_mut(&of)?;
-        if tale.steps.len() < MOST {
-            tale.steps.push((event.unix_ns, event.kind.clone(), event.message.clone()));
+        let mut tale = match tales.entry(event.instance.clone()) {
+            Entry::Occupied(known) => known,
+            Entry::Vacant(place) => {
+                place.insert(begun(begins(&event)?, &event));
+                return None;
+            }
+        };
+        let steps = &mut tale.get_mut().steps;
+        if steps.len() < MOST {
+            steps.push((event.unix_ns, event.kind.clone(), event.message.clone()));
         }
         let is_well = match event.kind.as_str() {
             "instance.ready" | "instance.healthy" | "failover.done" | "failover.cancelled" => true,
             "instance.gave_up" | "instance.quarantined" | "failover.rescue_lost" => false,
             "instance.stopped" | "instance.deleted" | "failover.failed_back" => {
-                tales.remove(&of);
+                tale.remove();
                 return None;
             }
             _ => return None,
         };
-        let tale = tales.remove(&of)?;
+        let tale = tale.remove();
         Some(Tale { ended_ns: event.unix_ns, is_well, end: event.message, ..tale })
+    }
+}
+
+/// What an event begins, if anything.
+fn begins(event: &Event) -> Option<&'static str> {
+    match event.kind.as_str() {
+        "failover.began" => Some("failover"),
+        kind if DEATHS.contains(&kind) && event.severity != INFO => Some("recovery"),
+        _ => None,
     }
 }
 
