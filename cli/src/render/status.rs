@@ -23,7 +23,7 @@ pub(crate) enum Breadth {
 }
 
 /// Columns by their importance: how many there is room for, the terminal decides.
-const RANKS: [&str; 8] = ["NAME", "STATE", "FOR", "PORT", "RESTARTS", "ROLE", "PID", "CPU"];
+const RANKS: [&str; 9] = ["NAME", "STATE", "FOR", "PORT", "RESTARTS", "ROLE", "PID", "UPTIME", "CPU"];
 
 /// Appends the table to `out`.
 pub(crate) fn table(instances: &[Instance], breadth: Breadth, marks: Marks, out: &mut String) {
@@ -49,12 +49,12 @@ pub(super) fn lines(
         ("PID", Side::Right),
         ("PORT", Side::Right),
         ("FOR", Side::Right),
+        ("UPTIME", Side::Right),
         ("RESTARTS", Side::Right),
     ];
     let further = [
         ("CPU", Side::Right),
         ("MEMORY", Side::Right),
-        ("UPTIME", Side::Right),
         ("BLOCK", Side::Left),
         ("INCARNATION", Side::Right),
         ("RUNTIME", Side::Left),
@@ -83,6 +83,7 @@ fn narrow_row(instance: &Instance, marks: Marks) -> Vec<Cell> {
         number(i64::from(status.pid)),
         number(i64::from(port)),
         since(instance).map_or_else(Cell::none, Cell::from),
+        uptime(instance).map_or_else(Cell::none, Cell::from),
         Cell::styled(
             status.restarts.to_string(),
             if status.restarts == 0 { style::FAINT } else { style::PLAIN },
@@ -97,14 +98,13 @@ fn further_cells(instance: &Instance) -> Vec<Cell> {
     vec![
         resources.map_or_else(Cell::none, |used| Cell::from(format!("{:.1}%", used.cpu_percent))),
         resources.map_or_else(Cell::none, |used| Cell::from(bytes(used.rss_bytes))),
-        uptime(instance).map_or_else(Cell::none, Cell::from),
         block.map_or_else(Cell::none, Cell::from),
         if status.incarnation == 0 { Cell::none() } else { Cell::from(status.incarnation.to_string()) },
         Cell::from(view::runtime_word(status.runtime())),
     ]
 }
 
-/// How long it has been in its phase.
+/// How long it has been seen in its phase: a supervisor that has just been started has not seen it for long.
 fn since(instance: &Instance) -> Option<String> {
     let since = view::status(instance).phase_time.as_ref()?;
     Some(humane(between(since, &now())))

@@ -57,15 +57,15 @@ fn the_table_fits_80_columns_and_tells_below_it_what_is_not_well_and_what_to_typ
     let text = fake.ctl(&["status"]).done();
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let expected = "\
-NAME         STATE    ROLE      PID   PORT    FOR  RESTARTS
-canvas-demo  failed   -           -  18809  3m 5s         0
+NAME         STATE    ROLE      PID   PORT    FOR  UPTIME  RESTARTS
+canvas-demo  failed   -           -  18809  3m 5s       -         0
   the configuration cannot be read: line 3, column 7
   hint: openclawctl logs canvas-demo -n 20
-main         backoff  rescued     -  18789  3m 5s         2
+main         backoff  rescued     -  18789  3m 5s       -         2
   killed by SIGKILL; 4 deaths in a row
   rescue stands in for main since TIME (12s ago): main was killed by SIGKILL
   hint: openclawctl logs main
-rescue       ready    active   4789  19789  3m 5s         0
+rescue       ready    active   4789  19789  3m 5s   3m 5s         0
 
 note: OpenClaw is not installed; the built-in gateway runs
 3 instances: 1 ready, 1 backoff, 1 failed; 2 need a look
