@@ -61,7 +61,7 @@ fn table(instances: &[Instance], look: Look) -> String {
         return out;
     }
     let mut sorted: Vec<&Instance> = instances.iter().collect();
-    sorted.sort_by_key(|instance| urgency(instance));
+    sorted.sort_by_cached_key(|instance| urgency(instance));
     let (rows, left_out) = status::lines(&sorted, look.breadth, look.marks, look.width);
     let (mut explained, mut unexplained) = (0, 0);
     for (at, row) in rows.iter().enumerate() {
@@ -89,6 +89,9 @@ fn table(instances: &[Instance], look: Look) -> String {
     out
 }
 
+/// Whoever is less urgent needs no look.
+const URGENT: u8 = 3;
+
 /// What cannot run comes first, then what runs badly, what needs a look, and the others; each by name.
 fn urgency(instance: &Instance) -> u8 {
     match view::status(instance).phase() {
@@ -101,7 +104,7 @@ fn urgency(instance: &Instance) -> u8 {
         | Phase::Spawning
         | Phase::Starting
         | Phase::Ready
-        | Phase::Stopping => 3 + u8::from(!needs_a_look(instance)),
+        | Phase::Stopping => URGENT + u8::from(!needs_a_look(instance)),
     }
 }
 
@@ -111,13 +114,16 @@ fn needs_a_look(instance: &Instance) -> bool {
 
 /// Why it is as it is, who stands in for it, and what to type.
 fn below(instance: &Instance, all: &[Instance], look: Look) -> String {
+    let is_rescue = matches!(view::failover(instance).role(), Role::Active | Role::Promoting);
+    if !is_rescue && urgency(instance) > URGENT {
+        return String::new();
+    }
     let remark = notes::remark(instance);
     let (why, hint) = remark.map_or((None, None), |(why, hint)| (Some(why), Some(hint)));
     let failovers = notes::failovers(std::slice::from_ref(instance));
     // A rescue is told of below its primary, if that is shown.
     let told_there =
         view::failover(instance).active_for.iter().all(|name| all.iter().any(|one| one.name == *name));
-    let is_rescue = matches!(view::failover(instance).role(), Role::Active | Role::Promoting);
     let failovers = failovers.into_iter().filter(|_| !(is_rescue && told_there));
     let failovers = failovers.map(|line| paint(style::WARNING, &(line + &then(instance))));
     let hint = hint.map(|hint| format!("{} {hint}", paint(style::HINT, "hint:")));
@@ -172,7 +178,7 @@ fn shortened(sentence: &str, width: Option<usize>) -> String {
 
 /// E.g. "3 instances: 2 ready, 1 failed; 1 needs a look".
 fn sum(instances: &[Instance]) -> String {
-    let needy = instances.iter().filter(|instance| urgency(instance) <= 3).count();
+    let needy = instances.iter().filter(|instance| urgency(instance) <= URGENT).count();
     let settled = instances.iter().all(|instance| view::status(instance).settled);
     let end = match needy {
         0 if settled && !instances.is_empty() => "; all is as wished".to_owned(),
