@@ -16,8 +16,8 @@ use crate::view;
 
 /// The last events that are shown.
 const EVENTS: usize = 5;
-/// Exits that are shown before the last one.
-const EXITS: usize = 2;
+/// Exits that are shown.
+const EXITS: usize = 3;
 /// The machine name of the event of an exit.
 const EXITED: &str = "instance.exited";
 
@@ -117,13 +117,16 @@ fn why(instance: &Instance, sheet: &mut Sheet<'_>) {
     }
 }
 
-/// How its lives have ended, the last one first.
+/// How its lives have ended, the last one first. A supervisor that has just been started knows of them by the history.
 fn exits(instance: &Instance, events: &[Event], clock: &Clock, sheet: &mut Sheet<'_>) {
-    let Some(last) = &view::status(instance).last_exit else { return };
-    sheet.line("last exit", &last_exit(last, clock));
-    let ended = |event: &&Event| event.r#type == EXITED && event.incarnation < last.incarnation;
-    for event in events.iter().rev().filter(ended).take(EXITS) {
-        sheet.line("", &exit(&clause(&event.message), event.time.as_ref(), event.incarnation, clock));
+    let last = view::status(instance).last_exit.as_ref();
+    let before = last.map_or(u64::MAX, |last| last.incarnation);
+    let ended = |event: &&Event| event.r#type == EXITED && event.incarnation < before;
+    let told = |event: &Event| exit(&clause(&event.message), event.time.as_ref(), event.incarnation, clock);
+    let earlier = events.iter().rev().filter(ended).map(told);
+    let all = last.map(|last| last_exit(last, clock)).into_iter().chain(earlier);
+    for (at, line) in all.take(EXITS).enumerate() {
+        sheet.line(if at == 0 { "last exit" } else { "" }, &line);
     }
 }
 

@@ -189,6 +189,9 @@ fn one_instance_is_told_wholly() {
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
+    fake.change(|world| status(world.instances.get_mut("main").unwrap()).last_exit = None);
+    let later = without_times(&fake.ctl(&["status", "main"]).done());
+    assert!(later.contains("  last exit   event 4, TIME (2"), "{later}");
     assert!(!text.contains("event 2") && !text.contains("warning  event 3"), "{text}");
 }
 
