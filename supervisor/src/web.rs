@@ -3,6 +3,7 @@
 //! ```text
 //!   browser ── GET  /              the page, its style and script: nothing secret, for anybody     ([`pages`])
 //!           ── POST /api/session   the ticket of a link ──► that of a session                      ([`session`])
+//!           ── POST /api/rights    which calls its session may make                                 ([`rpc`])
 //!           ── POST /api/…         a call of the contract, with that ──► gate ──► services         ([`rpc`])
 //! ```
 //!
@@ -215,6 +216,9 @@ impl Web {
             let message = "this session is over; open the dashboard by the link of `openclawctl web`.";
             return Failure::new(Code::Unauthenticated, message).answer();
         };
+        if call == "rights" {
+            return rpc::rights(&self.inlet, &visitor);
+        }
         let (service, name) = call.split_once('/').unwrap_or((call, ""));
         match self.contract.method(service, name) {
             Ok(method) if method.streams() => method.follow(&self.inlet, &visitor, &body).await,

@@ -42,6 +42,15 @@ export async function open(ticket) {
   sessionStorage.setItem(KEY, session);
 }
 
+/** Learns which calls this session may make. */
+export async function learn() {
+  rights = new Set((await (await post("rights")).json()).may);
+}
+let rights = new Set();
+
+/** Whether it may make this one: what would be refused is not offered. */
+export const may = (method) => rights.has(method);
+
 /** Calls a method, e.g. `call("InstanceService/ListInstances", { pageSize: 10 })`. */
 export async function call(method, request = {}) {
   return (await post(method, JSON.stringify(request))).json();

@@ -1,6 +1,6 @@
 // The page: who is looked at, and what is known of the fleet.
 
-import { Failure, call, follow, isOpen, open } from "./api.js";
+import { Failure, call, follow, isOpen, learn, open } from "./api.js";
 import { el } from "./ui.js";
 import { failover, fleet, incident, incidents, ports } from "./pages.js";
 import { instance } from "./instance.js";
@@ -72,6 +72,8 @@ function take({ revision, snapshot, changed: one, deleted }) {
   known.revision = revision;
   if (snapshot) {
     known.instances = new Map(snapshot.instances.map((instance) => [instance.name, instance]));
+    // Who was away may have another role now. Until it is known, nothing is offered that was not before.
+    learn().then(changed, () => {});
   }
   if (one) known.instances.set(one.name, one);
   if (deleted) known.instances.delete(deleted) && known.samples.delete(deleted);
@@ -82,7 +84,10 @@ function tell(failure) {
   known.stale = failure ? (known.stale ?? new Date()) : null;
   const place = document.getElementById("link-state");
   place.textContent = failure ? `Not connected since ${known.stale.toLocaleTimeString()}; trying again.` : "Live";
-  if (failure?.code === "Unauthenticated") ask(failure.message);
+  if (["Unauthenticated", "PermissionDenied"].includes(failure?.code)) {
+    place.textContent = "";
+    ask(failure.message);
+  }
 }
 
 /** What the instances use is not part of the watch. */

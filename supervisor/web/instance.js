@@ -1,25 +1,30 @@
 // One instance: how it stands, what it uses, what it says, and what can be done about it.
 
 import { onChange } from "./app.js";
-import { call, follow, once } from "./api.js";
-import { difference, eventTable, text } from "./pages.js";
-import { ago, ask, bytes, el, facts, phase, plot, say, state, table, when, word } from "./ui.js";
+import { call, follow, may, once } from "./api.js";
+import { difference, eventTable, load, text } from "./pages.js";
+import { ago, ask, bytes, el, facts, phase, plot, say, state, swap, table, when, word } from "./ui.js";
 
 /** Lines of the log that are shown, and events. */
 const LINES = 400;
 const EVENTS = 50;
+/** Before another try, when the first answer did not come. */
+const AGAIN = 3_000;
 
 export function instance(place, known, name) {
   const heading = el("div");
   const events = el("div");
   const log = el("pre", { tabindex: "0", role: "log", "aria-label": `Log of ${name}` });
   const config = el("div");
-  place.append(heading, actions(name, known), el("h2", {}, "Events"), events, el("h2", {}, "Log"), log,
+  const [acts, drawActs] = actions(name, known);
+  place.append(heading, acts, el("h2", {}, "Events"), events, el("h2", {}, "Log"), log,
     el("h2", {}, "Configuration"), config);
-  const draw = () => heading.replaceChildren(...story(name, known));
+  const draw = () => {
+    swap(heading, ...story(name, known));
+    drawActs();
+  };
   draw();
-  const ends = [onChange(draw), followEvents(name, events), followLog(name, log)];
-  snapshots(name, config);
+  const ends = [onChange(draw), followEvents(name, events), followLog(name, log), snapshots(name, config)];
   return () => ends.forEach((end) => end());
 }
 
@@ -57,25 +62,50 @@ function story(name, known) {
   ].filter((part) => part !== "");
 }
 
+/** What can be done with it as it stands, by whoever looks; and what draws that anew. */
 function actions(name, known) {
-  const one = () => known.instances.get(name);
-  const button = (label, question, method, request, danger) =>
-    el("button", { type: "button", class: danger ? "danger" : null, onclick: async () => {
-      if (!(await ask(question(), label, danger))) return;
-      say(`${label}: asked for.`);
-      try {
-        await call(method, { ...request(), requestId: once() });
-        say(`${label}: done. ${name} is ${phase(one() ?? {}) || "on its way"}.`);
-      } catch (failure) {
-        say(`${label}: ${failure.message}`);
-      }
-    } }, label);
-  return el("div", { class: "row", role: "group", "aria-label": "What can be done" },
-    button("Start", () => `Start ${name}?`, "InstanceService/StartInstance", () => ({ name })),
-    button("Restart", () => `Restart ${name}? Whoever it serves waits until it is ready again.`, "InstanceService/RestartInstance", () => ({ name })),
-    button("Stop", () => `Stop ${name}? It stays down until somebody starts it.`, "InstanceService/StopInstance", () => ({ name }), true),
-    button("Fail over", () => `Have a rescue stand in for ${name}?`, "InstanceService/FailOver", () => ({ primary: name }), true),
-    button("Fail back", () => `Give ${name} its place back?`, "InstanceService/FailBack", () => ({ primary: name })));
+  const place = el("div", { class: "row", role: "group", "aria-label": "What can be done" });
+  let drawn = "";
+  return [place, () => {
+    const one = known.instances.get(name);
+    const fitting = one ? ACTS.filter(({ method, fits }) => may(method) && fits(one)) : [];
+    const labels = fitting.map(({ label }) => label).join();
+    // Left alone, the button that was pressed keeps the focus.
+    if (labels === drawn) return;
+    drawn = labels;
+    const had = place.contains(document.activeElement);
+    swap(place, ...fitting.map((act) => button(act, name, known)));
+    if (had && !place.contains(document.activeElement)) (place.querySelector("button") ?? place).focus();
+  }];
+}
+
+const isWanted = ({ status }) => status.wish === "WISH_UP";
+const isDown = (one) => ["failed", "backoff", "stopped"].includes(phase(one));
+const isAway = ({ name, status: { failover: of } }) => Boolean(of?.active) && of.active !== name && of.rescuedBy?.length > 0;
+
+const ACTS = [
+  { label: "Start", method: "InstanceService/StartInstance", fits: (one) => !isWanted(one) || isDown(one), asks: (name) => `Start ${name}?` },
+  { label: "Restart", method: "InstanceService/RestartInstance", fits: isWanted,
+    asks: (name) => `Restart ${name}? Whoever it serves waits until it is ready again.` },
+  { label: "Stop", method: "InstanceService/StopInstance", fits: isWanted, danger: true,
+    asks: (name) => `Stop ${name}? It stays down until somebody starts it.` },
+  { label: "Fail over", method: "InstanceService/FailOver", danger: true,
+    fits: (one) => one.status.failover?.rescuedBy?.length > 0 && !isAway(one), asks: (name) => `Have a rescue stand in for ${name}?` },
+  { label: "Fail back", method: "InstanceService/FailBack", fits: isAway, asks: (name) => `Give ${name} its place back?` },
+];
+
+function button({ label, method, danger, asks }, name, known) {
+  const request = /Fail/.test(method) ? { primary: name } : { name };
+  return el("button", { type: "button", "aria-label": label, class: danger ? "danger" : null, onclick: async () => {
+    if (!(await ask(asks(name), label, danger))) return;
+    say(`${label}: asked for.`);
+    try {
+      await call(method, { ...request, requestId: once() });
+      say(`${label}: done. ${name} is ${phase(known.instances.get(name) ?? {}) || "on its way"}.`);
+    } catch (failure) {
+      say(`${label}: ${failure.message}`);
+    }
+  } }, label);
 }
 
 function followEvents(name, place) {
@@ -84,7 +114,7 @@ function followEvents(name, place) {
   let after = "0";
   let end = () => {};
   let wanted = true;
-  call("EventService/ListEvents", { instance: name, pageSize: EVENTS, newest: true }).then(({ events }) => {
+  const begin = () => call("EventService/ListEvents", { instance: name, pageSize: EVENTS, newest: true }).then(({ events }) => {
     if (!wanted) return;
     shown = events;
     after = events.at(-1)?.revision ?? "0";
@@ -94,7 +124,12 @@ function followEvents(name, place) {
       after = revision;
       if (more.length) draw();
     });
-  }).catch((failure) => place.replaceChildren(el("p", { class: "bad" }, failure.message)));
+  }).catch((failure) => {
+    if (!wanted) return;
+    place.replaceChildren(el("p", { class: "bad" }, failure.message));
+    setTimeout(() => wanted && begin(), AGAIN);
+  });
+  begin();
   return () => { wanted = false; end(); };
 }
 
@@ -113,9 +148,11 @@ function followLog(name, place) {
   });
 }
 
-async function snapshots(name, place) {
-  const shown = el("div");
-  const difference_of = async (id) => {
+function snapshots(name, place) {
+  const list = el("div");
+  const shown = el("div", { "aria-live": "polite" });
+  place.append(list, shown);
+  const differ = async (id) => {
     try {
       const { diff, problem } = await call("ConfigService/DiffSnapshot", { name, from: id });
       shown.replaceChildren(el("h3", {}, `From ${id.slice(0, 12)} to what is there now`),
@@ -124,27 +161,27 @@ async function snapshots(name, place) {
       shown.replaceChildren(el("p", { class: "bad" }, failure.message));
     }
   };
-  const roll_back = async (id) => {
+  const rollBack = async (id) => {
     if (!(await ask(`Put the configuration ${id.slice(0, 12)} of ${name} in place of what is there? A running gateway is started anew; what is there is kept.`, "Roll back", true))) return;
     try {
       await call("ConfigService/RollBack", { name, to: id, requestId: once() });
       say("Rolled back.");
-      await snapshots(name, place);
+      shown.replaceChildren();
     } catch (failure) {
       say(`Roll back: ${failure.message}`);
     }
   };
-  try {
-    const { snapshots: all } = await call("ConfigService/ListSnapshots", { name, pageSize: 20 });
-    const rows = all.map(({ id, createTime, standing, current, running, note }) => [
-      el("code", {}, id.slice(0, 12)), when(createTime), word(standing, "STANDING_"),
-      [current ? "there now" : "", running ? "runs" : "", note].filter(Boolean).join(", "),
-      el("div", { class: "row" },
-        el("button", { type: "button", "aria-label": `Diff of ${id.slice(0, 12)}`, onclick: () => difference_of(id) }, "Diff"),
-        current ? null : el("button", { type: "button", class: "danger", "aria-label": `Roll back to ${id.slice(0, 12)}`, onclick: () => roll_back(id) }, "Roll back")),
-    ]);
-    place.replaceChildren(all.length ? table(["Snapshot", "Seen", "Standing", "Where it is", "What can be done"], rows, "Snapshots") : el("p", {}, "None is kept yet."), shown);
-  } catch (failure) {
-    place.replaceChildren(el("p", { class: "bad" }, failure.message));
-  }
+  const row = ({ id, createTime, standing, current, running, note }) => [
+    el("code", {}, id.slice(0, 12)), when(createTime), word(standing, "STANDING_"),
+    [current ? "there now" : "", running ? "runs" : "", note].filter(Boolean).join(", "),
+    el("div", { class: "row" },
+      el("button", { type: "button", "aria-label": `Diff of ${id.slice(0, 12)}`, onclick: () => differ(id) }, "Diff"),
+      current || !may("ConfigService/RollBack") ? null
+        : el("button", { type: "button", class: "danger", "aria-label": `Roll back to ${id.slice(0, 12)}`, onclick: () => rollBack(id) }, "Roll back")),
+  ];
+  // The rights are part of the answer: with others other buttons are drawn.
+  const request = async () => ({ ...(await call("ConfigService/ListSnapshots", { name, pageSize: 20 })), may: may("ConfigService/RollBack") });
+  return load(list, request, ({ snapshots: all }) => [all.length
+    ? table(["Snapshot", "Seen", "Standing", "Where it is", "What can be done"], all.map(row), "Snapshots")
+    : el("p", {}, "None is kept yet.")]);
 }

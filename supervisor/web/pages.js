@@ -2,28 +2,48 @@
 
 import { onChange } from "./app.js";
 import { call } from "./api.js";
-import { ago, byTrouble, bytes, el, facts, phase, plot, state, table, when, word } from "./ui.js";
+import { ago, byTrouble, bytes, el, facts, phase, plot, state, swap, table, when, word } from "./ui.js";
 
 /** Draws now and whenever something has changed. */
 function live(place, draw) {
-  const again = () => {
-    // Whoever is reading it with the keyboard stays where he is.
-    const at = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    place.replaceChildren(...draw());
-    if (at) place.querySelector(`a[href="${CSS.escape(at)}"]`)?.focus();
-  };
+  const again = () => swap(place, ...draw());
   again();
   return onChange(again);
 }
 
-/** What was answered, or why nothing was. */
-async function load(place, ask, draw) {
-  try {
-    place.replaceChildren(...draw(await ask()));
-  } catch (failure) {
-    place.replaceChildren(el("h1", {}, "That did not work"), el("p", { class: "bad" }, failure.message));
-  }
+/** What was answered, or why nothing was; asked anew when something has changed. Returns what ends that. */
+export function load(place, ask, draw) {
+  let wanted = true;
+  let next = 0; // Not before.
+  let drawn = { answer: "", at: 0 };
+  const again = async () => {
+    if (!wanted || Date.now() < next) return;
+    next = Infinity;
+    try {
+      const answer = await ask();
+      const text = JSON.stringify(answer);
+      // What is the same is left alone, for who reads or has marked it; but its times go by.
+      if (wanted && (text !== drawn.answer || Date.now() > drawn.at + TIMES)) {
+        swap(place, ...draw(answer));
+        drawn = { answer: text, at: Date.now() };
+      }
+      next = Date.now() + PAUSE;
+    } catch (failure) {
+      if (wanted) place.replaceChildren(el("h1", {}, "That did not work"), el("p", { class: "bad" }, failure.message));
+      drawn = { answer: "", at: 0 };
+      next = 0;
+    }
+  };
+  again();
+  const end = onChange(again);
+  return () => {
+    wanted = false;
+    end();
+  };
 }
+/** Between two answers, while much changes; and how long "ago" may be off. */
+const PAUSE = 2_000;
+const TIMES = 30_000;
 
 const to = (name) => el("a", { href: `#/i/${name}` }, name);
 
@@ -63,7 +83,7 @@ function card(instance, known) {
 
 /** Every block of the pool, drawn in the order of its ports, and told in a table. */
 export function ports(place) {
-  load(place, () => call("SystemService/ListPorts"), ({ instances }) => {
+  return load(place, () => call("SystemService/ListPorts"), ({ instances }) => {
     const blocks = instances.toSorted((a, b) => a.base - b.base);
     const [first, last] = [Math.min(...blocks.map(({ base }) => base)), Math.max(...blocks.map(({ last }) => last))];
     const width = Math.max(1, last - first + 1);
@@ -86,8 +106,8 @@ export function failover(place, known) {
   const now = el("div");
   const history = el("div");
   place.append(el("h1", {}, "Failover"), now, el("h2", {}, "Before"), history);
-  load(history, () => call("IncidentService/ListIncidents", { pageSize: 100 }), ({ incidents: all }) => [timeline(all)]);
-  return live(now, () => {
+  const end = load(history, () => call("IncidentService/ListIncidents", { pageSize: 100 }), ({ incidents: all }) => [timeline(all)]);
+  const endNow = live(now, () => {
     const primaries = [...known.instances.values()].filter(({ status }) => status?.failover?.rescuedBy?.length);
     if (!primaries.length) return [el("p", {}, "No instance has a rescue. Give one ", el("code", {}, "rescues: [main]"), " in the fleet file.")];
     return [table(["Primary", "State", "Active", "Rescues", "Since", "Why"], primaries.map((primary) => {
@@ -97,6 +117,10 @@ export function failover(place, known) {
         of.rescuedBy.map((name) => to(name)), when(of.since), of.reason];
     }), "Primaries and their rescues")];
   });
+  return () => {
+    end();
+    endNow();
+  };
 }
 
 /** Incidents along a line of time, the newest at the right; the table below says the same. */
@@ -124,14 +148,14 @@ function incidentTable(all) {
 }
 
 export function incidents(place) {
-  load(place, () => call("IncidentService/ListIncidents", { pageSize: 100 }), ({ incidents: all }) => [
+  return load(place, () => call("IncidentService/ListIncidents", { pageSize: 100 }), ({ incidents: all }) => [
     el("h1", {}, "Incidents"),
     all.length ? incidentTable(all) : el("p", {}, "Nothing has happened that is remembered."),
   ]);
 }
 
 export function incident(place, _known, number) {
-  load(place, () => call("IncidentService/GetIncident", { number }), ({ incident: one, timeline: events, rollbacks, log }) => [
+  return load(place, () => call("IncidentService/GetIncident", { number }), ({ incident: one, timeline: events, rollbacks, log }) => [
     el("h1", {}, `Incident ${one.number}: ${one.instance}`),
     facts([["cause", one.cause], ["began", when(one.startTime)], ["ended", one.endTime ? when(one.endTime) : "not yet"],
       ["outcome", word(one.outcome, "OUTCOME_")], ["stood in", one.rescues.join(", ")]]),

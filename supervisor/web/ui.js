@@ -84,6 +84,15 @@ export function plot(values, says) {
   return el("svg", { class: "plot", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": says }, el("path", { d }));
 }
 
+/** Puts these in place of what is there. Whoever is at one of them with the keyboard stays at it. */
+export function swap(place, ...parts) {
+  const at = place.contains(document.activeElement) ? document.activeElement : null;
+  const name = ["href", "aria-label"].find((name) => at?.hasAttribute(name));
+  const again = name && `[${name}="${CSS.escape(at.getAttribute(name))}"]`;
+  place.replaceChildren(...parts);
+  if (again) place.querySelector(again)?.focus({ preventScroll: true });
+}
+
 /** Asks; the answer is whether to go on. */
 export function ask(question, doIt, danger = false) {
   return new Promise((answer) => {

@@ -122,6 +122,11 @@ impl Gate {
         Known { peer, grant, token, is_admin, table }
     }
 
+    /// Whether a peer that shows no token may call the method at `path`, whatever it is about.
+    pub(super) fn lets(&self, peer: Peer, path: &str) -> bool {
+        rule(path).is_some_and(|rule| self.admit(rule, &self.know(Some(peer), None)).is_ok())
+    }
+
     /// The role of who runs inside an instance as the user that this is to run as.
     fn at_home(&self, uid: u32, name: &Name) -> Option<Grant> {
         let view = self.handle.view();

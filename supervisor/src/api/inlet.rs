@@ -33,6 +33,7 @@ pub(crate) struct Visitor {
 #[derive(Clone)]
 pub(crate) struct Inlet {
     service: Patient<Guarded<Routes>>,
+    gate: Gate,
     limits: Arc<Limits>,
     from: Arc<Path>,
 }
@@ -55,7 +56,24 @@ pub(crate) struct Answer {
 impl Inlet {
     /// `from` is what the record calls the place.
     pub(super) fn new(gate: &Gate, routes: Routes, limits: Arc<Limits>, from: &Path) -> Self {
-        Self { service: Patience.layer(gate.layer(routes)), limits, from: from.into() }
+        let service = Patience.layer(gate.layer(routes));
+        Self { service, gate: gate.clone(), limits, from: from.into() }
+    }
+
+    /// Whether the gate would let this visitor call the method at `path` now.
+    pub(crate) fn may(&self, visitor: &Visitor, path: &str) -> bool {
+        self.gate.lets(self.peer(visitor), path)
+    }
+
+    fn peer(&self, visitor: &Visitor) -> Peer {
+        Peer::Unix {
+            uid: visitor.uid,
+            gid: visitor.gid,
+            pid: None,
+            groups: Arc::clone(&visitor.groups),
+            origin: Some(Origin::Outside),
+            socket: Arc::clone(&self.from),
+        }
     }
 
     /// Calls the method at `path` with a message in its frame.
@@ -63,14 +81,7 @@ impl Inlet {
         let own = [0, geteuid().as_raw()].contains(&visitor.uid);
         let party = if own { Party::Own } else { Party::User(visitor.uid) };
         let seat = self.limits.admit(format!("user {} in the dashboard", visitor.uid), party);
-        let peer = Peer::Unix {
-            uid: visitor.uid,
-            gid: visitor.gid,
-            pid: None,
-            groups: Arc::clone(&visitor.groups),
-            origin: Some(Origin::Outside),
-            socket: Arc::clone(&self.from),
-        };
+        let peer = self.peer(visitor);
         let mut request = Request::new(Body::new(Full::new(message)));
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -131,6 +131,16 @@ impl Contract {
     }
 }
 
+/// What of it this visitor may call now, so that a page offers nothing that would be refused.
+pub(super) fn rights(inlet: &Inlet, visitor: &Visitor) -> Response<Answer> {
+    let may = |method: &&&str| inlet.may(visitor, &format!("/{PACKAGE}.{method}"));
+    let may: Vec<&str> = METHODS.iter().filter(may).copied().collect();
+    let mut response = Response::new(Answer::from(json!({ "may": may }).to_string()));
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
 impl Method {
     pub(super) fn streams(&self) -> bool {
         self.0.is_server_streaming()

@@ -76,6 +76,8 @@ fn each_role_may_call_what_the_table_says_and_nothing_else() {
                 Some(Grant::Rescue(_)) => rule.inside != Inside::Closed,
                 Some(grant @ (Grant::Viewer | Grant::Operator | Grant::Admin)) => grant.role() >= rule.needs,
             };
+            let lets = gate.lets(process(SOMEBODY, Some(Origin::Outside)), rule.path);
+            assert_eq!(lets, expected, "what is offered: {grant:?} {}", rule.path);
             match gate.admit(rule, &known) {
                 Ok(_) => assert!(expected, "{grant:?} {}", rule.path),
                 Err(refusal) => {
