@@ -1,7 +1,7 @@
 // The page: who is looked at, and what is known of the fleet.
 
 import { Failure, call, follow, isOpen, learn, open } from "./api.js";
-import { el } from "./ui.js";
+import { el, isTrouble } from "./ui.js";
 import { failover, fleet, incident, incidents, ports } from "./pages.js";
 import { instance } from "./instance.js";
 
@@ -66,7 +66,12 @@ export function onChange(listener) {
   return () => listeners.delete(listener);
 }
 
-const changed = () => listeners.forEach((listener) => listener());
+function changed() {
+  const trouble = [...known.instances.values()].filter(isTrouble).length;
+  // Who has other windows open sees it there.
+  document.title = `${trouble ? `(${trouble}) ` : ""}OpenClaw fleet`;
+  listeners.forEach((listener) => listener());
+}
 
 function take({ revision, snapshot, changed: one, deleted }) {
   known.revision = revision;

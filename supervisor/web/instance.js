@@ -2,8 +2,8 @@
 
 import { onChange } from "./app.js";
 import { call, follow, may, once } from "./api.js";
-import { difference, eventTable, load, text } from "./pages.js";
-import { ago, ask, bytes, el, facts, phase, plot, say, state, swap, table, when, word } from "./ui.js";
+import { IDLE, difference, eventTable, load, minutes, text } from "./pages.js";
+import { ago, ask, bytes, el, facts, phase, plot, prose, say, state, swap, table, when, word } from "./ui.js";
 
 /** Lines of the log that are shown, and events. */
 const LINES = 400;
@@ -17,10 +17,12 @@ export function instance(place, known, name) {
   const log = el("pre", { tabindex: "0", role: "log", "aria-label": `Log of ${name}` });
   const config = el("div");
   const [acts, drawActs] = actions(name, known);
-  place.append(heading, acts, el("h2", {}, "Events"), events, el("h2", {}, "Log"), log,
+  const details = el("div");
+  place.append(heading, acts, details, el("h2", {}, "Events"), events, el("h2", {}, "Log"), log,
     el("h2", {}, "Configuration"), config);
   const draw = () => {
     swap(heading, ...story(name, known));
+    swap(details, ...found(name, known));
     drawActs();
   };
   draw();
@@ -32,15 +34,22 @@ function story(name, known) {
   const one = known.instances.get(name);
   if (!one) return [el("h1", {}, name), el("p", {}, "There is no such instance.")];
   const { status } = one;
-  const samples = known.samples.get(name) ?? [];
-  const minutes = Math.max(1, Math.round(samples.length / 12));
-  const exit = status.lastExit;
-  const walls = status.walls.filter(({ state: how }) => how !== "STATE_ENFORCED");
   return [
     el("h1", {}, name),
     el("p", {}, state(one), status.phaseTime ? ` for ${ago(status.phaseTime)}` : ""),
-    status.reason ? el("p", {}, `${status.reason}.`) : "",
+    status.reason && status.reason !== "serves" ? el("p", {}, prose(status.reason)) : "",
     status.hint ? el("p", {}, "What to type: ", el("code", {}, status.hint)) : "",
+  ];
+}
+
+/** What is known of it beside its state. */
+function found(name, known) {
+  const status = known.instances.get(name)?.status;
+  if (!status) return [];
+  const samples = known.samples.get(name) ?? [];
+  const exit = status.lastExit;
+  const walls = status.walls.filter(({ state: how }) => how !== "STATE_ENFORCED");
+  return [
     facts([
       ["wish", word(status.wish, "WISH_")],
       ["role", word(status.failover?.role, "ROLE_")],
@@ -52,14 +61,20 @@ function story(name, known) {
       ["last exit", exit ? el("span", {}, `${exit.message}, `, when(exit.time)) : ""],
       ["runtime", word(status.runtime, "RUNTIME_")],
       ["ports", status.ports ? `${status.ports.base} to ${status.ports.last}` : ""],
-      ["uses", status.resources ? `${status.resources.cpuPercent.toFixed(1)} % CPU, ${bytes(status.resources.rssBytes)}, ${status.resources.processes} processes` : ""],
+      ["uses", status.resources ? `${status.resources.cpuPercent.toFixed(1)} % CPU, ${bytes(status.resources.rssBytes)}, ${status.resources.processes} ${status.resources.processes === 1 ? "process" : "processes"}` : ""],
       ["walls", walls.length ? walls.map(({ kind, state: how, reason }) => `${word(kind, "KIND_")} ${word(how, "STATE_")} (${reason})`).join("; ") : status.walls.length ? "all stand" : ""],
     ]),
-    samples.length > 1 ? el("div", {},
-      el("p", { class: "faint" }, `Processor and memory over ${minutes} min`),
-      plot(samples.map(({ cpu }) => cpu), `Processor of ${name} over ${minutes} minutes, now ${samples.at(-1).cpu.toFixed(1)} percent`),
-      plot(samples.map(({ rss }) => rss), `Memory of ${name} over ${minutes} minutes, now ${bytes(samples.at(-1).rss)}`)) : "",
-  ].filter((part) => part !== "");
+    samples.length > 1 ? el("div", { class: "plots" },
+      figure("Processor", samples, ({ cpu }) => cpu, (cpu) => `${cpu.toFixed(1)} %`, IDLE),
+      figure("Memory", samples, ({ rss }) => rss, bytes)) : "",
+  ];
+}
+
+/** A plot of the samples, with its numbers in words. */
+function figure(what, samples, of, told, least) {
+  const values = samples.map(of);
+  const says = `${what} over ${minutes(samples)}: now ${told(values.at(-1))}, at most ${told(Math.max(...values))}`;
+  return el("figure", {}, el("figcaption", { class: "faint" }, says), plot(values, says, least));
 }
 
 /** What can be done with it as it stands, by whoever looks; and what draws that anew. */

@@ -2,7 +2,7 @@
 
 import { onChange } from "./app.js";
 import { call } from "./api.js";
-import { ago, byTrouble, bytes, el, facts, phase, plot, state, swap, table, when, word } from "./ui.js";
+import { ago, byTrouble, bytes, clock, el, facts, isTrouble, phase, plot, prose, state, swap, table, when, word } from "./ui.js";
 
 /** Draws now and whenever something has changed. */
 function live(place, draw) {
@@ -50,27 +50,38 @@ const to = (name) => el("a", { href: `#/i/${name}` }, name);
 export function fleet(place, known) {
   return live(place, () => {
     const all = [...known.instances.values()].sort(byTrouble);
-    const ready = all.filter((instance) => phase(instance) === "ready").length;
-    const wanted = all.filter((instance) => instance.status?.wish === "WISH_UP").length;
     const standing = all.filter((instance) => instance.status?.failover?.role === "ROLE_ACTIVE");
     return [
       el("h1", {}, "Fleet"),
-      el("p", {}, `${all.length} instances, ${wanted} wanted up, ${ready} ready.`),
-      ...standing.map((rescue) => el("p", { class: "busy" }, to(rescue.name), ` stands in for ${rescue.status.failover.activeFor.join(", ")}.`)),
+      all.length ? el("p", {}, `${all.length} ${all.length === 1 ? "instance" : "instances"}: ${census(all)}.`) : "",
+      ...standing.map((rescue) => standIn(rescue, known)),
       all.length ? el("ul", { class: "cards" }, all.map((instance) => card(instance, known)))
         : el("p", {}, "There is none yet. Type ", el("code", {}, "openclawctl up main rescue"), "."),
     ];
   });
 }
 
+/** How many are in which phase, the most first. */
+function census(all) {
+  const counts = Map.groupBy(all, phase);
+  return [...counts].sort(([, a], [, b]) => b.length - a.length).map(([word, of]) => `${of.length} ${word}`).join(", ");
+}
+
+function standIn(rescue, known) {
+  const { activeFor } = rescue.status.failover;
+  const { since, reason } = known.instances.get(activeFor[0])?.status.failover ?? {};
+  return el("p", { class: "notice" }, to(rescue.name), " stands in for ", activeFor.map((name, at) => [at ? ", " : "", to(name)]),
+    since ? [" since ", clock(since), ` (${ago(since)} ago)`] : "", reason ? `: ${reason}.` : ".");
+}
+
 function card(instance, known) {
   const { status } = instance;
   const samples = known.samples.get(instance.name) ?? [];
   const role = word(status.failover?.role, "ROLE_");
-  return el("li", { class: "card" },
+  return el("li", { class: isTrouble(instance) ? "card trouble" : "card" },
     el("h2", {}, to(instance.name)),
     el("p", {}, state(instance), status.phaseTime ? el("span", { class: "faint" }, ` for ${ago(status.phaseTime)}`) : null),
-    status.reason ? el("p", {}, `${status.reason}.`) : null,
+    status.reason && status.reason !== "serves" ? el("p", {}, prose(status.reason)) : null,
     status.hint ? el("p", {}, el("code", {}, status.hint)) : null,
     facts([
       ["role", role === "single" ? "" : role],
@@ -78,7 +89,25 @@ function card(instance, known) {
       ["restarts", String(status.restarts)],
       ["uses", status.resources ? `${status.resources.cpuPercent.toFixed(1)} % CPU, ${bytes(status.resources.rssBytes)}` : ""],
     ]),
-    samples.length > 1 ? plot(samples.map(({ cpu }) => cpu), `Processor of ${instance.name} over the last ${Math.round(samples.length / 12)} minutes`) : null);
+    samples.length > 1 && status.pid ? plot(samples.map(({ cpu }) => cpu), `Processor of ${instance.name} over the last ${minutes(samples)}`, IDLE) : null);
+}
+
+/** Percent of a processor that nobody has to look at. */
+export const IDLE = 10;
+
+/** Samples are five seconds apart. */
+export const minutes = (samples) => (samples.length < 24 ? `${samples.length * 5} s` : `${Math.round(samples.length / 12)} min`);
+
+/** Ports in a row for the same, which nobody holds, as one. */
+function together(uses) {
+  const rows = [];
+  for (const use of uses) {
+    const before = rows.at(-1);
+    const goesOn = before && !before.pid && !use.pid && before.purpose === use.purpose && before.last === use.port - 1;
+    if (goesOn) before.last = use.port;
+    else rows.push({ ...use, last: use.port });
+  }
+  return rows;
 }
 
 /** Every block of the pool, drawn in the order of its ports, and told in a table. */
@@ -91,8 +120,8 @@ export function ports(place) {
       el("rect", { x: 0, y: 0, width, height: 40 }),
       blocks.map(({ instance, base, last: end }) =>
         el("rect", { class: "held", x: base - first, y: 4, width: end - base + 1, height: 32 }, el("title", {}, `${instance}: ${base} to ${end}`))));
-    const rows = blocks.flatMap(({ instance, ports: uses }) => uses.map(({ port, purpose, pid, command, foreign }) => [
-      to(instance), String(port), purpose,
+    const rows = blocks.flatMap(({ instance, ports: uses }) => together(uses).map(({ port, last: end, purpose, pid, command, foreign }) => [
+      to(instance), port === end ? String(port) : `${port} to ${end}`, purpose.replaceAll("-", " "),
       pid ? `${command} (${pid})` : el("span", { class: "faint" }, "nobody"),
       foreign ? el("strong", { class: "bad" }, "not its own") : pid ? "its own" : "",
     ]));
@@ -105,7 +134,7 @@ export function ports(place) {
 export function failover(place, known) {
   const now = el("div");
   const history = el("div");
-  place.append(el("h1", {}, "Failover"), now, el("h2", {}, "Before"), history);
+  place.append(el("h1", {}, "Failover"), now, el("h2", {}, "Incidents"), history);
   const end = load(history, () => call("IncidentService/ListIncidents", { pageSize: 100 }), ({ incidents: all }) => [timeline(all)]);
   const endNow = live(now, () => {
     const primaries = [...known.instances.values()].filter(({ status }) => status?.failover?.rescuedBy?.length);
@@ -123,20 +152,26 @@ export function failover(place, known) {
   };
 }
 
+/** The shortest time that a line shows, in milliseconds. */
+const HOUR = 3_600_000;
+
 /** Incidents along a line of time, the newest at the right; the table below says the same. */
 function timeline(all) {
   if (!all.length) return el("p", {}, "Nothing has happened that is remembered.");
-  const begin = Math.min(...all.map(({ startTime }) => +new Date(startTime)));
+  const begin = Math.min(Date.now() - HOUR, ...all.map(({ startTime }) => +new Date(startTime)));
   const width = Math.max(1, Date.now() - begin);
   const x = (time) => (((+new Date(time) - begin) / width) * 1000).toFixed(1);
   const bars = all.map(({ number, instance, startTime, endTime }) => {
     const end = endTime ?? new Date().toISOString();
-    return el("rect", { class: "held", x: x(startTime), y: 6, width: Math.max(3, x(end) - x(startTime)), height: 28 },
+    const wide = Math.max(4, x(end) - x(startTime));
+    // A short one that has just begun is not drawn beyond the end.
+    return el("rect", { class: endTime ? "held" : "held open", x: Math.min(x(startTime), 1000 - wide), y: 6, width: wide, height: 28 },
       el("title", {}, `${number}: ${instance}, ${new Date(startTime).toLocaleString()}`));
   });
   return el("div", {},
     el("svg", { class: "map", viewBox: "0 0 1000 40", width: "100%", height: "40", preserveAspectRatio: "none", role: "img", "aria-label": `${all.length} incidents since ${new Date(begin).toLocaleString()}` },
       el("rect", { x: 0, y: 0, width: 1000, height: 40 }), bars),
+    el("p", { class: "ends faint" }, clock(new Date(begin).toISOString()), el("span", {}, "now")),
     incidentTable(all));
 }
 
@@ -157,10 +192,10 @@ export function incidents(place) {
 export function incident(place, _known, number) {
   return load(place, () => call("IncidentService/GetIncident", { number }), ({ incident: one, timeline: events, rollbacks, log }) => [
     el("h1", {}, `Incident ${one.number}: ${one.instance}`),
-    facts([["cause", one.cause], ["began", when(one.startTime)], ["ended", one.endTime ? when(one.endTime) : "not yet"],
+    facts([["cause", prose(one.cause)], ["began", when(one.startTime)], ["ended", one.endTime ? when(one.endTime) : "not yet"],
       ["outcome", word(one.outcome, "OUTCOME_")], ["stood in", one.rescues.join(", ")]]),
     el("h2", {}, "What happened"), eventTable(events),
-    rollbacks.map(({ reason, diff }) => [el("h2", {}, "Configuration taken back"), el("p", {}, reason), difference(diff)]).flat(),
+    rollbacks.map(({ reason, diff }) => [el("h2", {}, "Configuration taken back"), el("p", {}, prose(reason)), difference(diff)]),
     log.length ? el("h2", {}, "Its log before") : null, log.length ? el("pre", { tabindex: "0" }, log.map(text).join("\n")) : null,
   ].filter(Boolean));
 }
@@ -176,9 +211,9 @@ export function text(line) {
 export function eventTable(events) {
   const look = { SEVERITY_WARNING: "busy", SEVERITY_ERROR: "bad" };
   return table(["When", "Whose", "How much it matters", "What"], events.map((event) => [
-    when(event.time), event.instance ? to(event.instance) : "supervisor",
-    el("span", { class: look[event.severity] ?? "" }, word(event.severity, "SEVERITY_")), `${event.message}.`,
-  ]), "Events");
+    clock(event.time), event.instance ? to(event.instance) : "supervisor",
+    el("span", { class: look[event.severity] ?? "" }, word(event.severity, "SEVERITY_")), prose(event.message),
+  ]), "Events", true);
 }
 
 export function difference(diff) {

@@ -36,10 +36,13 @@ export function state(instance) {
   return el("span", { class: look }, el("span", { "aria-hidden": true }, `${mark} `), phase(instance));
 }
 
+const TROUBLE = ["failed", "unhealthy", "backoff"];
+
+export const isTrouble = (instance) => TROUBLE.includes(phase(instance));
+
 /** Trouble first. */
 export function byTrouble(a, b) {
-  const order = ["failed", "unhealthy", "backoff"];
-  const rank = (instance) => (order.includes(phase(instance)) ? order.indexOf(phase(instance)) : order.length);
+  const rank = (instance) => (isTrouble(instance) ? TROUBLE.indexOf(phase(instance)) : TROUBLE.length);
   return rank(a) - rank(b) || a.name.localeCompare(b.name);
 }
 
@@ -64,21 +67,41 @@ export function when(time) {
   return time ? el("time", { datetime: time, title: new Date(time).toLocaleString() }, `${ago(time)} ago`) : "";
 }
 
+/** When it was by the clock, for what is not drawn anew as time goes by. */
+export function clock(time) {
+  const at = new Date(time);
+  const isToday = at.toDateString() === new Date().toDateString();
+  return el("time", { datetime: time }, isToday ? at.toLocaleTimeString() : at.toLocaleString());
+}
+
+/** A sentence of the supervisor's: it begins large, has its full stop, and what it quotes is code. */
+export function prose(text) {
+  const parts = `${text.slice(0, 1).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`.split("`");
+  // An odd mark quotes nothing.
+  if (parts.length % 2 === 0) return [parts.join("`")];
+  return parts.map((part, at) => (at % 2 ? el("code", {}, part) : part));
+}
+
 export function facts(pairs) {
   const shown = pairs.filter(([, value]) => value !== "" && value !== undefined && value !== null);
   return el("dl", { class: "facts" }, shown.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 
-export function table(titles, rows, label) {
-  const head = el("tr", {}, titles.map((title) => el("th", { scope: "col" }, title)));
-  const body = rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, cell ?? ""))));
-  const made = el("table", {}, el("thead", {}, head), el("tbody", {}, body));
+/**
+ * Rows below titles. In a narrow window each row is a paragraph, with the titles before the cells unless they are `plain`
+ * without; the roles say that it is a table all the same.
+ */
+export function table(titles, rows, label, plain = false) {
+  const head = el("tr", { role: "row" }, titles.map((title) => el("th", { scope: "col", role: "columnheader" }, title)));
+  const cell = (cell, at) => el("td", { role: "cell", "data-title": plain ? null : titles[at] }, cell ?? "");
+  const body = rows.map((cells) => el("tr", { role: "row" }, cells.map(cell)));
+  const made = el("table", { role: "table", "aria-label": label }, el("thead", { role: "rowgroup" }, head), el("tbody", { role: "rowgroup" }, body));
   return el("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, made);
 }
 
-/** A line over time; `says` tells it in words to who does not see it. */
-export function plot(values, says) {
-  const most = Math.max(...values, 1e-9);
+/** A line over time; `says` tells it in words to who does not see it. What stays below `least` is no mountain. */
+export function plot(values, says, least = 1e-9) {
+  const most = Math.max(...values, least);
   const step = values.length > 1 ? 100 / (values.length - 1) : 100;
   const d = values.map((value, at) => `${at ? "L" : "M"}${(at * step).toFixed(2)} ${(28 - (value / most) * 26).toFixed(2)}`).join("");
   return el("svg", { class: "plot", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": says }, el("path", { d }));
@@ -89,7 +112,7 @@ export function swap(place, ...parts) {
   const at = place.contains(document.activeElement) ? document.activeElement : null;
   const name = ["href", "aria-label"].find((name) => at?.hasAttribute(name));
   const again = name && `[${name}="${CSS.escape(at.getAttribute(name))}"]`;
-  place.replaceChildren(...parts);
+  place.replaceChildren(...parts.flat(Infinity));
   if (again) place.querySelector(again)?.focus({ preventScroll: true });
 }
 
