@@ -1,176 +1,296 @@
-// Tries the dashboard as people use it: every page, by keyboard alone, on a phone, with a supervisor that dies.
+// The dashboard in a browser, against a supervisor that really runs: see .ci/web/run.
 
-import { createRequire } from "node:module";
-import { rmSync, writeFileSync } from "node:fs";
-import { World, browser, fleet, incident, text, until } from "./world.mjs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { DESKTOP, PHONE, Tab, launch } from "./browser.mjs";
+import { Host, NotSo, ROOT, check, kill, until } from "./host.mjs";
 
-const AXE = text(createRequire(import.meta.url).resolve("axe-core/axe.min.js"));
-const PAGES = ["#/", "#/ports", "#/failover", "#/incidents", "#/i/main"];
-const DESKTOP = { width: 1280, height: 800 };
-const PHONE = { width: 390, height: 844, isMobile: true, hasTouch: true };
+const NAMES = ["main", "rescue", "research", "support"];
+/** A user that no host has. */
+const VIEWER = 54_321;
+/** A page notices within this that the supervisor is there again: the longest pause between two tries, and some. */
+const RECONNECT = 15_000;
 
-let failed = 0;
+/** Why a step is not taken here. */
+class LeftOut extends Error {}
 
-async function step(what, work) {
-  const begun = Date.now();
-  try {
-    const said = await work();
-    console.log(`ok      ${what}${said ? `: ${said}` : ""} (${Date.now() - begun} ms)`);
-  } catch (error) {
-    failed += 1;
-    console.log(`NOT SO  ${what}: ${error.message}`);
-  }
-}
+/** Faults that are told, of many. */
+const SHOWN = 6;
 
-function same(found, wanted, what) {
-  const [is, should] = [JSON.stringify(found), JSON.stringify(wanted)];
-  if (is !== should) throw new Error(`${what} is ${is}, and should be ${should}`);
-}
+/** As long as this file is there, main dies at once. */
+const bane = (host) => join(host.data, "instances/main/home/bane");
 
-const world = new World();
-const chromium = await browser();
-const page = await chromium.newPage();
-const complaints = [];
-// While nobody listens, the browser says so of each trial.
-let isAlone = false;
-page.on("console", (message) => {
-  const isOfNobody = isAlone && /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/.test(message.text());
-  if (["error", "warn"].includes(message.type()) && !isOfNobody) complaints.push(message.text());
+const fleet = (host) => ({
+  main: {
+    runtime: "builtin",
+    env: { BUILTIN_GATEWAY_MISBEHAVE: `exit=1,while-file=${bane(host)}` },
+    restart: { initial_delay: "100ms", max_delay: "200ms", budget: 5 },
+    ladder: { deaths: 2, quarantine: true },
+    trial: { good_after: "1s" },
+  },
+  rescue: { runtime: "builtin", rescues: ["main"], rescue: { failback: "auto", failback_after: "2s" } },
+  research: { runtime: "builtin" },
+  support: { runtime: "builtin" },
 });
-page.on("pageerror", (error) => complaints.push(error.message));
-const foreign = [];
-page.on("request", (request) => {
-  if (!request.url().startsWith(origin) && !request.url().startsWith("data:")) foreign.push(request.url());
-});
-let origin = "";
 
-const shows = (words) => until(`the page shows ${words}`, () => page.evaluate((words) => document.body.innerText.includes(words), words));
-const go = (address) => page.evaluate((address) => { location.hash = address; }, address);
+/** The pages, and what says that each is drawn. */
+const PAGES = [
+  ["#/", /support[\s\S]*restarts/],
+  ["#/ports", /support[\s\S]*cdp/],
+  ["#/failover", "main"],
+  ["#/incidents", "Incidents"],
+  ["#/i/main", /process[\s\S]*Snapshot/],
+];
 
-/** What axe has against the page as it is. */
-async function faults() {
-  const devtools = await page.createCDPSession();
-  // By the debugger, which the page's own protection does not concern.
-  await devtools.send("Runtime.evaluate", { expression: AXE });
-  const expression = "axe.run(document).then(({ violations }) => violations.map(({ id, nodes }) => `${id} at ${nodes[0].target}`))";
-  const { result } = await devtools.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
-  await devtools.detach();
-  return result.value;
-}
-
-/** Goes on with the Tab key until this element is reached. */
-async function tabTo(label) {
-  for (let at = 0; at < 60; at += 1) {
-    const reached = await page.evaluate(() => document.activeElement?.textContent?.trim());
-    if (reached === label) return;
-    await page.keyboard.press("Tab");
-  }
-  throw new Error(`no Tab leads to ${label}`);
-}
-
-try {
-  await page.setViewport(DESKTOP);
-  await world.start();
-  world.apply(fleet(world));
-  world.done("up", "main", "rescue", "research", "support", "--wait");
-  const link = world.link();
-  origin = new URL(link).origin;
-
-  await step("the link opens the fleet", async () => {
-    const begun = Date.now();
-    await page.goto(link);
-    await until("there are four cards", async () => (await page.$$(".card")).length === 4);
-    const seen = Date.now() - begun;
-    const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
-    return `painted after ${Math.round(paint)} ms, all cards there after ${seen} ms`;
-  });
-  await step("the link is not in the address any more", async () => same(await page.evaluate(() => location.hash), "#/", "the address"));
-  await step("the link opens nothing a second time", async () => {
-    const other = await (await chromium.createBrowserContext()).newPage();
-    await other.goto(link);
-    await until("it is refused", () => other.evaluate(() => document.body.innerText.includes("followed already")));
-    await other.close();
-  });
-
-  for (const [size, of] of [[DESKTOP, "a desktop"], [PHONE, "a phone"]]) {
-    await page.setViewport(size);
+/** Each page as everybody sees it: by day and by night, at a desk and under way. */
+async function looks(tab, pages) {
+  let seen = 0;
+  const wrong = [];
+  for (const [size, view] of Object.entries({ desktop: DESKTOP, phone: PHONE })) {
+    await tab.size(view);
     for (const scheme of ["light", "dark"]) {
-      await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
-      for (const address of PAGES) {
-        await step(`${address} on ${of}, ${scheme}`, async () => {
-          await go(address);
-          await until("it is there", () => page.evaluate(() => document.querySelector("main h1") !== null));
-          same(await faults(), [], "what axe has against it");
-          const [needs, has] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-          if (needs > has) throw new Error(`it is ${needs} wide in a window of ${has}`);
-        });
+      await tab.scheme(scheme);
+      for (const [hash, text] of pages) {
+        await tab.go(hash, text);
+        wrong.push(...(await tab.faults(`${hash}, ${scheme}, ${size}`)));
+        seen += 1;
       }
     }
   }
-  await page.setViewport(DESKTOP);
-
-  await step("a restart by the keyboard alone", async () => {
-    const before = world.status("research").incarnation;
-    await go("#/i/research");
-    await tabTo("Restart");
-    await page.keyboard.press("Enter");
-    await until("it asks", () => page.$("dialog[open]"));
-    same(await page.evaluate(() => document.activeElement.textContent), "Cancel", "what is chosen at first");
-    await tabTo("Restart");
-    await page.keyboard.press("Enter");
-    await shows("Restart: done.");
-    same(world.status("research").incarnation, String(Number(before) + 1), "its life");
-  });
-  await step("the log and the events go on by themselves", async () => {
-    await shows("wants it restarted");
-    world.done("restart", "research");
-    await until("a second restart is told", () => page.evaluate(() => document.body.innerText.split("wants it restarted").length > 2));
-  });
-  await step("a configuration is compared and put back", async () => {
-    const file = world.config("support");
-    const good = text(file);
-    await go("#/i/support");
-    await until("a snapshot is listed", () => page.$('button[aria-label^="Diff of"]'));
-    writeFileSync(file, good.replace("{", '{ "note": "mine",'));
-    await until("the change is seen", () => world.status("support").config.content !== world.status("support").config.running);
-    await go("#/");
-    await go("#/i/support");
-    const button = await until("it can be put back", () => page.$('button[aria-label^="Roll back to"]'));
-    const diff = await page.$$('button[aria-label^="Diff of"]');
-    await diff.at(-1).click();
-    await shows('"note": "mine"');
-    await button.click();
-    await (await until("it asks", () => page.$("dialog[open] button.danger"))).click();
-    await shows("Rolled back.");
-    same(text(file), good, "the configuration");
-  });
-  await step("main fails, and its rescue stands in", async () => {
-    await go("#/");
-    await incident(world);
-    await shows("stands in for main");
-    await shows("exited with status 1");
-    await go("#/incidents");
-    await until("the incident is listed", () => page.$('a[href^="#/incidents/"]'));
-    await page.click('a[href^="#/incidents/"]');
-    await shows("What happened");
-    same(await faults(), [], "what axe has against it");
-  });
-  await step("the supervisor dies, and the page is live again by itself", async () => {
-    await go("#/");
-    isAlone = true;
-    await world.kill();
-    await shows("Not connected since");
-    await world.start();
-    await until("it is live", () => page.evaluate(() => document.getElementById("link-state").textContent === "Live"));
-    isAlone = false;
-    rmSync(world.trip);
-    await until("main is ready again", () => page.evaluate(() => [...document.querySelectorAll(".card")].some((card) => card.innerText.startsWith("main") && card.innerText.includes("ready"))));
-  });
-  await step("nothing was asked of anybody else", async () => same(foreign, [], "what was asked for"));
-  await step("the browser had nothing to complain of", async () => same(complaints, [], "what it said"));
-} finally {
-  await chromium.close();
-  world.end();
+  await tab.size(DESKTOP);
+  await tab.scheme("light");
+  // Most of them are one mistake, seen again.
+  check(!wrong.length, `${wrong.length} faults, such as\n${wrong.filter((_, at) => at % Math.ceil(wrong.length / SHOWN) === 0).join("\n")}`);
+  return `${seen} looks`;
 }
-console.log(failed ? `${failed} steps failed` : "all well");
+
+/** Presses Tab until what has the focus is called this. */
+async function tabTo(tab, name) {
+  const passed = [];
+  for (let at = 0; at < 40; at += 1) {
+    await tab.page.keyboard.press("Tab");
+    const on = await tab.run(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent.trim());
+    if (on === name) return;
+    passed.push(on);
+  }
+  throw new NotSo(`the Tab key never comes to ${name}, but to ${passed.join(", ")}`);
+}
+
+const pidOf = async (host, name) => (await host.status(name)).pid;
+
+/** The steps, in their order: each goes on where the one before has left the fleet. */
+const steps = {
+  async "a link opens the fleet, with a card for each instance"({ host, tab }) {
+    tab.link = await host.link();
+    check(/^http:\/\/127\.0\.0\.1:\d+\/#link=[\w.-]+$/.test(tab.link), `the link is ${tab.link}`);
+    const began = Date.now();
+    await tab.page.goto(tab.link, { waitUntil: "domcontentloaded" });
+    await tab.page.waitForSelector(".card", { timeout: 10_000 });
+    const first = Date.now() - began;
+    await tab.shows("4 ready");
+    const cards = await tab.run(() => [...document.querySelectorAll(".card h2")].map((card) => card.textContent));
+    check(cards.join() === NAMES.toSorted().join(), `there are cards of ${cards}`);
+    check((await tab.text("#link-state")) === "Live", `it says that it is ${await tab.text("#link-state")}`);
+    const address = await tab.run(() => location.href);
+    check(!address.includes("link="), `the address is still ${address}`);
+    return `the first card after ${first} ms`;
+  },
+
+  async "the link opens nothing for a second time"({ browser, host, tab }) {
+    const other = await Tab.open(browser, host.address);
+    try {
+      await other.page.goto(tab.link);
+      await other.shows("This page is closed");
+      await other.shows("this link was followed already");
+      check(!(await other.run(() => document.querySelector(".card"))), "there are cards");
+    } finally {
+      await other.close();
+    }
+  },
+
+  async "every page is accessible and fits, light and dark, on a desktop and a phone"({ tab }) {
+    return looks(tab, PAGES);
+  },
+
+  async "an instance is restarted by the keyboard alone"({ host, tab }) {
+    const before = await pidOf(host, "support");
+    await tab.go("#/i/support", `process`);
+    await tab.run(() => document.getElementById("main").focus());
+    await tabTo(tab, "Restart");
+    await tab.page.keyboard.press("Enter");
+    await tab.shows("Restart support?", "dialog");
+    const safe = await tab.run(() => document.activeElement.textContent);
+    check(safe === "Cancel", `the question begins at ${safe}`);
+    await tab.page.keyboard.press("Escape");
+    await until("Escape closes the question", () => tab.run(() => !document.querySelector("dialog")));
+    check((await pidOf(host, "support")) === before, "Escape restarted it");
+    check((await tab.run(() => document.activeElement.textContent)) === "Restart", "the focus did not return");
+    await tab.page.keyboard.press("Enter");
+    await tab.shows("Restart support?", "dialog");
+    await tabTo(tab, "Restart");
+    await tab.page.keyboard.press("Enter");
+    await tab.shows("Restart: done", "#said");
+    const after = await until("it has another process", async () => (await pidOf(host, "support")) !== before && pidOf(host, "support"));
+    await tab.shows(`${after}, worker`);
+    await tab.shows("ready");
+  },
+
+  async "lines of the log and events arrive as they happen"({ host, tab }) {
+    await tab.go("#/i/research", "process");
+    await tab.shows("ready on port", "pre[role=log]");
+    const before = { lines: (await tab.text("pre[role=log]")).split("\n").length, process: await pidOf(host, "research") };
+    const { length } = tab.asked;
+    await host.openclawctl("restart", "research", "--wait=20s");
+    const after = await pidOf(host, "research");
+    check(after !== before.process, "it has the process of before");
+    await until("there are more lines", async () => (await tab.text("pre[role=log]")).split("\n").length > before.lines);
+    await tab.shows(`Started as process ${after}`, "[aria-label=Events]");
+    const anew = tab.asked.slice(length).filter((url) => /ReadLogs|WatchEvents|WatchInstances/.test(url));
+    check(!anew.length, `it asked anew: ${anew}`);
+  },
+
+  async "a snapshot shows its difference and is put back"({ host, tab }) {
+    const { directories, pid } = await host.status("main");
+    const before = readFileSync(directories.config, "utf8");
+    const count = async () => JSON.parse(await host.openclawctl("config", "snapshots", "main", "-o", "json")).snapshots.length;
+    const kept = await until("the first one is kept", count);
+    // A remark changes nothing for the gateway.
+    writeFileSync(directories.config, before.replace("{", "{ // written by hand\n"));
+    await until("another one is kept", async () => (await count()) > kept);
+    await tab.go("#/i/main", "Snapshot");
+    const labels = await until("one can be put back", () => tab.run(() =>
+      [...document.querySelectorAll("button.danger[aria-label^='Roll back']")].map((button) => button.getAttribute("aria-label"))));
+    check(labels.length, "none can be put back");
+    await tab.click(labels[0].replace("Roll back to", "Diff of"));
+    await tab.shows("written by hand", "pre.diff");
+    await tab.click(labels[0]);
+    await tab.shows("Put the configuration", "dialog");
+    await tab.click("Roll back");
+    await tab.shows("Rolled back", "#said");
+    await until("it is as before", () => readFileSync(directories.config, "utf8") === before);
+    await until("main is started anew", async () => {
+      const now = await host.status("main");
+      return now.pid !== pid && now.phase === "PHASE_READY";
+    });
+  },
+
+  async "main is lost: the page tells the incident and who stands in"({ host, tab }) {
+    await tab.go("#/", "4 ready");
+    const pid = await pidOf(host, "main");
+    writeFileSync(bane(host), "");
+    kill(pid);
+    await tab.shows("rescue stands in for main");
+    await tab.shows(/main\s*✕ failed/);
+    const first = await tab.text(".card");
+    check(first.startsWith("main"), `the first card is ${first}`);
+    await tab.go("#/failover", "rescue");
+    await tab.shows(/main\s+✕ failed\s+rescue/);
+    await tab.go("#/incidents", /main[\s\S]*given up/);
+    const number = await tab.run(() => document.querySelector("main td a").textContent);
+    await tab.go(`#/incidents/${number}`, /stands in/);
+    await tab.go("#/i/main", /What to type: openclawctl/);
+    tab.incident = number;
+  },
+
+  async "and these pages are accessible and fit, too"({ tab }) {
+    return looks(tab, [
+      ["#/", /✕ failed/], ["#/failover", /✕ failed/], ["#/incidents", "given up"], [`#/incidents/${tab.incident}`, /stands in/], ["#/i/main", /Snapshot/],
+    ]);
+  },
+
+  async "main is started by a click and gets its place back"({ host, tab }) {
+    await tab.go("#/i/main", "What to type");
+    rmSync(bane(host));
+    await tab.click("Start");
+    await tab.shows("Start main?", "dialog");
+    await (await tab.page.waitForSelector("dialog button:last-child")).click();
+    await tab.shows("Start: done", "#said");
+    await tab.go("#/", /4 ready/);
+    await until("nobody stands in", async () => !(await tab.text("main")).includes("stands in for"));
+    await tab.go("#/incidents", "failed back");
+  },
+
+  async "the supervisor is killed: the page says so, and goes on by itself with the next one"({ host, tab }) {
+    await tab.go("#/i/support", "process");
+    await tab.shows("Live", "#link-state");
+    const before = await pidOf(host, "support");
+    tab.isGone = true;
+    await host.kill();
+    await tab.shows("Not connected since", "#link-state", RECONNECT);
+    check((await tab.text("main")).includes(`${before}, worker`), "what was known is gone");
+    // A page that is opened meanwhile is not stuck with its failure.
+    await tab.go("#/ports", "That did not work");
+    await host.openclawctl("supervisor", "start");
+    await tab.shows("Live", "#link-state", RECONNECT);
+    await tab.shows(/support[\s\S]*cdp/, "main", RECONNECT);
+    tab.isGone = false;
+    await tab.go("#/i/support", `${before}, worker`);
+    await host.openclawctl("restart", "support", "--wait=20s");
+    await tab.shows(`Started as process ${await pidOf(host, "support")}`, "[aria-label=Events]", RECONNECT);
+  },
+
+  async "a viewer sees everything and is offered nothing that would be refused"({ browser, host }) {
+    if (process.getuid() !== 0) throw new LeftOut("it takes root to be another user");
+    const viewer = await Tab.open(browser, host.address);
+    try {
+      await viewer.page.goto(await host.link(VIEWER));
+      await viewer.shows("4 ready");
+      await viewer.go("#/i/main", /process[\s\S]*Snapshot/);
+      const offered = await viewer.run(() => [...document.querySelectorAll("button")].map((button) => button.textContent));
+      check(offered.length && offered.every((label) => label === "Diff"), `it is offered ${offered.join(", ") || "nothing"}`);
+      const wrong = [...(await viewer.faults("a viewer's instance")), ...viewer.complaints];
+      check(!wrong.length, wrong.join("; "));
+    } finally {
+      await viewer.close();
+    }
+  },
+
+  async "nothing was asked of anybody else, and nothing was complained of"({ tab }) {
+    check(!tab.strangers().length, `it asked ${tab.strangers().join(", ")}`);
+    check(!tab.complaints.length, tab.complaints.join("; "));
+    return `${tab.asked.length} requests`;
+  },
+};
+
+const { values: given } = parseArgs({ options: { bin: { type: "string", default: join(ROOT, "target/debug") }, keep: { type: "string" } } });
+const began = Date.now();
+const seconds = (since) => `${((Date.now() - since) / 1000).toFixed(1)} s`;
+let failed = 0;
+let leftOut = 0;
+const host = await Host.start({ binaries: resolve(given.bin), fleet, access: `[{ uid: ${VIEWER}, role: viewer }]` });
+const browser = await launch();
+try {
+  console.log(`a fleet of four and ${await browser.version()}: ${seconds(began)}`);
+  const tab = await Tab.open(browser, host.address);
+  for (const [name, step] of Object.entries(steps)) {
+    const since = Date.now();
+    try {
+      const told = await step({ browser, host, tab });
+      console.log(`ok      ${name}${told ? `: ${told}` : ""} (${seconds(since)})`);
+    } catch (wrong) {
+      if (wrong instanceof LeftOut) {
+        leftOut += 1;
+        console.log(`--      ${name}: left out, because ${wrong.message}`);
+        continue;
+      }
+      failed += 1;
+      console.log(`NOT SO  ${name}: ${wrong instanceof NotSo ? wrong.message : wrong.stack} (${seconds(since)})`);
+      if (given.keep) {
+        mkdirSync(given.keep, { recursive: true });
+        await tab.page.screenshot({ path: join(given.keep, `failed-${failed}.png`) });
+      }
+    }
+  }
+} finally {
+  await browser.close();
+  if (given.keep && failed) host.keep(given.keep);
+  const left = await host.end();
+  if (left.length) {
+    failed += 1;
+    console.log(`NOT SO  nothing is left running, but ${left.join(", ")}`);
+  }
+}
+console.log(`${Object.keys(steps).length - failed - leftOut} passed, ${failed} failed, ${leftOut} skipped`);
+console.error(`in ${seconds(began)}`);
 process.exit(failed ? 1 : 0);
