@@ -83,6 +83,10 @@ export class Host {
     for (const path of [host.data, host.home, host.binaries]) mkdirSync(path);
     chmodSync(host.data, 0o700);
     for (const program of PROGRAMS) copyFileSync(join(binaries, program), join(host.binaries, program));
+    // Supervisor and gateways are no children of this, and would outlive it.
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+      process.once(signal, () => host.end().finally(() => process.exit(1)));
+    }
     // Nothing of who runs it shows, and nothing of where.
     host.environment = { PATH: "/usr/bin:/bin", HOME: host.home, LANG: "C.UTF-8", TZ: "UTC", OPENCLAWCTL_DATA_DIR: host.data };
     try {

@@ -99,8 +99,9 @@ class Pictures {
 const { values: given } = parseArgs({
   options: { bin: { type: "string", default: join(ROOT, "target/debug") }, to: { type: "string", default: join(ROOT, "deploy/images") } },
 });
-const host = await Host.start({ binaries: resolve(given.bin), fleet, directory: "/tmp/fleet" });
+// First, because it ends with this, whatever becomes of the rest.
 const browser = await launch();
+const host = await Host.start({ binaries: resolve(given.bin), fleet, directory: "/tmp/fleet" });
 try {
   mkdirSync(given.to, { recursive: true });
   const pictures = new Pictures(host, browser, given.to);

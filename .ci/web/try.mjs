@@ -258,8 +258,9 @@ const began = Date.now();
 const seconds = (since) => `${((Date.now() - since) / 1000).toFixed(1)} s`;
 let failed = 0;
 let leftOut = 0;
-const host = await Host.start({ binaries: resolve(given.bin), fleet, access: `[{ uid: ${VIEWER}, role: viewer }]` });
+// First, because it ends with this, whatever becomes of the rest.
 const browser = await launch();
+const host = await Host.start({ binaries: resolve(given.bin), fleet, access: `[{ uid: ${VIEWER}, role: viewer }]` });
 try {
   console.log(`a fleet of four and ${await browser.version()}: ${seconds(began)}`);
   const tab = await Tab.open(browser, host.address);
@@ -284,7 +285,12 @@ try {
   }
 } finally {
   await browser.close();
-  if (given.keep && failed) host.keep(given.keep);
+  try {
+    if (given.keep && failed) host.keep(given.keep);
+  } catch (wrong) {
+    // Files come and go while they are copied.
+    console.log(`--      not all is kept: ${wrong.message}`);
+  }
   const left = await host.end();
   if (left.length) {
     failed += 1;
