@@ -173,7 +173,7 @@ async fn maintenance_leaves_a_broken_configuration_to_whoever_works_on_it_until_
     let told = String::from_utf8(ctl(&host, &["maintenance", "on", "main"]).stderr).unwrap();
     assert_eq!(told, "main: in maintenance: not repaired, rolled back or given up\n");
     let table = done(&host, &["status"]);
-    assert!(table.contains("main is in maintenance"), "{table}");
+    assert!(table.contains("\n  is in maintenance: it is not repaired"), "{table}");
     assert!(table.contains("hint: openclawctl maintenance off main"), "{table}");
     write(&host, "{ broken").await;
     let restarted = ctl(&host, &["restart", "main"]);
@@ -234,7 +234,7 @@ async fn an_incident_is_told_from_the_bad_edit_to_its_end() {
     let token = token.split("\"token\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let bad = write(&host, "{ gateway: { mode: 'local',\n").await;
     let fleet = done(&host, &["status"]);
-    assert!(fleet.contains("main: its configuration would not survive the next start: "), "{fleet}");
+    assert!(fleet.contains("\n  its configuration would not survive the next start: "), "{fleet}");
 
     done(&host, &["restart", "main"]);
     host.wait_role("rescue", Role::Active).await;

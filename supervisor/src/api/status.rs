@@ -447,7 +447,7 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 44);
+        assert_eq!(seen, 46);
     }
 
     #[test]
