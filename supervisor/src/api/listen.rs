@@ -24,14 +24,16 @@ use supervisor_proto::v1::{
     setup_service_server::SetupServiceServer, system_service_server::SystemServiceServer,
     upgrade_service_server::UpgradeServiceServer, web_service_server::WebServiceServer,
 };
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 use tonic_health::pb::health_server::HealthServer;
 use tracing::{info, warn};
 
 pub(super) use self::doors::Doors;
 use self::{
+    connection::Connection,
     residents::Residents,
     unix::{Rights, Socket},
 };
@@ -150,19 +152,15 @@ pub(super) async fn serve_through(
         let inlet = Inlet::new(&gate, routes.clone(), limits, Path::new(DASHBOARD));
         web::serve(address, inlet, sessions, shutdown.clone()).await?;
     }
-    let server = Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
-        .http2_max_header_list_size(MAX_HEADERS)
-        .max_concurrent_streams(STREAMS)
-        .layer(Patience)
-        .layer(gate)
-        .add_routes(routes);
     info!(socket = %control.path().display(), "listening");
-    let ended = shutdown.clone();
-    let incoming = ReceiverStream::new(connections).map(Ok::<_, io::Error>);
-    let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
+    let (local, remote) = sorted(connections);
+    let serving = async {
+        tokio::try_join!(
+            converse(local, Speech::Either, (gate.clone(), routes.clone()), &shutdown),
+            converse(remote, Speech::Http2, (gate, routes), &shutdown),
+        )
+        .map(drop)
+    };
     doors.serve(control);
     doors.begin(&places).await;
     listening();
@@ -175,6 +173,50 @@ pub(super) async fn serve_through(
     };
     doors.close().await;
     served
+}
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    /// HTTP/1 or HTTP/2, as the caller's first words say.
+    Either,
+    /// HTTP/2, as was agreed on beforehand. The server speaks first: callers wait for its word to know that they are let in.
+    Http2,
+}
+
+/// Serves these connections until the end.
+async fn converse(
+    connections: mpsc::Receiver<Connection>,
+    speech: Speech,
+    (gate, routes): (Gate, Routes),
+    shutdown: &CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let server = Server::builder()
+        .accept_http1(speech == Speech::Either)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .http2_max_header_list_size(MAX_HEADERS)
+        .max_concurrent_streams(STREAMS)
+        .layer(Patience)
+        .layer(gate)
+        .add_routes(routes);
+    let incoming = ReceiverStream::new(connections).map(Ok::<_, io::Error>);
+    server.serve_with_incoming_shutdown(incoming, shutdown.cancelled()).await
+}
+
+/// Those by sockets, and those by TCP.
+fn sorted(
+    mut connections: mpsc::Receiver<Connection>,
+) -> (mpsc::Receiver<Connection>, mpsc::Receiver<Connection>) {
+    let ((to_local, local), (to_remote, remote)) = (mpsc::channel(1), mpsc::channel(1));
+    tokio::spawn(async move {
+        while let Some(connection) = connections.recv().await {
+            let to = if connection.is_local() { &to_local } else { &to_remote };
+            // Nobody takes it any more at the end.
+            let _ = to.send(connection).await;
+        }
+    });
+    (local, remote)
 }
 
 /// Every service, and the pages beside them.

@@ -72,6 +72,16 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Whether it came by a socket of this host, and not by TCP.
+    pub(super) fn is_local(&self) -> bool {
+        match self.peer {
+            Peer::Unix { .. } => true,
+            Peer::Certificate { .. } => false,
+        }
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = Caller;
 
