@@ -46,9 +46,11 @@ impl Look {
         style
     }
 
-    /// The row that keys act on, which has a mark, too.
+    /// The row that keys act on, which has a mark, too. The cells' own colours would be its ground, and are left out.
     pub(crate) fn selected(self) -> Style {
-        if self.colored { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() }
+        let bar =
+            Style::new().fg(Color::Reset).remove_modifier(Modifier::DIM).add_modifier(Modifier::REVERSED);
+        if self.colored { bar } else { Style::new() }
     }
 
     /// Text without anything that a terminal would obey, and without what it cannot show.
