@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use prost_types::Timestamp;
 use supervisor_proto::v1::{FailoverStatus, Instance, InstanceStatus, Phase, Role, Runtime};
 
 static NO_STATUS: LazyLock<InstanceStatus> = LazyLock::new(InstanceStatus::default);
@@ -36,6 +37,13 @@ pub(crate) fn is_unwell(phase: Phase) -> bool {
         | Phase::Ready
         | Phase::Stopping => false,
     }
+}
+
+/// Since when it is as its phase says: one that is tried again and again has not been well since before the last try.
+pub(crate) fn since(instance: &Instance) -> Option<&Timestamp> {
+    let status = status(instance);
+    let waits = matches!(status.phase(), Phase::Backoff | Phase::Failed);
+    status.trouble_time.as_ref().filter(|_| waits).or(status.phase_time.as_ref())
 }
 
 /// Whether the running process was started from an older spec than the present one.

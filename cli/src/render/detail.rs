@@ -73,7 +73,7 @@ fn heading(instance: &Instance, marks: Marks, out: &mut String) {
         Marks::Hidden => phase_word(phase).to_owned(),
     };
     out.push_str(&format!("{}  {}", paint(style::STRONG, &printable(&instance.name)), paint(look, &state)));
-    if let Some(since) = &status.phase_time {
+    if let Some(since) = view::since(instance) {
         out.push_str(&format!(" for {}", humane(between(since, &now()))));
     }
     out.push('\n');

@@ -7,7 +7,7 @@ use supervisor_proto::v1::{Instance, Phase, Role};
 use super::{
     config,
     style::{self, clause, paint, phase_told, phase_word, printable},
-    time::{Clock, ago, until},
+    time::{Clock, ago, between, humane, now, until},
 };
 use crate::view;
 
@@ -178,12 +178,15 @@ fn keeps_dying(instance: &Instance) -> Option<String> {
     let status = view::status(instance);
     let runs = matches!(status.phase(), Phase::Spawning | Phase::Starting | Phase::Ready);
     let deaths = in_a_row(instance).filter(|_| runs)?;
+    // Its row says since when it has been ready, which is not what matters here.
+    let within =
+        status.trouble_time.as_ref().map(|since| format!(" within {}", humane(between(since, &now()))));
     let exit = status.last_exit.as_ref();
     let last = exit.map(|exit| {
         let when = exit.time.as_ref().map(|at| format!(" ({})", ago(at))).unwrap_or_default();
         format!("; the last: {}{when}", clause(&exit.message))
     });
-    Some(format!("keeps dying: {deaths}{}", last.unwrap_or_default()))
+    Some(format!("keeps dying: {deaths}{}{}", within.unwrap_or_default(), last.unwrap_or_default()))
 }
 
 /// What AUTO came to, each note once.

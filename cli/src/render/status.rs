@@ -104,10 +104,9 @@ fn further_cells(instance: &Instance) -> Vec<Cell> {
     ]
 }
 
-/// How long it has been seen in its phase: a supervisor that has just been started has not seen it for long.
+/// How long it has been seen so: a supervisor that has just been started has not seen it for long.
 fn since(instance: &Instance) -> Option<String> {
-    let since = view::status(instance).phase_time.as_ref()?;
-    Some(humane(between(since, &now())))
+    Some(humane(between(view::since(instance)?, &now())))
 }
 
 fn state(instance: &Instance, marks: Marks) -> Cell {

@@ -124,11 +124,12 @@ fn one_that_runs_and_dies_again_and_again_is_not_taken_for_well() {
     let fake = Fake::start();
     let mut main = instance("main", Phase::Ready, 18_789);
     status(&mut main).ladder = Some(LadderStatus { deaths: 3, ..Default::default() });
+    status(&mut main).trouble_time = seconds_ago(600);
     let exit = Exit { message: "exited with status 1".into(), ..Default::default() };
     status(&mut main).last_exit = Some(exit);
     fake.with([main, instance("also", Phase::Ready, 18_809)]);
     let text = fake.ctl(&["status"]).done();
-    let told = "\n  keeps dying: 3 deaths in a row; the last: exited with status 1\n  hint: openclawctl logs main\nalso ";
+    let told = "\n  keeps dying: 3 deaths in a row within 10m; the last: exited with status 1\n  hint: openclawctl logs main\nalso ";
     assert!(text.contains(told), "{text}");
     assert!(text.ends_with("\n2 instances: 2 ready; 1 needs a look\n"), "{text}");
 }

@@ -71,6 +71,10 @@ impl Instance {
         self.death = None;
         self.alone = false;
         self.enter(turn, Phase::Ready);
+        if self.stable_at().is_none() && self.record.restarts.since().is_some() {
+            self.record.restarts.over();
+            turn.store(self.name());
+        }
     }
 
     pub(crate) fn on_launch_failed(

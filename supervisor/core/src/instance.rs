@@ -350,6 +350,9 @@ impl Instance {
             return self.repaired(turn, cause);
         }
         self.death = Some(cause.clone());
+        if self.record.restarts.trouble(turn.now) {
+            turn.store(self.name());
+        }
         let policy = &self.policy.restart;
         let failure = final_failure(cause, policy.condition, &policy.fatal_codes);
         if !matches!(failure, Some(Failure::NotRestarted(_))) && self.climb(turn, cause) {

@@ -16,6 +16,9 @@ pub struct Restarts {
     in_row: u32,
     /// Restarts since the instance was last started by hand.
     total: u32,
+    /// Since when it has died or could not be started, without having been well for long enough meanwhile.
+    #[serde(default)]
+    since: Option<Moment>,
 }
 
 /// What to do about a death.
@@ -70,6 +73,23 @@ impl Restarts {
     /// The instance has been well for long enough.
     pub fn stable(&mut self) {
         self.in_row = 0;
+        self.since = None;
+    }
+
+    /// It died, or could not be started. Whether that is the first trouble since it was well.
+    pub(crate) fn trouble(&mut self, now: Moment) -> bool {
+        self.since.replace(self.since.unwrap_or(now)).is_none()
+    }
+
+    /// It is ready, and no death is counted: it could not be started for some time, no more.
+    pub(crate) fn over(&mut self) {
+        self.since = None;
+    }
+
+    /// Since when it has died or could not be started, without having been well for long enough meanwhile.
+    #[must_use]
+    pub fn since(&self) -> Option<Moment> {
+        self.since
     }
 
     /// An operator starts it: all is forgotten. Whether there was anything.
@@ -79,9 +99,11 @@ impl Restarts {
 
     /// Lets none of them be later than `now`, and says whether one was.
     pub(crate) fn no_later_than(&mut self, now: Moment) -> bool {
-        let later = self.recent.iter().any(|at| *at > now);
-        self.recent.iter_mut().for_each(|at| *at = now.min(*at));
-        later
+        let moments = self.recent.iter_mut().chain(self.since.as_mut());
+        moments.fold(false, |later, at| {
+            let kept = now.min(*at);
+            core::mem::replace(at, kept) > now || later
+        })
     }
 
     /// Restarts since the instance was last started by hand.

@@ -115,6 +115,7 @@ impl<'a> Scene<'a> {
             reason: telling.reason(),
             hint: telling.hint(),
             phase_time: Some(timestamp(instance.since())),
+            trouble_time: instance.restarts().since().map(timestamp),
             incarnation: instance.incarnation().0,
             ports: Some(ports(record.block)),
             pid: process.map_or(0, |process| process.pid),

@@ -243,6 +243,36 @@ fn a_taken_port_is_looked_at_again_and_the_budget_is_not_touched() {
 }
 
 #[test]
+fn trouble_counts_from_its_beginning_until_it_is_well_for_long_enough() {
+    let mut world = World::ready(plain());
+    assert_eq!(world.one("main").restarts().since(), None);
+    let died = world.now;
+    for _ in 0..3 {
+        world.exits("main", 1);
+        assert_eq!(world.one("main").restarts().since(), Some(died));
+        world.after(seconds(10));
+        world.up("main");
+        assert_eq!(world.phase("main"), "ready");
+    }
+    world.after(seconds(61));
+    assert_eq!(world.one("main").restarts().since(), None);
+}
+
+#[test]
+fn what_could_not_be_started_is_well_again_once_it_is_ready() {
+    let mut world = World::of(&[("main", plain())]);
+    let began = world.now;
+    for _ in 0..3 {
+        let taken = LaunchFailure::PortTaken { port: 18_789, holder: "pid 7 (nc)".into() };
+        world.launch_fails("main", taken);
+        assert_eq!(world.one("main").restarts().since(), Some(began));
+        world.after(seconds(10));
+    }
+    world.up("main");
+    assert_eq!(world.one("main").restarts().since(), None);
+}
+
+#[test]
 fn a_launch_that_is_not_answered_is_swept_away_and_tried_again() {
     let mut world = World::of(&[("main", plain())]);
     world.after(seconds(30));
