@@ -94,7 +94,8 @@ export class Host {
       host.address = `http://127.0.0.1:${port}`;
       writeFileSync(join(host.data, "settings.yaml"),
         `pool: { first: ${POOL.first}, last: ${POOL.last} }\nweb: "127.0.0.1:${port}"\n` +
-        `listen: [{ unix: ${host.socket}, mode: "0666" }]\naccess: ${access}\n`);
+        `listen: [{ unix: ${host.socket}, mode: "0666" }]\naccess: ${access}\n` +
+        `alerts: { after: 0s, group_for: 0s, boot_grace: 0s, sinks: [{ name: pager, kind: exec, command: [/usr/bin/true] }] }\n`);
       await host.openclawctl("supervisor", "start");
       await host.apply(fleet(host));
     } catch (failure) {

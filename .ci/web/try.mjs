@@ -40,6 +40,7 @@ const PAGES = [
   ["#/ports", /support[\s\S]*cdp/],
   ["#/failover", "main"],
   ["#/incidents", "Incidents"],
+  ["#/alerts", "Who is told"],
   ["#/i/main", /process[\s\S]*Snapshot/],
 ];
 
@@ -193,9 +194,16 @@ const steps = {
     tab.incident = number;
   },
 
+  async "the alerts tell of it, and the people who are told can be tried"({ tab }) {
+    await tab.go("#/alerts", /error[\s\S]*main[\s\S]*openclawctl[\s\S]*pager\s+exec/);
+    await tab.click("Send a test");
+    await tab.shows("pager: took it", "#said");
+  },
+
   async "and these pages are accessible and fit, too"({ tab }) {
     return looks(tab, [
-      ["#/", /✕ failed/], ["#/failover", /✕ failed/], ["#/incidents", "given up"], [`#/incidents/${tab.incident}`, /stands in/], ["#/i/main", /Snapshot/],
+      ["#/", /✕ failed/], ["#/failover", /✕ failed/], ["#/incidents", "given up"], [`#/incidents/${tab.incident}`, /stands in/],
+      ["#/alerts", /pager/], ["#/i/main", /Snapshot/],
     ]);
   },
 

@@ -2,7 +2,7 @@
 
 import { Failure, call, follow, isOpen, learn, open } from "./api.js";
 import { el, isTrouble } from "./ui.js";
-import { failover, fleet, incident, incidents, ports } from "./pages.js";
+import { alerts, failover, fleet, incident, incidents, ports } from "./pages.js";
 import { instance } from "./instance.js";
 
 /** So many samples of what an instance uses, five seconds apart: ten minutes. */
@@ -21,6 +21,7 @@ const routes = [
   [/^#\/i\/([a-z0-9-]+)$/, instance],
   [/^#\/ports$/, ports],
   [/^#\/failover$/, failover],
+  [/^#\/alerts$/, alerts],
   [/^#\/incidents$/, incidents],
   [/^#\/incidents\/(\d+)$/, incident],
 ];

@@ -3,7 +3,7 @@
 import { onChange } from "./app.js";
 import { call, follow, may, once } from "./api.js";
 import { IDLE, difference, eventTable, load, minutes, text } from "./pages.js";
-import { ago, ask, bytes, el, facts, phase, plot, prose, say, state, swap, table, when, word } from "./ui.js";
+import { ago, ask, bytes, el, facts, phase, plot, prose, say, soSince, state, swap, table, when, word } from "./ui.js";
 
 /** Lines of the log that are shown, and events. */
 const LINES = 400;
@@ -36,7 +36,7 @@ function story(name, known) {
   const { status } = one;
   return [
     el("h1", {}, name),
-    el("p", {}, state(one), status.phaseTime ? ` for ${ago(status.phaseTime)}` : ""),
+    el("p", {}, state(one), soSince(one) ? ` for ${ago(soSince(one))}` : ""),
     status.reason && status.reason !== "serves" ? el("p", {}, prose(status.reason)) : "",
     status.hint ? el("p", {}, "What to type: ", el("code", {}, status.hint)) : "",
   ];

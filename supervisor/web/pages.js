@@ -1,8 +1,8 @@
 // The pages of the whole fleet.
 
 import { onChange } from "./app.js";
-import { call } from "./api.js";
-import { ago, byTrouble, bytes, clock, el, facts, isTrouble, phase, plot, prose, state, swap, table, when, word } from "./ui.js";
+import { call, may } from "./api.js";
+import { ago, byTrouble, bytes, clock, el, facts, isTrouble, phase, plot, prose, say, soSince, state, swap, table, when, word } from "./ui.js";
 
 /** Draws now and whenever something has changed. */
 function live(place, draw) {
@@ -80,7 +80,7 @@ function card(instance, known) {
   const role = word(status.failover?.role, "ROLE_");
   return el("li", { class: isTrouble(instance) ? "card trouble" : "card" },
     el("h2", {}, to(instance.name)),
-    el("p", {}, state(instance), status.phaseTime ? el("span", { class: "faint" }, ` for ${ago(status.phaseTime)}`) : null),
+    el("p", {}, state(instance), soSince(instance) ? el("span", { class: "faint" }, ` for ${ago(soSince(instance))}`) : null),
     status.reason && status.reason !== "serves" ? el("p", {}, prose(status.reason)) : null,
     status.hint ? el("p", {}, el("code", {}, status.hint)) : null,
     facts([
@@ -198,6 +198,35 @@ export function incident(place, _known, number) {
     rollbacks.map(({ reason, diff }) => [el("h2", {}, "Configuration taken back"), el("p", {}, prose(reason)), difference(diff)]),
     log.length ? el("h2", {}, "Its log before") : null, log.length ? el("pre", { tabindex: "0" }, log.map(text).join("\n")) : null,
   ].filter(Boolean));
+}
+
+/** What is wrong now, and how those do who are told of it. */
+export function alerts(place) {
+  return load(place, () => call("AlertService/GetAlerts"), ({ alerts: all, sinks }) => [
+    el("h1", {}, "Alerts"),
+    all.length ? table(["How bad", "What", "Lasts", "Why", "What to type"], all.map((one) => [
+      el("span", { class: one.severity === "SEVERITY_ERROR" ? "bad" : "busy" }, word(one.severity, "SEVERITY_")),
+      one.instance ? el("a", { href: `#/i/${one.instance}` }, one.title) : one.title,
+      `${ago(one.beginTime)}${one.told || !sinks.length ? "" : ", not told yet"}`, prose(one.reason), el("code", {}, one.hint),
+    ]), "What is wrong") : el("p", {}, "Nothing is wrong."),
+    el("h2", {}, "Who is told"),
+    sinks.length ? table(["Name", "Kind", "Told", "Waiting", "State"], sinks.map((sink) => [
+      sink.name, sink.kind, when(sink.tellTime), String(sink.waiting),
+      sink.failTime ? el("span", { class: "bad" }, `fails for ${ago(sink.failTime)}: ${sink.failure}`) : el("span", { class: "good" }, "ok"),
+    ]), "Sinks") : el("p", {}, "Nobody. Name somebody as ", el("code", {}, "alerts.sinks"), " in settings.yaml, then type ",
+      el("code", {}, "openclawctl supervisor reload"), "."),
+    sinks.length && may("AlertService/TestAlerts") ? el("p", { class: "row" }, el("button", { type: "button", "aria-label": "Send a test", onclick: test }, "Send a test")) : "",
+  ]);
+}
+
+async function test() {
+  say("Sending a test to all.");
+  try {
+    const { outcomes } = await call("AlertService/TestAlerts");
+    say(outcomes.map(({ name, failure }) => `${name}: ${failure || "took it"}`).join("; "));
+  } catch (failure) {
+    say(failure.message);
+  }
 }
 
 const decoder = new TextDecoder();

@@ -38,6 +38,9 @@ export function state(instance) {
 
 const TROUBLE = ["failed", "unhealthy", "backoff"];
 
+/** Since when it is as its phase says: one that is tried again and again has not been well since before the last try. */
+export const soSince = ({ status }) => (["backoff", "failed"].includes(phase({ status })) && status.troubleTime) || status.phaseTime;
+
 export const isTrouble = (instance) => TROUBLE.includes(phase(instance));
 
 /** Trouble first. */

@@ -18,7 +18,7 @@ use tonic_types::StatusExt;
 use crate::api::{self, Inlet, Visitor};
 
 /// What the dashboard calls. What gives away secrets, says what is run, or makes certificates stays with `openclawctl`.
-const METHODS: [&str; 26] = [
+const METHODS: [&str; 27] = [
     "SystemService/GetInfo",
     "SystemService/ListPorts",
     "InstanceService/GetInstance",
@@ -45,6 +45,7 @@ const METHODS: [&str; 26] = [
     "FleetService/ExportFleet",
     "AuditService/ListAudit",
     "AlertService/GetAlerts",
+    "AlertService/TestAlerts",
 ];
 
 /// What all of them are in.
