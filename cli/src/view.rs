@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use prost_types::Timestamp;
-use supervisor_proto::v1::{FailoverStatus, Instance, InstanceStatus, Phase, Role, Runtime};
+use supervisor_proto::v1::{
+    FailoverStatus, Incident, Instance, InstanceStatus, Phase, Role, Runtime, incident::Outcome,
+};
 
 static NO_STATUS: LazyLock<InstanceStatus> = LazyLock::new(InstanceStatus::default);
 static NO_FAILOVER: LazyLock<FailoverStatus> = LazyLock::new(FailoverStatus::default);
@@ -44,6 +46,11 @@ pub(crate) fn since(instance: &Instance) -> Option<&Timestamp> {
     let status = status(instance);
     let waits = matches!(status.phase(), Phase::Backoff | Phase::Failed);
     status.trouble_time.as_ref().filter(|_| waits).or(status.phase_time.as_ref())
+}
+
+/// Whether an incident goes on. How some ended was not recorded.
+pub(crate) fn is_open(incident: &Incident) -> bool {
+    matches!(incident.outcome(), Outcome::Open | Outcome::GivenUp)
 }
 
 /// Whether the running process was started from an older spec than the present one.

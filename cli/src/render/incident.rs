@@ -12,6 +12,7 @@ use super::{
     table::{Cell, Side, Table, cut},
     time::{Clock, ago, between, humane, now},
 };
+use crate::view;
 
 /// Of a cause in the table, when the width of the terminal leaves less, in columns.
 const LEAST: usize = 16;
@@ -44,7 +45,7 @@ pub(crate) fn list(incidents: &[Incident]) -> String {
     }
     let mut out = String::new();
     table.render(&mut out);
-    for each in incidents.iter().filter(|each| is_open(each)) {
+    for each in incidents.iter().filter(|each| view::is_open(each)) {
         out.push_str(&format!("\n{} openclawctl incident {}", paint(style::HINT, "hint:"), each.number));
     }
     if !out.ends_with('\n') {
@@ -67,18 +68,9 @@ fn row(incident: &Incident, clock: &Clock) -> [(String, Style); 5] {
 /// How long it has lasted so far, or until its end.
 fn lasted(incident: &Incident) -> Option<String> {
     let begun = incident.start_time.as_ref()?;
-    match (&incident.end_time, incident.outcome()) {
-        (Some(end), _) => Some(humane(between(begun, end))),
-        (None, Outcome::Open | Outcome::GivenUp) => Some(humane(between(begun, &now()))),
-        (
-            None,
-            Outcome::Unspecified
-            | Outcome::FailedBack
-            | Outcome::Cancelled
-            | Outcome::Ready
-            | Outcome::Deleted
-            | Outcome::Unrecorded,
-        ) => None,
+    match &incident.end_time {
+        Some(end) => Some(humane(between(begun, end))),
+        None => view::is_open(incident).then(|| humane(between(begun, &now()))),
     }
 }
 
@@ -92,10 +84,6 @@ fn outcome(incident: &Incident) -> (&'static str, Style) {
         Outcome::Deleted => ("deleted", style::FAINT),
         Outcome::Unrecorded | Outcome::Unspecified => ("over", style::FAINT),
     }
-}
-
-fn is_open(incident: &Incident) -> bool {
-    matches!(incident.outcome(), Outcome::Open | Outcome::GivenUp)
 }
 
 /// Everything about one.
@@ -156,7 +144,7 @@ fn heading(incident: &Incident, clock: &Clock, out: &mut String) {
     if incident.quarantined {
         sheet.line("", "all was tried, and it was given up");
     }
-    if is_open(incident) {
+    if view::is_open(incident) {
         sheet.line("to do", &format!("openclawctl status {name}"));
     }
 }

@@ -1,7 +1,7 @@
 //! `openclawctl events --explain`.
 
 use supervisor_proto::v1::{
-    Event, Incident, ListEventsRequest, ListEventsResponse, ListIncidentsRequest, Severity, incident::Outcome,
+    Event, Incident, ListEventsRequest, ListEventsResponse, ListIncidentsRequest, Severity,
 };
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         chain::{self, Told},
         time::between,
     },
+    view,
 };
 
 /// Revisions before and after an event in which all events are read.
@@ -159,18 +160,9 @@ fn is_during(event: &Event, incident: &Incident) -> bool {
     let (Some(time), Some(begun)) = (&event.time, &incident.start_time) else { return false };
     // The death that it begins with comes right before it.
     let begins = event.revision >= incident.number || (time == begun && incident.instance == event.instance);
-    let over = match (&incident.end_time, incident.outcome()) {
-        (Some(end), _) => !between(end, time).is_zero(),
-        (None, Outcome::Open | Outcome::GivenUp) => false,
-        (
-            None,
-            Outcome::Unspecified
-            | Outcome::FailedBack
-            | Outcome::Cancelled
-            | Outcome::Ready
-            | Outcome::Deleted
-            | Outcome::Unrecorded,
-        ) => true,
+    let over = match &incident.end_time {
+        Some(end) => !between(end, time).is_zero(),
+        None => !view::is_open(incident),
     };
     concerned && begins && !over
 }
