@@ -11,7 +11,6 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     env, fs, io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -70,7 +69,7 @@ use crate::{
     settings::{self, Settings},
     traces::Traces,
     walls::Standings,
-    web::{Sessions, load_key},
+    web::{Dashboard, Sessions, load_key},
 };
 
 use manager::{tell_manager, tell_of_life};
@@ -337,14 +336,11 @@ fn retention(settings: &Settings) -> Retention {
 }
 
 /// Where the dashboard is served, if it is, and who has opened it.
-fn sessions(
-    settings: &Settings,
-    data_dir: &Path,
-    epoch: u64,
-) -> Result<Option<(SocketAddr, Sessions)>, DaemonError> {
+fn sessions(settings: &Settings, data_dir: &Path, epoch: u64) -> Result<Option<Dashboard>, DaemonError> {
     let Some(address) = settings.web else { return Ok(None) };
-    let key = load_key(data_dir).map_err(|source| DaemonError::Start { part: "the dashboard", source })?;
-    Ok(Some((address, Sessions::new(&key, epoch))))
+    let key = load_key(data_dir)
+        .map_err(|error| DaemonError::Start { part: "the dashboard", source: io::Error::other(error) })?;
+    Ok(Some(Dashboard::new(address, Sessions::new(&key, epoch))))
 }
 
 /// Who has which role. Only callers wait for the host's databases; supervision has begun.

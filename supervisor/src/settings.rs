@@ -254,16 +254,24 @@ impl Settings {
     /// ports of outgoing connections from.
     #[must_use]
     pub fn warnings(&self, ephemeral: Option<(u16, u16)>) -> Vec<String> {
+        let Some((from, to)) = ephemeral else { return Vec::new() };
         let Pool { first, last } = self.pool;
-        match ephemeral {
-            Some((from, to)) if first <= to && from <= last => vec![format!(
+        let pool = (first <= to && from <= last).then(|| {
+            format!(
                 "the port pool {first} to {last} overlaps {from} to {to}, from which the kernel takes the ports \
                  of outgoing connections: any of them may take a gateway's port; end the pool at {} or move the range with \
                  `sysctl net.ipv4.ip_local_port_range`",
                 from.saturating_sub(1)
-            )],
-            Some(_) | None => Vec::new(),
-        }
+            )
+        });
+        let web = self.web.filter(|web| (from..=to).contains(&web.port())).map(|web| {
+            format!(
+                "the dashboard's port {} lies in {from} to {to}, from which the kernel takes the ports of outgoing \
+                 connections: any of them may have it when it is to be opened; choose one below {from}",
+                web.port()
+            )
+        });
+        pool.into_iter().chain(web).collect()
     }
 
     /// The settings as a file, with all defaults filled in.

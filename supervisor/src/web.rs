@@ -13,13 +13,13 @@
 //! browser send is refused: calls with another host's name, from another origin, or without the header that only our
 //! script sends.
 
+mod door;
 mod key;
 mod pages;
 mod rpc;
 mod session;
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -31,14 +31,15 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{OnceCell, Semaphore},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tracing::{info, warn};
+use tracing::warn;
 
+pub(crate) use door::Dashboard;
 pub(crate) use key::load as load_key;
 pub(crate) use session::Sessions;
 
@@ -90,31 +91,30 @@ impl Browser {
 /// Why there is no dashboard.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
-    /// The address cannot be had.
-    #[error("failed to serve the dashboard on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
     /// The contract cannot be read.
     #[error("failed to read the contract")]
     Contract(#[from] prost_reflect::DescriptorError),
 }
 
-/// Serves it until `shutdown`.
+/// Serves it until `shutdown`, from when its address can be had.
 pub(crate) async fn serve(
-    address: SocketAddr,
+    dashboard: Dashboard,
     inlet: Inlet,
-    sessions: Sessions,
     shutdown: CancellationToken,
 ) -> Result<(), WebError> {
-    let listener = TcpListener::bind(address).await.map_err(|source| WebError::Listen { address, source })?;
-    let web = Arc::new(Web { inlet, sessions, contract: Contract::new()?, port: address.port() });
-    info!(%address, "serving the dashboard");
+    let (sessions, port) = (dashboard.sessions().clone(), dashboard.address().port());
+    let web = Arc::new(Web { inlet, sessions, contract: Contract::new()?, port });
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    // Before callers are served, who are told where it is.
+    let opened = dashboard.open().await;
     tokio::spawn(async move {
+        let listener = match opened {
+            Some(listener) => listener,
+            None => tokio::select! {
+                listener = dashboard.open_at_last() => listener,
+                () = shutdown.cancelled() => return,
+            },
+        };
         loop {
             // Before it is accepted, so that more than these wait with the kernel.
             let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };

@@ -6,11 +6,13 @@ mod support;
 
 use std::{fs::OpenOptions, io::Write, os::unix::process::CommandExt, process::Command};
 
-use supervisor_proto::v1::{CreateLinkRequest, WallPolicy, web_service_client::WebServiceClient};
-use support::{Host, agent::Agent, builtin};
+use supervisor_proto::v1::{
+    CreateLinkRequest, GetInfoRequest, WallPolicy, web_service_client::WebServiceClient,
+};
+use support::{Host, agent::Agent, builtin, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 /// A supervisor that serves the dashboard on one of the test's own ports.
@@ -175,4 +177,24 @@ async fn a_session_that_another_user_has_stolen_is_none() {
         .unwrap();
     let said = String::from_utf8(thief.stdout).unwrap();
     assert!(said.starts_with("HTTP/1.1 401"), "{said}");
+}
+
+#[tokio::test]
+async fn whoever_has_the_port_keeps_no_supervisor_from_starting_and_is_sent_nobody() {
+    let mut host = Host::prepare();
+    let port = host.first_port + 395;
+    let mut settings = OpenOptions::new().append(true).open(host.data_dir().join("settings.yaml")).unwrap();
+    writeln!(settings, "web: \"127.0.0.1:{port}\"").unwrap();
+    let squatter = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    host.start_supervisor().await;
+    let told = format!("the dashboard cannot be served on 127.0.0.1:{port}: ");
+    let alarms = host.system().await.get_info(GetInfoRequest {}).await.unwrap().into_inner().alarms;
+    assert!(alarms.iter().any(|alarm| alarm.starts_with(&told)), "{alarms:?}");
+    let mut links = WebServiceClient::new(host.channel().await.unwrap());
+    let refused = links.create_link(CreateLinkRequest {}).await.unwrap_err();
+    assert!(refused.message().starts_with(&told), "{refused:?}");
+    drop(squatter);
+    until("the dashboard is served", async || links.create_link(CreateLinkRequest {}).await.ok()).await;
+    let (status, _) = call(port, "session", "", &ticket(&host).await).await;
+    assert_eq!(status, 200);
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -53,7 +52,7 @@ use crate::{
     spec::{InstanceSpec, Violation},
     user::UserError,
     walls::Standings,
-    web::Sessions,
+    web::Dashboard,
 };
 
 /// Looking at the processes of this many instances takes a few milliseconds, and a caller waits for that. The
@@ -94,7 +93,7 @@ pub(crate) struct Context {
     /// The number of its life on its data directory.
     pub(crate) epoch: u64,
     /// Where the dashboard is served, and who has opened it.
-    pub(crate) web: Option<(SocketAddr, Sessions)>,
+    pub(crate) web: Option<Dashboard>,
     /// Who is told when something goes wrong.
     pub(crate) alerts: Alerts,
     /// What the supervisor says about itself.
@@ -162,7 +161,7 @@ pub(super) struct Api {
     pub(super) doors: Doors,
     pub(super) started: Moment,
     pub(super) epoch: u64,
-    pub(super) web: Option<(SocketAddr, Sessions)>,
+    pub(super) web: Option<Dashboard>,
     pub(super) alerts: Alerts,
     pub(super) logging: Logging,
     pub(super) shutdown: CancellationToken,

@@ -148,9 +148,9 @@ pub(super) async fn serve_through(
     let api = Api::new(context, doors.clone());
     alert::begin(&api, beats);
     let routes = routes(api)?;
-    if let Some((address, sessions)) = web {
+    if let Some(dashboard) = web {
         let inlet = Inlet::new(&gate, routes.clone(), limits, Path::new(DASHBOARD));
-        web::serve(address, inlet, sessions, shutdown.clone()).await?;
+        web::serve(dashboard, inlet, shutdown.clone()).await?;
     }
     info!(socket = %control.path().display(), "listening");
     let (local, remote) = sorted(connections);

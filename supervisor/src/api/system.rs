@@ -27,6 +27,7 @@ use crate::{
     figures::descendants,
     problem::Problem,
     settings::{self, Settings, SettingsError, ephemeral_ports},
+    web::Dashboard,
 };
 
 /// What this build can do, for clients that speak to several versions.
@@ -156,6 +157,8 @@ impl Systems {
             ));
         }
         alarms.extend(self.0.alerts.alarms());
+        let dashboard = self.0.web.as_ref().and_then(Dashboard::trouble);
+        alarms.extend(dashboard.map(|trouble| format!("{trouble}.")));
         alarms.extend(self.0.doors.alarms().into_iter().map(|alarm| format!("{alarm}.")));
         alarms
     }

@@ -19,7 +19,11 @@ pub(super) struct Webs(pub(super) Arc<Api>);
 
 impl Webs {
     fn create(&self, request: &Request<CreateLinkRequest>) -> Result<CreateLinkResponse, Refusal> {
-        let (address, sessions) = self.0.web.as_ref().ok_or(Unmet::NoDashboard)?;
+        let dashboard = self.0.web.as_ref().ok_or(Unmet::NoDashboard)?;
+        if let Some(trouble) = dashboard.trouble() {
+            return Err(Unmet::DashboardShut(trouble).into());
+        }
+        let (address, sessions) = (dashboard.address(), dashboard.sessions());
         let peer = request.extensions().get::<Caller>().map(|caller| &caller.peer);
         let Some(Peer::Unix { uid, gid, groups, .. }) = peer else {
             return Err(Unmet::Remote("links").into());

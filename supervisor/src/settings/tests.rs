@@ -173,5 +173,8 @@ fn a_pool_in_the_ephemeral_range_is_warned_of() {
     assert!(settings.warnings(Some((32_768, 60_999)))[0].contains("end the pool at 32767"));
     assert_eq!(Settings::default().warnings(Some((32_768, 60_999))), [""; 0]);
     assert_eq!(settings.warnings(None), [""; 0]);
+    let web = Settings { web: Some(([127, 0, 0, 1], 40_000).into()), ..Settings::default() };
+    let told = web.warnings(Some((32_768, 60_999)));
+    assert!(told[0].starts_with("the dashboard's port 40000 lies in 32768 to 60999"), "{told:?}");
     assert!(ephemeral_ports().is_some_and(|(from, to)| from < to));
 }

@@ -8,31 +8,35 @@ use std::{
 };
 
 use ring::rand::{SecureRandom, SystemRandom};
+use tracing::warn;
+
+use super::session::NoRandomness;
 
 /// The file's name in the data directory.
 const FILE: &str = "web.key";
 
 /// The key of the supervisor on `data_dir`, made if there is none. One that is damaged is replaced: then all have to open
-/// the dashboard anew.
-pub(crate) fn load(data_dir: &Path) -> io::Result<[u8; 32]> {
-    let path = data_dir.join(FILE);
-    match fs::read(&path) {
-        Ok(found) => {
-            if let Ok(key) = found.try_into() {
-                return Ok(key);
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+/// the dashboard anew. So have they after this supervisor if its key cannot be kept; supervision waits for no disk.
+pub(crate) fn load(data_dir: &Path) -> Result<[u8; 32], NoRandomness> {
+    if let Ok(found) = fs::read(data_dir.join(FILE))
+        && let Ok(key) = found.try_into()
+    {
+        return Ok(key);
     }
     let mut key = [0; 32];
-    SystemRandom::new().fill(&mut key).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    SystemRandom::new().fill(&mut key).map_err(|_| NoRandomness)?;
+    if let Err(error) = keep(data_dir, &key) {
+        warn!(%error, "the dashboard's key cannot be kept: its sessions end with this supervisor");
+    }
+    Ok(key)
+}
+
+fn keep(data_dir: &Path, key: &[u8]) -> io::Result<()> {
     let fresh = data_dir.join(format!(".{FILE}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(&key)?;
+    file.write_all(key)?;
     file.sync_all()?;
-    fs::rename(fresh, path)?;
-    Ok(key)
+    fs::rename(fresh, data_dir.join(FILE))
 }
 
 #[cfg(test)]
@@ -50,5 +54,12 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&path, "short").unwrap();
         assert_ne!(load(directory.path()).unwrap(), key);
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_costs_the_sessions_and_no_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        assert_ne!(load(&missing).unwrap(), load(&missing).unwrap());
     }
 }

@@ -61,6 +61,9 @@ pub(crate) enum Unmet {
     /// There is none.
     #[error("this supervisor serves no dashboard")]
     NoDashboard,
+    /// Its address cannot be had.
+    #[error("{0}")]
+    DashboardShut(String),
     /// The settings do not know it, or any.
     #[error("{}", no_sink(asked))]
     UnknownSink {
@@ -91,7 +94,7 @@ impl Unmet {
             Self::UnknownCertificate(_) => Reason::UnknownCertificate,
             Self::BadCertificates(_) => Reason::BadCertificates,
             Self::Remote(_) => Reason::NotPermitted,
-            Self::NoDashboard => Reason::NoDashboard,
+            Self::NoDashboard | Self::DashboardShut(_) => Reason::NoDashboard,
             Self::UnknownSink { .. } => Reason::UnknownSink,
         }
     }
@@ -108,7 +111,7 @@ impl Unmet {
                 format!("`openclawctl config rollback {instance}` puts the last good one back")
             }
             // The problem says it.
-            Self::BadConfig { .. } => String::new(),
+            Self::BadConfig { .. } | Self::DashboardShut(_) => String::new(),
             Self::UnknownIncident(_) => "`openclawctl incidents` lists those that are remembered".into(),
             Self::UnknownCertificate(_) => "`openclawctl cert list` lists all".into(),
             Self::BadCertificates(_) => {
@@ -140,6 +143,7 @@ impl Unmet {
             | Self::BadCertificates(_)
             | Self::Remote(_)
             | Self::NoDashboard
+            | Self::DashboardShut(_)
             | Self::UnknownSink { .. } => Vec::new(),
         }
     }
