@@ -13,8 +13,8 @@ export const require = createRequire(join(INSTALLED, "package.json"));
 export const DESKTOP = { width: 1280, height: 800 };
 export const PHONE = { width: 390, height: 844, isMobile: true, hasTouch: true };
 
-/** What a page says while the supervisor is gone, and at no other time. */
-const GONE = /net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|SOCKET_NOT_CONNECTED)/;
+/** What a page says while the supervisor is gone, or does not know its session yet, and at no other time. */
+const GONE = /net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|SOCKET_NOT_CONNECTED)|status of 401/;
 
 export async function launch() {
   const libraries = join(INSTALLED, "browser/al2023/lib");

@@ -223,6 +223,8 @@ const steps = {
     await tab.go("#/i/support", "process");
     await tab.shows("Live", "#link-state");
     const before = await pidOf(host, "support");
+    // As whoever has the port meanwhile could read it, with a page of his own in this browser.
+    const seen = await tab.run(() => sessionStorage.getItem("openclaw-session"));
     tab.isGone = true;
     await host.kill();
     await tab.shows("Not connected since", "#link-state", RECONNECT);
@@ -232,7 +234,15 @@ const steps = {
     await host.openclawctl("supervisor", "start");
     await tab.shows("Live", "#link-state", RECONNECT);
     await tab.shows(/support[\s\S]*cdp/, "main", RECONNECT);
+    for (const call of ["renew", "InstanceService/ListInstances"]) {
+      const headers = { "x-openclaw-page": "1", authorization: `Bearer ${seen}` };
+      const { status } = await tab.run((call, headers) => fetch(`/api/${call}`, { method: "POST", headers, body: "{}" }).then(({ status }) => ({ status })), call, headers);
+      check(status === 401, `${call} with the session of the last supervisor was answered ${status}`);
+    }
     tab.isGone = false;
+    // Who loads it anew goes on, too.
+    await tab.page.reload();
+    await tab.shows("Live", "#link-state");
     await tab.go("#/i/support", `${before}, worker`);
     await host.openclawctl("restart", "support", "--wait=20s");
     await tab.shows(`Started as process ${await pidOf(host, "support")}`, "[aria-label=Events]", RECONNECT);

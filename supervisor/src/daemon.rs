@@ -244,7 +244,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     if restored.await.is_ok() {
         end_on_signal(&shutdown)?;
         let (listening, alerts_dir) = (Arc::new(Notify::new()), host.control.data_dir.clone());
-        let web = sessions(&settings, &host.control.data_dir, epoch)?;
+        let web = dashboard(&settings, &host.control.data_dir)?;
         let traces = settings.traces.as_deref().map(|endpoint| Traces::start(endpoint, journal.clone()));
         let traces = traces
             .transpose()
@@ -336,11 +336,11 @@ fn retention(settings: &Settings) -> Retention {
 }
 
 /// Where the dashboard is served, if it is, and who has opened it.
-fn sessions(settings: &Settings, data_dir: &Path, epoch: u64) -> Result<Option<Dashboard>, DaemonError> {
+fn dashboard(settings: &Settings, data_dir: &Path) -> Result<Option<Dashboard>, DaemonError> {
     let Some(address) = settings.web else { return Ok(None) };
-    let key = load_key(data_dir)
-        .map_err(|error| DaemonError::Start { part: "the dashboard", source: io::Error::other(error) })?;
-    Ok(Some(Dashboard::new(address, Sessions::new(&key, epoch))))
+    let sessions = load_key(data_dir).and_then(|key| Sessions::new(&key));
+    let failed = |error| DaemonError::Start { part: "the dashboard", source: io::Error::other(error) };
+    Ok(Some(Dashboard::new(address, sessions.map_err(failed)?)))
 }
 
 /// Who has which role. Only callers wait for the host's databases; supervision has begun.

@@ -3,6 +3,7 @@
 //! ```text
 //!   browser ── GET  /              the page, its style and script: nothing secret, for anybody     ([`pages`])
 //!           ── POST /api/session   the ticket of a link ──► that of a session                      ([`session`])
+//!           ── POST /api/renew     that, of an earlier supervisor with a proof ──► another
 //!           ── POST /api/rights    which calls its session may make                                 ([`rpc`])
 //!           ── POST /api/…         a call of the contract, with that ──► gate ──► services         ([`rpc`])
 //! ```
@@ -43,7 +44,10 @@ pub(crate) use door::Dashboard;
 pub(crate) use key::load as load_key;
 pub(crate) use session::Sessions;
 
-use self::rpc::{Contract, Failure};
+use self::{
+    rpc::{Contract, Failure},
+    session::Session,
+};
 use crate::{api::Inlet, perform::port::server};
 
 /// Where it is served unless something else is said: beside the pool of ports.
@@ -212,9 +216,11 @@ impl Web {
         if call == "session" {
             return self.open(&body, user);
         }
+        if call == "renew" {
+            return self.renew(session.as_deref().unwrap_or_default(), &body, user);
+        }
         let Some(visitor) = session.and_then(|session| self.sessions.visitor(&session, user)) else {
-            let message = "this session is over; open the dashboard by the link of `openclawctl web`.";
-            return Failure::new(Code::Unauthenticated, message).answer();
+            return self.over();
         };
         if call == "rights" {
             return rpc::rights(&self.inlet, &visitor);
@@ -229,20 +235,32 @@ impl Web {
 
     /// Makes a session of a link.
     fn open(&self, link: &str, user: u32) -> Response<Body> {
-        match self.sessions.follow(link.trim(), user) {
-            Some(session) => {
-                let mut answer = Response::new(Body::from(json!({ "session": session }).to_string()));
-                let json = http::HeaderValue::from_static("application/json");
-                answer.headers_mut().insert(header::CONTENT_TYPE, json);
-                answer
-            }
-            None => {
+        self.sessions.follow(link.trim(), user).map_or_else(
+            || {
                 let message =
                     "this link was followed already, or is too old; type `openclawctl web` for another.";
                 Failure::new(Code::Unauthenticated, message).answer()
-            }
-        }
+            },
+            |session| given(&session),
+        )
     }
+
+    /// Goes on with a session, of an earlier supervisor with a proof.
+    fn renew(&self, session: &str, proof: &str, user: u32) -> Response<Body> {
+        let renewed = self.sessions.renew(session, proof.trim(), user);
+        renewed.map_or_else(|| self.over(), |session| given(&session))
+    }
+
+    /// The session is none, or of an earlier life; which life this is.
+    fn over(&self) -> Response<Body> {
+        let message = "this session is over; open the dashboard by the link of `openclawctl web`.";
+        Failure::new(Code::Unauthenticated, message).answer_with("life", self.sessions.life())
+    }
+}
+
+fn given(session: &Session) -> Response<Body> {
+    let Session { ticket, secret } = session;
+    rpc::answer(StatusCode::OK, &json!({ "session": ticket, "secret": secret }))
 }
 
 fn bearer(request: &Request<Incoming>) -> Option<&str> {

@@ -6,6 +6,8 @@ mod support;
 
 use std::{fs::OpenOptions, io::Write, os::unix::process::CommandExt, process::Command};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::hmac;
 use supervisor_proto::v1::{
     CreateLinkRequest, GetInfoRequest, WallPolicy, web_service_client::WebServiceClient,
 };
@@ -83,7 +85,7 @@ async fn the_page_is_everybodys_and_lets_the_browser_fetch_nothing_from_elsewher
 }
 
 #[tokio::test]
-async fn a_link_opens_one_session_which_the_next_supervisor_knows() {
+async fn a_link_opens_one_session_which_the_next_supervisor_knows_by_a_proof() {
     let (mut host, port) = start().await;
     host.create("main", builtin()).await;
     let ticket = ticket(&host).await;
@@ -99,6 +101,18 @@ async fn a_link_opens_one_session_which_the_next_supervisor_knows() {
     assert_eq!((status, &fleet["instances"][0]["name"]), (200, &"main".into()));
     host.kill_supervisor();
     host.start_supervisor().await;
+    // Whoever had the port meanwhile was sent the session, and nothing to go on with it.
+    let (status, over) = call(port, list, &mine, "{}").await;
+    assert_eq!(status, 401);
+    let life = over["life"].as_str().unwrap();
+    let secret = URL_SAFE_NO_PAD.decode(answer["secret"].as_str().unwrap()).unwrap();
+    let signed = |secret: &[u8]| {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), life.as_bytes()))
+    };
+    assert_eq!(call(port, "renew", &mine, &signed(b"guessed")).await.0, 401);
+    let (status, renewed) = call(port, "renew", &mine, &signed(&secret)).await;
+    assert_eq!(status, 200, "{renewed}");
+    let mine = format!("Authorization: Bearer {}\r\n", renewed["session"].as_str().unwrap());
     assert_eq!(call(port, list, &mine, "{}").await.0, 200);
     // What a dashboard has no business with is not there, whoever asks.
     for method in ["InstanceService/DeleteInstance", "SystemService/Shutdown", "Nothing/AtAll", "x"] {

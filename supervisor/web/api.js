@@ -1,7 +1,11 @@
 // Calls of the contract, as proto JSON, and its streams as server-sent events.
 
 const KEY = "openclaw-session";
+/** Good for as long as the supervisor lives. Whoever had its port after it would be sent this, and could read it here. */
 let session = sessionStorage.getItem(KEY);
+/** Gets this page a session of the next supervisor; kept nowhere, and sent to nobody. */
+let secret = null;
+let renewal = null;
 
 /** What went wrong, with the contract's name for it. */
 export class Failure extends Error {
@@ -15,32 +19,64 @@ export class Failure extends Error {
 export const isOpen = () => session !== null;
 
 async function post(path, body, signal) {
+  for (;;) {
+    const shown = session;
+    const answer = await send(path, body, signal);
+    if (answer.ok) return answer;
+    const said = await answer.json().catch(() => ({ message: `It answered ${answer.status}.` }));
+    if (said.code === "Unauthenticated") {
+      if (said.life && path !== "renew" && (await renew(shown, said.life))) continue;
+      if (session === shown) close();
+    }
+    throw new Failure(said);
+  }
+}
+
+async function send(path, body, signal) {
   const headers = { "content-type": "application/json", "x-openclaw-page": "1" };
   if (session) headers.authorization = `Bearer ${session}`;
-  let answer;
   try {
-    answer = await fetch(`/api/${path}`, { method: "POST", headers, body, signal, cache: "no-store" });
+    return await fetch(`/api/${path}`, { method: "POST", headers, body, signal, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Failure({});
   }
-  if (answer.ok) return answer;
-  const failure = new Failure(await answer.json().catch(() => ({ message: `It answered ${answer.status}.` })));
-  if (failure.code === "Unauthenticated") close();
-  throw failure;
 }
+
+/** Has a session of this life of the supervisor, if the page had this one of an earlier. All calls wait for the same. */
+async function renew(shown, life) {
+  if (session !== shown) return session !== null;
+  if (!secret) return false;
+  renewal ??= (async () => {
+    const proof = await crypto.subtle.sign("HMAC", secret, new TextEncoder().encode(life));
+    await take(await post("renew", base64(new Uint8Array(proof))));
+  })().finally(() => (renewal = null));
+  await renewal;
+  return true;
+}
+
+async function take(answer) {
+  const given = await answer.json();
+  // Not everywhere: then the page ends with the supervisor.
+  secret = crypto.subtle ? await crypto.subtle.importKey("raw", bytes(given.secret), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]) : null;
+  session = given.session;
+  sessionStorage.setItem(KEY, session);
+}
+
+const base64 = (raw) => btoa(String.fromCharCode(...raw)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+const bytes = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
 
 function close() {
   session = null;
+  secret = null;
   sessionStorage.removeItem(KEY);
 }
 
+/** Goes on with the session that was here before the page was loaded anew. */
+export const resume = async () => take(await post("renew", ""));
+
 /** Makes a session of a link's ticket. */
-export async function open(ticket) {
-  const answer = await (await post("session", ticket)).json();
-  session = answer.session;
-  sessionStorage.setItem(KEY, session);
-}
+export const open = async (ticket) => take(await post("session", ticket));
 
 /** Learns which calls this session may make. */
 export async function learn() {

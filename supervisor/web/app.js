@@ -1,6 +1,6 @@
 // The page: who is looked at, and what is known of the fleet.
 
-import { Failure, call, follow, isOpen, learn, open } from "./api.js";
+import { Failure, call, follow, isOpen, learn, open, resume } from "./api.js";
 import { el, isTrouble } from "./ui.js";
 import { alerts, failover, fleet, incident, incidents, ports } from "./pages.js";
 import { instance } from "./instance.js";
@@ -123,6 +123,12 @@ async function begin() {
     history.replaceState(null, "", "/#/");
     try {
       await open(ticket);
+    } catch (error) {
+      return ask(error.message);
+    }
+  } else if (isOpen()) {
+    try {
+      await resume();
     } catch (error) {
       return ask(error.message);
     }

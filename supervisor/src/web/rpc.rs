@@ -105,12 +105,24 @@ impl Failure {
     }
 
     pub(super) fn answer(&self) -> Response<Answer> {
-        let mut response = Response::new(Answer::from(self.json().to_string()));
-        *response.status_mut() = self.status();
-        let json = http::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        response
+        answer(self.status(), &self.json())
     }
+
+    /// With something more that the page has to know.
+    pub(super) fn answer_with(&self, name: &str, value: &str) -> Response<Answer> {
+        let mut json = self.json();
+        json[name] = value.into();
+        answer(self.status(), &json)
+    }
+}
+
+/// An answer to the page.
+pub(super) fn answer(status: StatusCode, json: &Value) -> Response<Answer> {
+    let mut response = Response::new(Answer::from(json.to_string()));
+    *response.status_mut() = status;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 /// A method that may be called from a page.
