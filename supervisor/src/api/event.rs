@@ -16,7 +16,7 @@ use super::{
     inside::Scope,
     page::{self, Sizes},
     status::Refusal,
-    stream::{self, Answers, Gone, Outlet, WATCHER},
+    stream::{self, Answers, Gone, Outlet, Pace, WATCHER},
 };
 use crate::events::{Query, Which, Whose};
 
@@ -71,6 +71,7 @@ struct Watcher {
     api: Arc<Api>,
     whose: Whose,
     outlet: Outlet<WatchEventsResponse>,
+    pace: Pace,
     /// Everything up to here has been sent.
     sent: u64,
 }
@@ -101,7 +102,10 @@ impl Watcher {
             let readable = *latest.borrow_and_update();
             self.tell(readable).await?;
             tokio::select! {
-                changed = latest.changed() => changed.map_err(|_| End::Refused(Refusal::ShuttingDown))?,
+                changed = latest.changed() => {
+                    changed.map_err(|_| End::Refused(Refusal::ShuttingDown))?;
+                    self.pace.wait().await;
+                }
                 () = sleep(BOOKMARK) => self.send(Vec::new()).await?,
                 () = shutdown.cancelled() => return Err(End::Refused(Refusal::ShuttingDown)),
                 () = self.outlet.gone() => return Err(End::Gone),
@@ -149,11 +153,12 @@ impl EventService for Events {
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let whose = whose(&request.get_ref().instance, &Scope::of(&request)?)?;
+        let pace = Pace::of(&request);
         let request = request.into_inner();
         let latest = *self.0.journal.latest().borrow();
         let sent = if request.after_revision == 0 { latest } else { request.after_revision };
         let (outlet, answers) = stream::channel(WATCHER);
-        tokio::spawn(Watcher { api: Arc::clone(&self.0), whose, outlet, sent }.run());
+        tokio::spawn(Watcher { api: Arc::clone(&self.0), whose, outlet, pace, sent }.run());
         Ok(Response::new(answers))
     }
 }

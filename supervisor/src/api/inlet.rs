@@ -15,6 +15,7 @@ use super::{
     gate::{Gate, Guarded},
     limits::{Limits, Party, Seat},
     patience::{Patience, Patient},
+    stream::Pace,
 };
 use crate::lineage::Origin;
 
@@ -87,6 +88,7 @@ impl Inlet {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
         request.extensions_mut().insert(Caller { peer, ticket: seat.ticket() });
+        request.extensions_mut().insert(Pace::EYES);
         let end = seat.end.clone();
         // Paths are of the contract, and so are fit for a request.
         if let Ok(uri) = path.parse() {

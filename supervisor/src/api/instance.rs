@@ -16,7 +16,7 @@ use super::{
     inside::Scope,
     page::{self, Sizes},
     status::Refusal,
-    stream::Answers,
+    stream::{Answers, Pace},
     wait::Awaited,
     watch,
 };
@@ -227,7 +227,8 @@ impl InstanceService for Instances {
         request: Request<v1::WatchInstancesRequest>,
     ) -> Answer<Self::WatchInstancesStream> {
         let scope = Scope::of(&request)?;
-        Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref(), &scope)?))
+        let pace = Pace::of(&request);
+        Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref(), &scope, pace)?))
     }
 
     async fn get_instance_environment(

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::Stream;
 use tokio::{sync::mpsc, time};
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::status::Refusal;
 
@@ -33,6 +33,25 @@ pub(super) enum Patience {
 
 /// A minute without reading is not a slow network but a reader that does something else.
 pub(super) const WATCHER: Patience = Patience::Until(Duration::from_secs(60));
+
+/// How long after news a reader is told, in the extensions of its request. What follows on it meanwhile is told with it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace(Duration);
+
+impl Pace {
+    /// For what people look at, who see no difference. While an instance is run again, nobody encodes for fifty of them.
+    pub(super) const EYES: Self = Self(Duration::from_millis(150));
+
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        request.extensions().get().copied().unwrap_or_default()
+    }
+
+    pub(super) async fn wait(self) {
+        if !self.0.is_zero() {
+            time::sleep(self.0).await;
+        }
+    }
+}
 
 /// The task's end.
 #[derive(Debug)]

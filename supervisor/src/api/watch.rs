@@ -21,7 +21,7 @@ use super::{
     convert::Extent,
     inside::Scope,
     status::Refusal,
-    stream::{self, Answers, Gone, Outlet, WATCHER},
+    stream::{self, Answers, Gone, Outlet, Pace, WATCHER},
 };
 
 /// With nothing new for this long, the reader is told that there is nothing new.
@@ -59,6 +59,7 @@ struct Watcher {
     api: Arc<Api>,
     watched: Watched,
     outlet: Outlet<WatchInstancesResponse>,
+    pace: Pace,
     /// Everything up to here has been sent; `None` before the snapshot.
     sent: Option<Revision>,
 }
@@ -80,6 +81,7 @@ pub(super) fn start(
     api: Arc<Api>,
     request: &WatchInstancesRequest,
     scope: &Scope,
+    pace: Pace,
 ) -> Result<Answers<WatchInstancesResponse>, Refusal> {
     let watched = Watched::read(&request.names, scope)?;
     let sent = request.after_revision.map(Revision);
@@ -87,7 +89,7 @@ pub(super) fn start(
         check(&api.handle.view(), sent)?;
     }
     let (outlet, answers) = stream::channel(WATCHER);
-    tokio::spawn(Watcher { api, watched, outlet, sent }.run());
+    tokio::spawn(Watcher { api, watched, outlet, pace, sent }.run());
     Ok(answers)
 }
 
@@ -175,7 +177,10 @@ impl Watcher {
                 bookmark_at = Instant::now() + BOOKMARK;
             }
             tokio::select! {
-                changed = views.changed() => changed.map_err(|_| End::Refused(Refusal::ShuttingDown))?,
+                changed = views.changed() => {
+                    changed.map_err(|_| End::Refused(Refusal::ShuttingDown))?;
+                    self.pace.wait().await;
+                }
                 () = sleep_until(bookmark_at) => {
                     self.send(view.revision, Change::Bookmark(Bookmark {})).await?;
                     bookmark_at = Instant::now() + BOOKMARK;

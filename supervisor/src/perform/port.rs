@@ -5,6 +5,7 @@
 //! Who holds it is then looked up by its socket's inode: `/proc/net/tcp` knows the inode of each port, and
 //! `/proc/<pid>/fd` the inodes of each process.
 
+mod diag;
 pub(crate) mod server;
 
 use std::{

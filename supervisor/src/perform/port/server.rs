@@ -3,6 +3,9 @@
 //! A port that is free when a gateway is started is anybody's until the gateway has bound it, some twenty seconds
 //! later, and anybody's again once the gateway is gone. Whoever has it then may answer as a gateway does, and is not
 //! to be shown what is the gateway's.
+//!
+//! The kernel is asked for the one socket. A kernel or container that does not answer has its tables read instead, which
+//! takes as long as the host has connections.
 
 use std::{
     collections::HashMap,
@@ -16,7 +19,7 @@ use std::{
 use supervisor_core::ids::Name;
 use tokio::{net::TcpStream, sync::Mutex, task, time::sleep};
 
-use super::{Hold, Holder, Socket, holders};
+use super::{Hold, Holder, Socket, diag, holders};
 use crate::{lineage::Lineage, user::UserError};
 
 /// Connections over IPv4.
@@ -90,9 +93,7 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
     let address = connection.peer_addr().map_err(failed)?;
     let own = connection.local_addr().map_err(failed)?;
     let mine = owner.uid.clone().map_err(|error| failed(io::Error::other(error)))?;
-    // Its tables are as long as the host has connections.
-    let found = task::spawn_blocking(move || user_of(address, own)).await;
-    match found.map_err(io::Error::other).and_then(|found| found).map_err(failed)? {
+    match user_of(address, own).await.map_err(failed)? {
         Some(uid) if uid == mine => Ok(()),
         Some(uid) => Err(ServerError::Foreign { address, uid, name: name() }),
         None => Err(ServerError::Nobody { address, name: name() }),
@@ -103,11 +104,11 @@ pub(crate) async fn check(connection: &TcpStream, owner: &Owner) -> Result<(), S
 /// does not say.
 pub(crate) async fn client(connection: (SocketAddr, SocketAddr)) -> Option<u32> {
     let (own, peer) = connection;
-    task::spawn_blocking(move || user_of(peer, own)).await.ok()?.ok()?
+    user_of(peer, own).await.ok()?
 }
 
-/// Who listens on this host's ports. A look at the kernel's tables takes some milliseconds; one is for all who may wait for
-/// it. Cheap to clone.
+/// Who listens on this host's ports. Where the kernel's tables have to be read, which takes some milliseconds, a look is for
+/// all who may wait for it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listeners(Arc<Mutex<Option<Look>>>);
 
@@ -132,11 +133,10 @@ impl Listeners {
         may_wait: bool,
     ) -> Option<ServerError> {
         let mine = *owner.uid.as_ref().ok()?;
-        let mut users = answering(&*self.look(may_wait).await, port, mine);
-        if users.is_empty() {
-            // The kernel may have left it out.
-            users = answering(&*self.look(false).await, port, mine);
-        }
+        let users = match served_by(port, mine) {
+            Ok(user) => Vec::from_iter(user),
+            Err(_) => self.in_tables(port, mine, may_wait).await,
+        };
         let name = owner.name.clone();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let foreign = match users.iter().find(|uid| ![ROOT, mine].contains(uid)) {
@@ -157,6 +157,12 @@ impl Listeners {
             true => None,
             false => Some(ServerError::Foreign { address, uid: foreign, name }),
         }
+    }
+
+    async fn in_tables(&self, port: u16, mine: u32, may_wait: bool) -> Vec<u32> {
+        let users = answering(&*self.look(may_wait).await, port, mine);
+        // The kernel may have left it out.
+        if users.is_empty() { answering(&*self.look(false).await, port, mine) } else { users }
     }
 
     /// Who listens, by a look that begins now or later.
@@ -193,6 +199,19 @@ fn listeners() -> Listening {
     users
 }
 
+/// The user of who answers on loopback: see [`answering`].
+fn served_by(port: u16, mine: u32) -> io::Result<Option<u32>> {
+    let who = |ip: IpAddr| -> io::Result<Option<(IpAddr, u32)>> {
+        let found = diag::socket(SocketAddr::new(ip, port), SocketAddr::new(ip, 0))?;
+        Ok(found.filter(|found| found.listens).map(|found| (found.ip, found.uid)))
+    };
+    let v4 = who(Ipv4Addr::LOCALHOST.into())?;
+    // A host may be without.
+    let v6 = who(Ipv6Addr::LOCALHOST.into()).unwrap_or_default();
+    let is_mine = v6 == Some((Ipv6Addr::LOCALHOST.into(), mine));
+    Ok(if is_mine { v6 } else { v4.or(v6) }.map(|(_, uid)| uid))
+}
+
 /// The users of those who can have answered on loopback: a probe asks IPv4 first, and whoever listens at one address comes
 /// before who listens at all. Others of `127.0.0.0/8` are anybody's. Beside who listens at all of IPv4, nobody but the same
 /// user does so at all of IPv6 for IPv4 as well. Who listens at `::1` alone cannot be asked while somebody else has IPv4,
@@ -216,7 +235,16 @@ fn answering(listening: &Listening, port: u16, mine: u32) -> Vec<u32> {
 }
 
 /// Whose socket the end `local` of the connection with `remote` is; `None` if no process has it.
-fn user_of(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+async fn user_of(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+    match diag::socket(local, remote) {
+        Ok(found) => Ok(found.filter(|found| found.held && !found.listens).map(|found| found.uid)),
+        Err(_) => {
+            task::spawn_blocking(move || user_in_tables(local, remote)).await.map_err(io::Error::other)?
+        }
+    }
+}
+
+fn user_in_tables(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     for _ in 0..LOOKS {
         for table in if local.is_ipv4() { &[TABLE, TABLE_6][..] } else { &[TABLE_6] } {
             let file = match File::open(table) {
@@ -266,6 +294,8 @@ mod tests {
             assert!(matches!(error, ServerError::Nobody { .. }), "{error}");
             let (accepted, _) = listener.accept().unwrap();
             check(&client, &owner(me)).await.unwrap();
+            let ends = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+            assert_eq!(user_in_tables(ends.0, ends.1).unwrap(), Some(me), "the kernel's tables say the same");
             let error = check(&client, &owner(me + 1)).await.unwrap_err().to_string();
             assert_eq!(error, format!("`{address}` is served by user {me}, not by `main`"));
             drop(accepted);
@@ -284,6 +314,7 @@ mod tests {
             squatter.map(|error| error.to_string())
         };
         assert_eq!(found(me).await, None);
+        assert_eq!(looks.in_tables(port, me, true).await, [me], "the kernel's tables say the same");
         // What root serves is taken for anybody's.
         let expected = (me != 0).then(|| format!("`127.0.0.1:{port}` is served by user {me}, not by `main`"));
         assert_eq!(found(me + 1).await, expected);
