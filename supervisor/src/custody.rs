@@ -14,6 +14,8 @@
 //! person to look at. Looked at is what the supervisor makes for itself; an instance's own files are its
 //! [layout's](crate::openclaw::layout) and the doctor's.
 
+mod private;
+
 use std::{
     fs::{self, File, Metadata, Permissions},
     io,
@@ -22,7 +24,7 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -31,7 +33,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio::{task, time::sleep};
 use tracing::warn;
 
-use crate::{alerts, lock, perform::store, settings};
+use self::private::Private;
+use crate::{alerts, lock, perform::store, settings, web};
 
 /// Of a file that others need not read.
 const FILE: u32 = 0o600;
@@ -70,7 +73,7 @@ const OF_INSTANCES: [&str; 2] = [RUN, "instances"];
 const RUN: &str = "run";
 
 /// Files with secrets, by what their names begin with: the store's copies and logs are called after it.
-const SECRET: [&str; 3] = [store::FILE, "supervisor.log", alerts::FILE];
+const SECRET: [&str; 4] = [store::FILE, "supervisor.log", alerts::FILE, web::KEY_FILE];
 
 /// Secrets below the data directory.
 const SECRETS: [&str; 2] = ["pki/ca.key", "pki/server.pem"];
@@ -290,6 +293,7 @@ pub(crate) async fn guard(data_dir: PathBuf) {
     let mut looked = Instant::now();
     // What was so before is for a person to judge, as the doctor says: it may be a volume for all.
     let flaws = look_at_way(&data_dir).into_iter();
+    let private = Arc::new(Mutex::new(Private::default()));
     let wanted: Arc<[PathBuf]> =
         flaws.filter(|flaw| flaw.what == What::Changed).map(|flaw| flaw.path).collect();
     loop {
@@ -298,12 +302,13 @@ pub(crate) async fn guard(data_dir: PathBuf) {
         if is_due {
             looked = Instant::now();
         }
-        let (data_dir, wanted) = (data_dir.clone(), Arc::clone(&wanted));
+        let (data_dir, wanted, private) = (data_dir.clone(), Arc::clone(&wanted), Arc::clone(&private));
         let look = move || {
             close_way(&data_dir, &wanted);
             if is_due || fs::read_dir(&data_dir).is_err() {
                 close_again(&data_dir);
             }
+            private.lock().unwrap_or_else(PoisonError::into_inner).look(&data_dir);
         };
         // It ends with the runtime.
         let _ = task::spawn_blocking(look).await;

@@ -10,6 +10,10 @@ use crate::openclaw::config::diff::without_secrets;
 /// The longest part of a source line that is quoted, in characters. A fleet file may be one long line.
 const MAX_QUOTED: usize = 160;
 
+/// The longest field, complaint and mend, in bytes: each may quote what an agent has written, which may be megabytes, and
+/// goes into events, answers and alerts.
+const MAX_SAID: usize = 500;
+
 /// A place in a text. Both numbers begin at 1; columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -67,9 +71,9 @@ impl Problem {
             file: file.to_owned(),
             place,
             source_line,
-            path: path.to_owned(),
-            message: message.to_owned(),
-            mend: mend.to_owned(),
+            path: cut(path, MAX_SAID),
+            message: cut(message, MAX_SAID),
+            mend: cut(mend, MAX_SAID),
         }
     }
 
@@ -99,6 +103,15 @@ impl fmt::Display for Problem {
         }
         write!(f, " {margin} = {}", self.mend)
     }
+}
+
+/// As much of it as `most` bytes hold, with a sign that there was more.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 /// The one of `known` that `word` is probably meant to be.
@@ -135,6 +148,14 @@ mod tests {
             problem.to_string(),
             "fleet.yaml:2:9: `port`: too large\n 2 |   port: 70000\n   |         ^\n   = say less"
         );
+    }
+
+    #[test]
+    fn what_a_file_makes_it_say_is_of_a_bounded_length() {
+        let long = "ä".repeat(3_000_000);
+        let problem = Problem::new("openclaw.json", &long, Place::START, &long, &long, &long);
+        let said = problem.to_string();
+        assert!(said.len() < 4_000 && said.contains("ä…`: ä"), "{}", said.len());
     }
 
     #[test]

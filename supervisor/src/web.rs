@@ -41,7 +41,7 @@ use tonic::Code;
 use tracing::warn;
 
 pub(crate) use door::Dashboard;
-pub(crate) use key::load as load_key;
+pub(crate) use key::{FILE as KEY_FILE, load as load_key};
 pub(crate) use session::Sessions;
 
 use self::{

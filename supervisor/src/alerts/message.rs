@@ -10,6 +10,7 @@ use super::{
     desk::Notice,
     trouble::{Turn, Weight},
 };
+use crate::problem::cut;
 
 /// The longest text; ntfy and Telegram take 4,096 bytes.
 const LONGEST: usize = 3_500;
@@ -17,7 +18,11 @@ const LONGEST: usize = 3_500;
 /// The longest sentence in it. What a gateway said of itself may be longer.
 const LONGEST_LINE: usize = 400;
 
-/// The most that is told one by one.
+/// All alerts together, for programs: a variable of the environment holds 128 KiB (execve(2)), whatever an agent has made
+/// its instance say.
+const LONGEST_JSON: usize = 100_000;
+
+/// The most that is told one by one: things that went wrong, and what was done about each.
 const MOST: usize = 10;
 
 /// One message.
@@ -54,23 +59,34 @@ pub(super) fn compose(notices: &[Notice], deeds: &BTreeMap<String, Vec<Deed>>, h
             }
         }
     };
-    let title = printable(&format!("{title} ({host})"));
+    let title = printable(&format!("{} ({host})", cut(&title, LONGEST_LINE)));
     let mut text = String::new();
     for (notice, was_told) in folded.iter().take(MOST) {
         let deeds = deeds.get(&notice.trouble.instance).map(Vec::as_slice).unwrap_or_default();
         if folded.len() > 1 {
-            text.push_str(&format!("{}\n", printable(&headline(notice, *was_told))));
+            text.push_str(&format!("{}\n", printable(&cut(&headline(notice, *was_told), LONGEST_LINE))));
         }
         text.push_str(&paragraph(notice, deeds));
     }
     if folded.len() > MOST {
         text.push_str(&format!("… and {} more: openclawctl status\n", folded.len() - MOST));
     }
-    let alerts: Vec<Value> = folded.iter().map(|(notice, _)| shown(notice, deeds)).collect();
+    let alerts = as_many_as_fit(folded.iter().map(|(notice, _)| shown(notice, deeds)));
     let json = json!({
         "version": 1, "host": host, "title": title, "severity": weight.word(), "alerts": alerts,
+        "more": folded.len() - alerts.len(),
     });
     Message { title, text: cut(text.trim_end(), LONGEST), weight, is_over, json }
+}
+
+fn as_many_as_fit(alerts: impl Iterator<Item = Value>) -> Vec<Value> {
+    let mut left = LONGEST_JSON;
+    alerts
+        .map_while(|alert| {
+            left = left.checked_sub(alert.to_string().len())?;
+            Some(alert)
+        })
+        .collect()
 }
 
 /// What is left of several notices about the same thing: the last, and whether its beginning was told before.
@@ -104,7 +120,7 @@ fn paragraph(notice: &Notice, deeds: &[Deed]) -> String {
     let trouble = &notice.trouble;
     let mut text = String::new();
     let mut line = |line: String| {
-        text.push_str(&cut(&printable(&line), LONGEST_LINE));
+        text.push_str(&printable(&cut(&line, LONGEST_LINE)));
         text.push('\n');
     };
     match notice.turn {
@@ -131,17 +147,19 @@ fn paragraph(notice: &Notice, deeds: &[Deed]) -> String {
 fn shown(notice: &Notice, deeds: &BTreeMap<String, Vec<Deed>>) -> Value {
     let trouble = &notice.trouble;
     let deeds = deeds.get(&trouble.instance).map(Vec::as_slice).unwrap_or_default();
+    let line = |text: &str| printable(&cut(text, LONGEST_LINE));
+    let last = deeds.len().saturating_sub(MOST);
     let deeds: Vec<Value> =
-        deeds.iter().map(|(at, deed)| json!({ "time": time(*at), "what": printable(deed) })).collect();
+        deeds.iter().skip(last).map(|(at, deed)| json!({ "time": time(*at), "what": line(deed) })).collect();
     json!({
         "key": notice.key,
         "state": notice.turn.word(),
         "instance": trouble.instance,
         "severity": trouble.weight.word(),
-        "title": printable(&trouble.title),
-        "why": printable(&trouble.why),
+        "title": line(&trouble.title),
+        "why": line(&trouble.why),
         "done": deeds,
-        "to_do": printable(&trouble.hint),
+        "to_do": line(&trouble.hint),
         "since": time(notice.since_ns),
         "time": time(notice.at_ns),
     })
@@ -166,14 +184,6 @@ fn printable(text: &str) -> String {
     let is_turn =
         |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
     text.chars().filter(|c| !is_turn(*c)).map(shown).collect()
-}
-
-fn cut(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ use crate::{
         prepare::{self, Host, Refusal, Request},
         tree,
     },
+    problem::cut,
     registry,
     spec::{Bytes, InstanceSpec, Kind},
     user::{self, User},
@@ -239,6 +240,9 @@ impl Job {
     }
 }
 
+/// The longest refusal, in bytes: it may name several paths, and goes into events and alerts.
+const LONGEST: usize = 8_000;
+
 /// A refusal in one line: what is wrong, where, and what to do.
 fn refused(refusal: &Refusal) -> LaunchFailure {
     let mut sentence = refusal.to_string();
@@ -247,7 +251,7 @@ fn refused(refusal: &Refusal) -> LaunchFailure {
         sentence = format!("{sentence}: {error}");
         source = error.source();
     }
-    let sentence = format!("{sentence}; {}", refusal.mend());
+    let sentence = cut(&format!("{sentence}; {}", refusal.mend()), LONGEST);
     match refusal.blames_config() {
         true => LaunchFailure::BadConfig(sentence),
         false => LaunchFailure::Refused(sentence),

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::session::NoRandomness;
 
 /// The file's name in the data directory.
-const FILE: &str = "web.key";
+pub(crate) const FILE: &str = "web.key";
 
 /// The key of the supervisor on `data_dir`, made if there is none. One that is damaged is replaced: then all have to open
 /// the dashboard anew. So have they after this supervisor if its key cannot be kept; supervision waits for no disk.

@@ -66,3 +66,16 @@ fn what_a_gateway_wrote_is_text_of_a_bounded_length() {
     assert!(!message.text.contains('\u{202e}') && message.text.len() < LONGEST_LINE + 100);
     assert_eq!(message.title.lines().count(), 1);
 }
+
+#[test]
+fn whatever_gateways_make_it_say_a_message_fits_into_a_programs_environment() {
+    let long = "\"ä".repeat(1_000);
+    let notices: Vec<_> = (0..100).map(|at| notice(&format!("i{at}"), Turn::Began, &long, &long)).collect();
+    let done = || vec![(0, long.clone()); 100];
+    let deeds = (0..100).map(|at| (format!("i{at}"), done())).collect();
+    let message = compose(&notices, &deeds, "host");
+    assert!(message.json.to_string().len() < 128 << 10, "{}", message.json.to_string().len());
+    let told = message.json["alerts"].as_array().unwrap().len();
+    assert!(told > 5 && message.json["more"] == 100 - told, "{told}");
+    assert!(message.title.len() < 1_000 && message.text.len() < 2 * LONGEST);
+}
