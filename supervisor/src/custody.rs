@@ -33,8 +33,9 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio::{task, time::sleep};
 use tracing::warn;
 
+pub(crate) use self::private::Exposed;
 use self::private::Private;
-use crate::{alerts, lock, perform::store, settings, web};
+use crate::{alerts, lock, openclaw::snapshots, perform::store, settings, web};
 
 /// Of a file that others need not read.
 const FILE: u32 = 0o600;
@@ -289,11 +290,15 @@ pub(crate) fn take(data_dir: &Path) -> Result<Vec<PathBuf>, CustodyError> {
 
 /// Closes to others what is opened to them while the supervisor runs, and opens to its user what is closed to it. No wall
 /// looks at modes, so an agent of that user can do both, and the next supervisor would not begin.
-pub(crate) async fn guard(data_dir: PathBuf) {
+pub(crate) async fn guard(
+    data_dir: PathBuf,
+    exposed: Exposed,
+    for_all: impl Fn() -> bool + Clone + Send + 'static,
+) {
     let mut looked = Instant::now();
     // What was so before is for a person to judge, as the doctor says: it may be a volume for all.
     let flaws = look_at_way(&data_dir).into_iter();
-    let private = Arc::new(Mutex::new(Private::default()));
+    let private = Arc::new(Mutex::new(Private::new(exposed)));
     let wanted: Arc<[PathBuf]> =
         flaws.filter(|flaw| flaw.what == What::Changed).map(|flaw| flaw.path).collect();
     loop {
@@ -303,12 +308,13 @@ pub(crate) async fn guard(data_dir: PathBuf) {
             looked = Instant::now();
         }
         let (data_dir, wanted, private) = (data_dir.clone(), Arc::clone(&wanted), Arc::clone(&private));
+        let for_all = for_all.clone();
         let look = move || {
             close_way(&data_dir, &wanted);
             if is_due || fs::read_dir(&data_dir).is_err() {
                 close_again(&data_dir);
             }
-            private.lock().unwrap_or_else(PoisonError::into_inner).look(&data_dir);
+            private.lock().unwrap_or_else(PoisonError::into_inner).look(&data_dir, for_all);
         };
         // It ends with the runtime.
         let _ = task::spawn_blocking(look).await;
@@ -379,7 +385,8 @@ pub(crate) fn look(data_dir: &Path) -> Vec<Flaw> {
             // What lies loose among an instance's directories is its own.
             for path in own.into_iter().filter(|path| *path != key && (of_instances == RUN || path.is_dir()))
             {
-                see(path, Kind::Own, inside);
+                let is_ours = path.file_name().is_some_and(|name| name == snapshots::DIRECTORY);
+                see(path, if is_ours { Kind::Directory } else { Kind::Own }, inside);
             }
         }
     }

@@ -43,7 +43,7 @@ use crate::{
     api::{self, FindHold, FindListeners, FindOrigin, Listener},
     audit::Audit,
     bindings::{Bindings, Table},
-    custody,
+    custody::{self, Exposed},
     driver::{self, Clock, Driver, Inputs},
     events::Journal,
     handle::{self, Handle},
@@ -211,7 +211,6 @@ struct Begun {
 
 async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let Begun { data_dir, exposed, settings, logging, opened, restored, boot } = begun;
-    task::spawn(custody::guard(data_dir.clone()));
     let (shutdown, (reports, store_reports)) = (CancellationToken::new(), mpsc::channel(REPORTS));
     let (epoch, boot_began, revision) = (restored.epoch, restored.boot_began, restored.revision);
     let metrics = Metrics::default();
@@ -222,6 +221,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let (published, view) = watch::channel(Arc::new(View::new(Revision(0))));
     let ((handle, commands), (events, event_inbox)) = (Handle::new(view), mpsc::channel(driver::EVENTS));
     watch_queues(&metrics, &handle, &events);
+    let exposed = guarded(&data_dir, exposed, handle.clone());
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
     let groups = Groups::find(&restored.id, restored.records.iter().map(|record| &record.name));
@@ -265,7 +265,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             beats,
             logging,
             settings,
-            exposed: exposed.into(),
+            exposed,
             audit,
             metrics,
             started: clock.now(),
@@ -278,6 +278,14 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         }
     }
     join(driver)
+}
+
+/// Keeps the data directory closed from now on. `exposed` could be read until then; answers what it comes to be.
+fn guarded(data_dir: &Path, exposed: Vec<PathBuf>, handle: Handle) -> Exposed {
+    let exposed = Exposed::new(exposed);
+    let for_all = move || registry::are_for_all(&handle.view());
+    task::spawn(custody::guard(data_dir.to_owned(), exposed.clone(), for_all));
+    exposed
 }
 
 /// What the hands are given.

@@ -64,6 +64,11 @@ pub(crate) fn spec(instance: &Instance) -> InstanceSpec {
     serde_json::from_str(&instance.record().spec).unwrap_or_default()
 }
 
+/// Whether an instance of these has a user of its own: it passes the data directory, and may call from there.
+pub(crate) fn are_for_all(view: &View) -> bool {
+    view.instances.values().any(|instance| spec(instance).user.is_some())
+}
+
 /// What the runtime of a spec comes to on this host. A program that is missing is refused when the instance is
 /// started; until then the instance is treated as what was asked for.
 #[must_use]

@@ -30,6 +30,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The longest secret; more is another file.
 const LONGEST: u64 = 4 << 10;
 
+/// Parts of an address that are shorter are no secrets.
+const SHORTEST: usize = 4;
+
+/// So much of one, from its beginning, tells that it is repeated.
+const TOLD_BY: usize = 8;
+
 /// Whoever was refused for a reason that does not pass by itself is left alone for so long.
 const REFUSED: Duration = Duration::from_secs(600);
 
@@ -45,21 +51,34 @@ pub(super) async fn tell(way: &Way, message: &Message, http: &Http) -> Outcome {
         Way::Slack { place } => slack(place, message),
         Way::Telegram { api, chat, token } => telegram(api, chat, token, message),
     };
-    let reply = match request {
-        Ok(request) => http.ask(request).await,
+    let request = match request {
+        Ok(request) => request,
         Err(why) => return Outcome::Failed(why, Duration::ZERO),
     };
-    match reply {
+    let secrets = pieces(&request);
+    match http.ask(request).await {
         Ok(reply) if reply.status.is_success() => Outcome::Told,
-        Ok(reply) => refused(&reply),
+        Ok(reply) => refused(&reply, &secrets),
         Err(error) => Outcome::Failed(error.to_string(), Duration::ZERO),
     }
 }
 
-fn refused(reply: &Reply) -> Outcome {
+/// What of a request may be a secret: the parts of its address, and its token.
+fn pieces(request: &Request<String>) -> Vec<String> {
+    let token = request.headers().get(header::AUTHORIZATION).and_then(|token| token.to_str().ok());
+    let token = token.and_then(|token| token.strip_prefix("Bearer "));
+    let address = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let parts = address.split(['/', '?', '&', '=']).chain(token);
+    // An answer may be cut off in the midst of one.
+    parts.filter(|part| part.len() >= SHORTEST).map(|part| part.chars().take(TOLD_BY).collect()).collect()
+}
+
+fn refused(reply: &Reply, secrets: &[String]) -> Outcome {
     let status = reply.status;
     let said = match reply.said.trim() {
         "" => String::new(),
+        // Many say again what they were asked for.
+        said if secrets.iter().any(|secret| said.contains(secret)) => String::new(),
         said => format!(": {said}"),
     };
     let passes = status.is_server_error() || [408, 425, 429].contains(&status.as_u16());
@@ -152,7 +171,8 @@ async fn run(command: &[String], message: &Message) -> Outcome {
             Outcome::Failed(format!("it ended with {}: {last}", ran.status), Duration::ZERO)
         }
         Ok(None) | Err(_) => {
-            Outcome::Failed(format!("it did not end well within {} s", LIMIT.as_secs()), Duration::ZERO)
+            let why = format!("it cannot be run, or has not ended within {} s", LIMIT.as_secs());
+            Outcome::Failed(why, Duration::ZERO)
         }
     }
 }

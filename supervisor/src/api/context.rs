@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,6 +32,7 @@ use crate::{
     alerts::Alerts,
     audit::Audit,
     bindings::Bindings,
+    custody::Exposed,
     events::Journal,
     figures::{Figures, Wanted},
     handle::Handle,
@@ -81,7 +81,7 @@ pub(crate) struct Context {
     /// Finds out where callers come from.
     pub(crate) origins: FindOrigin,
     /// The supervisor's own files that others could read until it began.
-    pub(crate) exposed: Arc<[PathBuf]>,
+    pub(crate) exposed: Exposed,
     /// Who has which role.
     pub(crate) bindings: Bindings,
     /// The record of who called.
@@ -154,7 +154,7 @@ pub(super) struct Api {
     pub(super) notices: Notices,
     pub(super) listeners: FindListeners,
     pub(super) hold: FindHold,
-    pub(super) exposed: Arc<[PathBuf]>,
+    pub(super) exposed: Exposed,
     pub(super) bindings: Bindings,
     pub(super) audit: Audit,
     pub(super) metrics: Metrics,

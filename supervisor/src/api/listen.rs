@@ -60,7 +60,10 @@ use super::{
     upgrade::Upgrades,
     web::Webs,
 };
-use crate::web::{self, WebError};
+use crate::{
+    registry,
+    web::{self, WebError},
+};
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control.sock";
@@ -134,9 +137,7 @@ pub(super) async fn serve_through(
     let shutdown = context.shutdown.clone();
     let handle = context.handle.clone();
     // One with a user of its own calls from there.
-    let for_all = move || {
-        handle.view().instances.values().any(|instance| crate::registry::spec(instance).user.is_some())
-    };
+    let for_all = move || registry::are_for_all(&handle.view());
     let control = Socket::bind(&path, move || Rights::control(for_all()))
         .map_err(|source| ServeError::Listen { path, source })?;
     let residents = Residents::following(&context.handle);

@@ -36,7 +36,7 @@ use super::{
 const PRIVATE: u32 = 0o600;
 
 /// The directory, in the instance's.
-const DIRECTORY: &str = "snapshots";
+pub(crate) const DIRECTORY: &str = "snapshots";
 
 /// What is said about a content, after its name.
 const ABOUT: &str = ".about";

@@ -35,6 +35,7 @@ use crate::{
         limits::Most,
         listen::{serve_through, socket_path},
     },
+    custody::Exposed,
     lineage::Origin,
     logging::Logging,
     openclaw::{
@@ -114,7 +115,7 @@ impl Server {
                 }
                 Ok(found.lock().unwrap().clone())
             }),
-            exposed: [].into(),
+            exposed: Exposed::default(),
             bindings: world.bindings.clone(),
             audit: world.audit.clone(),
             metrics: world.metrics.clone(),
