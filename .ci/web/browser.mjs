@@ -36,9 +36,9 @@ export async function launch() {
 /** A page with an eye on what it asks for and complains of. */
 export class Tab {
   /** In a window of its own, which shares nothing with others. */
-  static async open(browser, address, { view = DESKTOP, scheme = "light" } = {}) {
+  static async open(browser, { view = DESKTOP, scheme = "light" } = {}) {
     const tab = new Tab();
-    Object.assign(tab, { address, asked: [], complaints: [], isGone: false });
+    Object.assign(tab, { address: null, asked: [], complaints: [], isGone: false });
     tab.window = await browser.createBrowserContext();
     tab.page = await tab.window.newPage();
     await tab.size(view);
@@ -78,6 +78,12 @@ export class Tab {
     let seen = "";
     return until(`\`${selector}\` shows ${text}`, async () => has((seen = await this.text(selector))) && seen, limit,
       () => seen.replace(/\s+/g, " ").slice(-400));
+  }
+
+  /** Opens the dashboard by a link. */
+  async follow(link) {
+    this.address = new URL(link).origin;
+    await this.page.goto(link, { waitUntil: "domcontentloaded" });
   }
 
   /** Goes to a page of the dashboard. */

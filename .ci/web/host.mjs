@@ -91,7 +91,7 @@ export class Host {
     host.environment = { PATH: "/usr/bin:/bin", HOME: host.home, LANG: "C.UTF-8", TZ: "UTC", OPENCLAWCTL_DATA_DIR: host.data };
     try {
       const port = await free(PAGES.first, PAGES.last, 1);
-      host.address = `http://127.0.0.1:${port}`;
+      host.port = port;
       writeFileSync(join(host.data, "settings.yaml"),
         `pool: { first: ${POOL.first}, last: ${POOL.last} }\nweb: "127.0.0.1:${port}"\n` +
         `listen: [{ unix: ${host.socket}, mode: "0666" }]\naccess: ${access}\n` +

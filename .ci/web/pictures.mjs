@@ -76,8 +76,8 @@ class Pictures {
 
   /** The dashboard, once it shows this and what the instances use. */
   async dashboard(name, view, text) {
-    const tab = await Tab.open(this.browser, this.host.address, { view: { deviceScaleFactor: 1.5, ...view } });
-    await tab.page.goto(await this.host.link());
+    const tab = await Tab.open(this.browser, { view: { deviceScaleFactor: 1.5, ...view } });
+    await tab.follow(await this.host.link());
     await tab.shows(text);
     await tab.page.waitForSelector(".plot");
     write(this.to, name, await tab.page.screenshot());

@@ -4,7 +4,8 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { DESKTOP, PHONE, Tab, launch } from "./browser.mjs";
-import { Host, NotSo, ROOT, check, kill, until } from "./host.mjs";
+import { Host, LIMIT, NotSo, ROOT, check, kill, until } from "./host.mjs";
+import { Squatter } from "./squatter.mjs";
 
 const NAMES = ["main", "rescue", "research", "support"];
 /** A user that no host has. */
@@ -84,9 +85,9 @@ const pidOf = async (host, name) => (await host.status(name)).pid;
 const steps = {
   async "a link opens the fleet, with a card for each instance"({ host, tab }) {
     tab.link = await host.link();
-    check(/^http:\/\/127\.0\.0\.1:\d+\/#link=[\w.-]+$/.test(tab.link), `the link is ${tab.link}`);
+    check(/^http:\/\/claw-[0-9a-f]+\.localhost:\d+\/#link=[\w.-]+$/.test(tab.link), `the link is ${tab.link}`);
     const began = Date.now();
-    await tab.page.goto(tab.link, { waitUntil: "domcontentloaded" });
+    await tab.follow(tab.link);
     await tab.page.waitForSelector(".card", { timeout: 10_000 });
     const first = Date.now() - began;
     await tab.shows("4 ready");
@@ -99,9 +100,9 @@ const steps = {
   },
 
   async "the link opens nothing for a second time"({ browser, host, tab }) {
-    const other = await Tab.open(browser, host.address);
+    const other = await Tab.open(browser);
     try {
-      await other.page.goto(tab.link);
+      await other.follow(tab.link);
       await other.shows("This page is closed");
       await other.shows("this link was followed already");
       check(!(await other.run(() => document.querySelector(".card"))), "there are cards");
@@ -248,11 +249,42 @@ const steps = {
     await tab.shows(`Started as process ${await pidOf(host, "support")}`, "[aria-label=Events]", RECONNECT);
   },
 
+  async "whoever had the port meanwhile has left nothing for the next link, and ends the page that was open"({ browser, host, tab }) {
+    const open = await Tab.open(browser);
+    const squatter = new Squatter();
+    try {
+      await open.follow(await host.link());
+      await open.shows("Live", "#link-state");
+      tab.isGone = true;
+      await host.kill();
+      await squatter.take(host.port);
+      const lured = await open.window.newPage();
+      for (const name of [new URL(open.address).hostname, "127.0.0.1", "localhost"]) {
+        await lured.goto(`http://${name}:${host.port}/`);
+        await lured.waitForFunction(() => document.title === "left something", { timeout: LIMIT });
+      }
+      await open.shows("Another program has answered here");
+      await squatter.leave();
+      await host.openclawctl("supervisor", "start");
+      // Under the old names the browser asks nobody any more.
+      await lured.goto(`http://127.0.0.1:${host.port}/`);
+      await lured.waitForFunction(() => document.title === "left something", { timeout: LIMIT });
+      await open.follow(await host.link());
+      await open.shows("Live", "#link-state");
+      await open.shows("4 ready");
+      await tab.shows("Live", "#link-state", RECONNECT);
+      tab.isGone = false;
+    } finally {
+      await squatter.leave();
+      await open.close();
+    }
+  },
+
   async "a viewer sees everything and is offered nothing that would be refused"({ browser, host }) {
     if (process.getuid() !== 0) throw new LeftOut("it takes root to be another user");
-    const viewer = await Tab.open(browser, host.address);
+    const viewer = await Tab.open(browser);
     try {
-      await viewer.page.goto(await host.link(VIEWER));
+      await viewer.follow(await host.link(VIEWER));
       await viewer.shows("4 ready");
       await viewer.go("#/i/main", /process[\s\S]*Snapshot/);
       const offered = await viewer.run(() => [...document.querySelectorAll("button")].map((button) => button.textContent));
@@ -281,7 +313,7 @@ const browser = await launch();
 const host = await Host.start({ binaries: resolve(given.bin), fleet, access: `[{ uid: ${VIEWER}, role: viewer }]` });
 try {
   console.log(`a fleet of four and ${await browser.version()}: ${seconds(began)}`);
-  const tab = await Tab.open(browser, host.address);
+  const tab = await Tab.open(browser);
   for (const [name, step] of Object.entries(steps)) {
     const since = Date.now();
     try {

@@ -32,9 +32,10 @@ struct Arguments {
 const USUAL_WEB: &str = "127.0.0.1:18780";
 
 fn fit(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| format!("write {USUAL_WEB}, or another address of loopback"))?;
-    web::is_fit(address).then_some(address).ok_or_else(|| "the dashboard is served on loopback only".into())
+    let address: SocketAddr = text.parse().map_err(|_| format!("write {USUAL_WEB}, or another port"))?;
+    web::is_fit(address)
+        .then_some(address)
+        .ok_or_else(|| "the dashboard is served on 127.0.0.1 or [::1]".into())
 }
 
 fn main() -> ExitCode {

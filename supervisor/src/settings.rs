@@ -337,7 +337,7 @@ fn web(text: &str, wrong: &mut Vec<Wrong>) -> Option<SocketAddr> {
     let found: Option<SocketAddr> = text.parse().ok();
     let message = match found {
         Some(address) if is_fit(address) => return found,
-        Some(address) => format!("the dashboard is served on loopback only, and {address} is not there"),
+        Some(address) => format!("the dashboard is served on 127.0.0.1 or [::1], and {address} is neither"),
         None => format!("`{text}` is not an address with a port"),
     };
     wrong.push(Wrong::at(["web"], message, mend));

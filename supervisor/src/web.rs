@@ -21,7 +21,7 @@ mod rpc;
 mod session;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -32,7 +32,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     sync::{OnceCell, Semaphore},
     time::sleep,
 };
@@ -106,19 +106,33 @@ pub(crate) async fn serve(
     inlet: Inlet,
     shutdown: CancellationToken,
 ) -> Result<(), WebError> {
-    let (sessions, port) = (dashboard.sessions().clone(), dashboard.address().port());
+    let (sessions, port) = (dashboard.sessions().clone(), dashboard.port());
     let web = Arc::new(Web { inlet, sessions, contract: Contract::new()?, port });
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     // Before callers are served, who are told where it is.
     let opened = dashboard.open().await;
     tokio::spawn(async move {
-        let listener = match opened {
-            Some(listener) => listener,
+        let listeners = match opened {
+            Some(listeners) => listeners,
             None => tokio::select! {
-                listener = dashboard.open_at_last() => listener,
+                listeners = dashboard.open_at_last() => listeners,
                 () = shutdown.cancelled() => return,
             },
         };
+        for listener in listeners {
+            tokio::spawn(Arc::clone(&web).listen(listener, Arc::clone(&seats), shutdown.clone()));
+        }
+    });
+    Ok(())
+}
+
+impl Web {
+    async fn listen(
+        self: Arc<Self>,
+        listener: TcpListener,
+        seats: Arc<Semaphore>,
+        shutdown: CancellationToken,
+    ) {
         loop {
             // Before it is accepted, so that more than these wait with the kernel.
             let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
@@ -128,7 +142,7 @@ pub(crate) async fn serve(
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (web, shutdown) = (Arc::clone(&web), shutdown.clone());
+                    let (web, shutdown) = (Arc::clone(&self), shutdown.clone());
                     tokio::spawn(async move {
                         tokio::select! {
                             () = web.converse(stream) => {}
@@ -143,11 +157,8 @@ pub(crate) async fn serve(
                 }
             }
         }
-    });
-    Ok(())
-}
+    }
 
-impl Web {
     async fn converse(self: Arc<Self>, stream: TcpStream) {
         let (Ok(own), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
         let browser = Arc::new(Browser { ends: (own, peer), user: OnceCell::new() });
@@ -175,22 +186,19 @@ impl Web {
         answer
     }
 
-    /// Whether it is called by a name of this host. Another name that leads here is somebody else's (DNS rebinding).
+    /// Whether it is called by a name of this host, of which each link has one of its own. Another name that leads here is
+    /// somebody else's (DNS rebinding).
     fn is_called_right(&self, request: &Request<Incoming>) -> bool {
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-        host.is_some_and(|host| self.names().iter().any(|name| *name == host))
-    }
-
-    fn names(&self) -> [String; 3] {
-        ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{}", self.port))
-    }
-
-    /// Whether only our own script can have sent it.
-    fn is_ours(&self, request: &Request<Incoming>) -> bool {
-        let headers = request.headers();
-        let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-        let is_same = |origin| self.names().iter().any(|name| origin == format!("http://{name}"));
-        headers.contains_key(OURS) && origin.is_none_or(is_same)
+        let port = format!(":{}", self.port);
+        // Of the usual port browsers do not speak.
+        let name = host(request).and_then(|host| match self.port {
+            80 => Some(host),
+            _ => host.strip_suffix(&port),
+        });
+        name.is_some_and(|name| match name.strip_suffix(".localhost") {
+            Some(own) => own.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
+            None => ["127.0.0.1", "localhost", "[::1]"].contains(&name),
+        })
     }
 
     async fn route(&self, request: Request<Incoming>, browser: &Browser) -> Response<Body> {
@@ -201,7 +209,7 @@ impl Web {
                 _ => plain(StatusCode::METHOD_NOT_ALLOWED, "pages are read"),
             };
         };
-        if *request.method() != Method::POST || !self.is_ours(&request) {
+        if *request.method() != Method::POST || !is_ours(&request) {
             return Failure::new(Code::PermissionDenied, "calls are made by the page itself.").answer();
         }
         let session = bearer(&request).map(str::to_owned);
@@ -258,6 +266,18 @@ impl Web {
     }
 }
 
+fn host(request: &Request<Incoming>) -> Option<&str> {
+    request.headers().get(header::HOST)?.to_str().ok()
+}
+
+/// Whether only our own script can have sent it, from a page of the same name.
+fn is_ours(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let same = host(request).map(|host| format!("http://{host}"));
+    headers.contains_key(OURS) && origin.is_none_or(|origin| same.as_deref() == Some(origin))
+}
+
 fn given(session: &Session) -> Response<Body> {
     let Session { ticket, secret } = session;
     rpc::answer(StatusCode::OK, &json!({ "session": ticket, "secret": secret }))
@@ -273,11 +293,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     answer
 }
 
-/// Whether it may be served there: on loopback, from where other hosts are forwarded by those who may.
+/// Whether it may be served there: where browsers look for this host, and others are forwarded by those who may.
 #[must_use]
 pub fn is_fit(address: SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback(),
-    }
+    [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&address.ip())
 }

@@ -4,7 +4,14 @@
 
 mod support;
 
-use std::{fs::OpenOptions, io::Write, os::unix::process::CommandExt, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs::OpenOptions,
+    io::Write,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::process::CommandExt,
+    process::Command,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
@@ -79,9 +86,34 @@ async fn the_page_is_everybodys_and_lets_the_browser_fetch_nothing_from_elsewher
     }
     assert_eq!(send(port, get("/../settings.yaml", &format!("127.0.0.1:{port}"))).await.0, 404);
     // A name that somebody else leads here, as an attacker's own domain can be.
-    for named in ["evil.example", &format!("evil.example:{port}"), "127.0.0.1"] {
+    for named in
+        ["evil.example", "localhost.evil.example", "evil.example/.localhost", "evil.example@a.localhost"]
+    {
+        assert_eq!(send(port, get("/", &format!("{named}:{port}"))).await.0, 403, "{named}");
+    }
+    for named in ["evil.example", "127.0.0.1"] {
         assert_eq!(send(port, get("/", named)).await.0, 403, "{named}");
     }
+}
+
+#[tokio::test]
+async fn each_link_has_a_name_of_its_own_where_no_browser_keeps_anything() {
+    let (host, port) = start().await;
+    let mut links = WebServiceClient::new(host.channel().await.unwrap());
+    let mut names = BTreeSet::new();
+    for _ in 0..2 {
+        let link = links.create_link(CreateLinkRequest {}).await.unwrap().into_inner().url;
+        let (name, ticket) = link.split_once("/#link=").unwrap();
+        let name = name.strip_prefix("http://").unwrap();
+        assert!(name.starts_with("claw-") && name.ends_with(&format!(".localhost:{port}")), "{name}");
+        let request = format!(
+            "POST /api/session HTTP/1.1\r\nHost: {name}\r\nOrigin: http://{name}\r\nX-OpenClaw-Page: 1\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{ticket}",
+            ticket.len()
+        );
+        assert_eq!(send(port, request).await.0, 200);
+        names.insert(name.to_owned());
+    }
+    assert_eq!(names.len(), 2);
 }
 
 #[tokio::test]
@@ -135,6 +167,8 @@ async fn whatever_another_page_can_have_a_browser_send_does_nothing() {
         format!("{mine}Origin: http://evil.example\r\n"),
         format!("{mine}Origin: null\r\n"),
         format!("{mine}Origin: http://127.0.0.1:{}\r\n", port + 1),
+        // A name of this host that another program had once.
+        format!("{mine}Origin: http://localhost:{port}\r\n"),
     ] {
         let (status, _) = call(port, start, &more, body).await;
         assert!([401, 403].contains(&status), "{status}: {more}");
@@ -149,7 +183,7 @@ async fn whatever_another_page_can_have_a_browser_send_does_nothing() {
     assert_eq!(send(port, plain("POST", "")).await.0, 403);
     assert_eq!(send(port, plain("GET", "X-OpenClaw-Page: 1\r\n")).await.0, 403);
     assert_eq!(host.status("main").await.incarnation, 0);
-    let (status, _) = call(port, start, &format!("{mine}Origin: http://localhost:{port}\r\n"), body).await;
+    let (status, _) = call(port, start, &format!("{mine}Origin: http://127.0.0.1:{port}\r\n"), body).await;
     assert_eq!(status, 200);
     host.wait_ready("main").await;
 }
@@ -199,15 +233,29 @@ async fn whoever_has_the_port_keeps_no_supervisor_from_starting_and_is_sent_nobo
     let port = host.first_port + 395;
     let mut settings = OpenOptions::new().append(true).open(host.data_dir().join("settings.yaml")).unwrap();
     writeln!(settings, "web: \"127.0.0.1:{port}\"").unwrap();
-    let squatter = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    // A browser that is led to `localhost` takes either.
+    let [other, own] = [SocketAddr::from((Ipv6Addr::LOCALHOST, port)), (Ipv4Addr::LOCALHOST, port).into()];
+    let mut squatters = Vec::new();
+    for address in [own, other] {
+        squatters.extend(TcpListener::bind(address).await);
+    }
+    assert!(!squatters.is_empty());
     host.start_supervisor().await;
-    let told = format!("the dashboard cannot be served on 127.0.0.1:{port}: ");
+    let told = |address| format!("the dashboard cannot be served on {address}: ");
     let alarms = host.system().await.get_info(GetInfoRequest {}).await.unwrap().into_inner().alarms;
-    assert!(alarms.iter().any(|alarm| alarm.starts_with(&told)), "{alarms:?}");
+    assert!(alarms.iter().any(|alarm| alarm.starts_with(&told(own))), "{alarms:?}");
     let mut links = WebServiceClient::new(host.channel().await.unwrap());
     let refused = links.create_link(CreateLinkRequest {}).await.unwrap_err();
-    assert!(refused.message().starts_with(&told), "{refused:?}");
-    drop(squatter);
+    assert!(refused.message().starts_with(&told(own)), "{refused:?}");
+    drop(squatters.remove(0));
+    if !squatters.is_empty() {
+        let why = until("the next one is told of", async || {
+            let why = links.create_link(CreateLinkRequest {}).await.unwrap_err().message().to_owned();
+            (!why.starts_with(&told(own))).then_some(why)
+        });
+        assert!(why.await.starts_with(&told(other)));
+    }
+    drop(squatters);
     until("the dashboard is served", async || links.create_link(CreateLinkRequest {}).await.ok()).await;
     let (status, _) = call(port, "session", "", &ticket(&host).await).await;
     assert_eq!(status, 200);

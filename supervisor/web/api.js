@@ -6,6 +6,13 @@ let session = sessionStorage.getItem(KEY);
 /** Gets this page a session of the next supervisor; kept nowhere, and sent to nobody. */
 let secret = null;
 let renewal = null;
+/** Whoever has the port while the supervisor is away can leave what answers in its place later, and reads all that is sent. */
+const others = navigator.serviceWorker;
+let taken = false;
+others?.addEventListener("controllerchange", () => {
+  taken = true;
+  close();
+});
 
 /** What went wrong, with the contract's name for it. */
 export class Failure extends Error {
@@ -33,6 +40,7 @@ async function post(path, body, signal) {
 }
 
 async function send(path, body, signal) {
+  if (taken) throw new Failure({ code: "Unauthenticated", message: "Another program has answered here in the supervisor's place." });
   const headers = { "content-type": "application/json", "x-openclaw-page": "1" };
   if (session) headers.authorization = `Bearer ${session}`;
   try {
@@ -46,7 +54,7 @@ async function send(path, body, signal) {
 /** Has a session of this life of the supervisor, if the page had this one of an earlier. All calls wait for the same. */
 async function renew(shown, life) {
   if (session !== shown) return session !== null;
-  if (!secret) return false;
+  if (!secret || (await others?.getRegistrations())?.length) return false;
   renewal ??= (async () => {
     const proof = await crypto.subtle.sign("HMAC", secret, new TextEncoder().encode(life));
     await take(await post("renew", base64(new Uint8Array(proof))));

@@ -37,6 +37,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
             context.print(&operation, &format!("{}\n", printable(&answer.url)))?;
             let expires = answer.expire_time.as_ref().map(until).unwrap_or_default();
             talk(&format!("whoever opens it has your rights; it works once, and expires {expires}"));
+            talk("Safari does not know such names: put localhost in its place there");
         }
         Show::Encoded(encoding) => {
             context.print_message(&operation, encoding, "CreateLinkResponse", &answer)?;

@@ -23,17 +23,14 @@ impl Webs {
         if let Some(trouble) = dashboard.trouble() {
             return Err(Unmet::DashboardShut(trouble).into());
         }
-        let (address, sessions) = (dashboard.address(), dashboard.sessions());
         let peer = request.extensions().get::<Caller>().map(|caller| &caller.peer);
         let Some(Peer::Unix { uid, gid, groups, .. }) = peer else {
             return Err(Unmet::Remote("links").into());
         };
         let visitor = Visitor { uid: *uid, gid: *gid, groups: Arc::clone(groups) };
-        let (ticket, expires) = sessions.link(&visitor).map_err(|error| Refusal::storage(&error))?;
+        let (url, expires) = dashboard.link(&visitor).map_err(|error| Refusal::storage(&error))?;
         info!(uid, "a link to the dashboard was given");
         let expire_time = i64::try_from(expires).unwrap_or(i64::MAX);
-        // Behind the `#`, so that no log of any program has it.
-        let url = format!("http://{address}/#link={ticket}");
         let expire_time = Some(prost_types::Timestamp { seconds: expire_time, nanos: 0 });
         Ok(CreateLinkResponse { url, expire_time })
     }

@@ -10,7 +10,9 @@
 //! them. A ticket says whose it is and until when; what its holder may do is asked of the gate at every call.
 //!
 //! Whoever takes the port while the supervisor is down is sent the session of each page that is open, and can show a page
-//! of his own, which has what the browser keeps under this name. So a session is good for the user of this host alone whose
+//! of his own, which has what the browser keeps under that name, and can leave there what answers in our place later: a
+//! page to be kept for a year, or a service worker. So each link has a name of its own, below `localhost`, which all
+//! browsers but Safari lead to this host. And a session is good for the user of this host alone whose
 //! browser opened it, or whose tunnel led there; and for the life of one supervisor. The page that has seen the last one
 //! gets another by a secret that it was given with the first, that it keeps in its memory and sends to nobody: it signs the
 //! name of the new life, which nobody knows before. A page that is loaded anew after that does not have it, and takes a new
@@ -111,9 +113,16 @@ impl Sessions {
     }
 
     /// A link's ticket for this visitor, and when it expires, in seconds since the Unix epoch.
-    pub(crate) fn link(&self, visitor: &Visitor) -> Result<(String, u64), NoRandomness> {
+    pub(super) fn link(&self, visitor: &Visitor) -> Result<(String, u64), NoRandomness> {
         let expires = now() + LINK_FOR.as_secs();
         Ok((self.ticket(Kind::Link(visitor.uid), visitor, expires)?, expires))
+    }
+
+    /// A name of this host that no browser has seen before: what it keeps under another is not there.
+    pub(super) fn name(&self) -> Result<String, NoRandomness> {
+        let mut random = [0; 8];
+        self.0.random.fill(&mut random).map_err(|_| NoRandomness)?;
+        Ok(format!("claw-{:016x}.localhost", u64::from_ne_bytes(random)))
     }
 
     /// A session for a link that is followed for the first time, by a program of the user `by`.
