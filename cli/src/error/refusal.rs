@@ -207,7 +207,7 @@ fn hint_for_reason(reason: Reason, name: &str) -> Option<String> {
         Reason::UnknownSink => "openclawctl alerts".to_owned(),
         Reason::UnknownCertificate => "openclawctl cert list".to_owned(),
         Reason::BadCertificates => "openclawctl cert init".to_owned(),
-        Reason::NoDashboard => "openclawctl supervisor status".to_owned(),
+        Reason::NoDashboard => "openclawctl supervisor stop; openclawctl supervisor start".to_owned(),
         Reason::RequestIdReused | Reason::InvalidPageToken | Reason::InvalidFilter => REPORT.to_owned(),
         Reason::Unspecified | Reason::InvalidName | Reason::InvalidSpec => return None,
     };

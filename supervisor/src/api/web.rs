@@ -12,6 +12,7 @@ use super::{
     inlet::Visitor,
     status::{Refusal, Unmet},
 };
+use crate::settings;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -19,7 +20,9 @@ pub(super) struct Webs(pub(super) Arc<Api>);
 
 impl Webs {
     fn create(&self, request: &Request<CreateLinkRequest>) -> Result<CreateLinkResponse, Refusal> {
-        let dashboard = self.0.web.as_ref().ok_or(Unmet::NoDashboard)?;
+        let dashboard = self.0.web.as_ref().ok_or_else(|| Unmet::NoDashboard {
+            settings: self.0.host().control.data_dir.join(settings::FILE),
+        })?;
         if let Some(trouble) = dashboard.trouble() {
             return Err(Unmet::DashboardShut(trouble).into());
         }

@@ -1,10 +1,11 @@
 //! Refusals about configurations, incidents and certificates.
 
+use std::path::PathBuf;
+
 use supervisor_core::ids::Name;
 use supervisor_proto::v1::Reason;
 
-use crate::pki::INIT;
-use crate::web;
+use crate::{pki::INIT, web};
 
 /// Why a call about a configuration, an incident or a certificate is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +61,10 @@ pub(crate) enum Unmet {
     Remote(&'static str),
     /// There is none.
     #[error("this supervisor serves no dashboard")]
-    NoDashboard,
+    NoDashboard {
+        /// The file that could say otherwise.
+        settings: PathBuf,
+    },
     /// Its address cannot be had.
     #[error("{0}")]
     DashboardShut(String),
@@ -94,7 +98,7 @@ impl Unmet {
             Self::UnknownCertificate(_) => Reason::UnknownCertificate,
             Self::BadCertificates(_) => Reason::BadCertificates,
             Self::Remote(_) => Reason::NotPermitted,
-            Self::NoDashboard | Self::DashboardShut(_) => Reason::NoDashboard,
+            Self::NoDashboard { .. } | Self::DashboardShut(_) => Reason::NoDashboard,
             Self::UnknownSink { .. } => Reason::UnknownSink,
         }
     }
@@ -118,9 +122,12 @@ impl Unmet {
                 format!("`{INIT}` makes what is missing; certificates of another authority are issued there")
             }
             Self::Remote(_) => "call it there, on the control socket".into(),
-            Self::NoDashboard => {
-                format!("write `web: \"127.0.0.1:{}\"` into its settings and start it again", web::USUAL)
-            }
+            Self::NoDashboard { settings } => format!(
+                "write `web: \"127.0.0.1:{}\"` into `{}`, then stop the supervisor and start it again: gateways run on \
+                 meanwhile",
+                web::USUAL,
+                settings.display()
+            ),
             Self::UnknownSink { known, .. } if known.is_empty() => {
                 "name one as `alerts.sinks` in settings.yaml, then `openclawctl supervisor reload`".into()
             }
@@ -142,7 +149,7 @@ impl Unmet {
             Self::UnknownCertificate(_)
             | Self::BadCertificates(_)
             | Self::Remote(_)
-            | Self::NoDashboard
+            | Self::NoDashboard { .. }
             | Self::DashboardShut(_)
             | Self::UnknownSink { .. } => Vec::new(),
         }
