@@ -106,7 +106,8 @@ impl Telling<'_> {
                 format!("serves; `{}` keeps its place until it is given back by hand", by.rescue)
             }
             Standing::Away(by) => {
-                format!("serves; `{}` keeps its place until it has been ready for long enough", by.rescue)
+                let (rescue, own) = (&by.rescue, self.instance.name());
+                format!("serves; `{rescue}` keeps its place until `{own}` has been ready for long enough")
             }
         }
     }
