@@ -314,7 +314,7 @@ pub(crate) async fn guard(
             if is_due || fs::read_dir(&data_dir).is_err() {
                 close_again(&data_dir);
             }
-            private.lock().unwrap_or_else(PoisonError::into_inner).look(&data_dir, for_all);
+            private.lock().unwrap_or_else(PoisonError::into_inner).look(&data_dir, for_all());
         };
         // It ends with the runtime.
         let _ = task::spawn_blocking(look).await;
