@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use crate::group::Group;
 use crate::kernel;
+use crate::walls::modes::Keeper;
 use crate::walls::{self, Survey, Surveyed, UnfitWalls};
 use crate::{clock, tree};
 
@@ -132,6 +133,8 @@ pub(crate) struct Launched {
     pub(crate) walls: Vec<Wall>,
     /// The group that it is in.
     pub(crate) group: Option<Group>,
+    /// Changes modes for it, if it does not by itself.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// Refuses what could never be started.
@@ -199,7 +202,7 @@ pub(crate) fn spawn(launch: &Launch, notify: Option<&OsString>) -> Result<Launch
     let process =
         Process { pid: pid.as_raw_nonzero().get(), start_ticks, started_unix_ms, started_monotonic_ns };
     let group = group.and_then(|group| group.joined(&surveyed.walls));
-    Ok(Launched { pid, process, output, walls: surveyed.walls, group })
+    Ok(Launched { pid, process, output, walls: surveyed.walls, group, keeper: surveyed.keeper })
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

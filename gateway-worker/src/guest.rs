@@ -41,6 +41,7 @@ use crate::kernel;
 use crate::tool::{self, BEHIND, KILLED, NoLaunch, Unready};
 use crate::tree;
 use crate::walls::Surveyed;
+use crate::walls::modes::{self, Keeper};
 
 /// The option by which a descriptor is named.
 pub(crate) const LAUNCH: &str = "--launch-fd";
@@ -134,13 +135,13 @@ pub(crate) fn run(descriptor: &OsStr, command: &[OsString]) -> Result<ExitCode, 
     let signals = hear().map_err(|errno| GuestError::Signals(errno.into()))?;
     let (builder, survey) = tool::ready(&walls)?;
     let child = kernel::spawn_bound(&mut tool::command(program, args, &launch), Some(builder));
-    let Surveyed { walls, not_become } = survey.take();
+    let Surveyed { walls, not_become, keeper } = survey.take();
     let child = child.map_err(|source| match not_become {
         Some(uid) => GuestError::Become { uid, source },
         None => GuestError::Run { program: program.to_string_lossy().into_owned(), source },
     })?;
     tell(&walls);
-    let status = accompany(Pid::from_child(&child), &signals).map_err(GuestError::Wait)?;
+    let status = accompany(Pid::from_child(&child), &signals, keeper).map_err(GuestError::Wait)?;
     Ok(end_as(status))
 }
 
@@ -188,8 +189,11 @@ fn gap(wall: &Wall) -> Option<String> {
 }
 
 /// Passes on what is told to the command or to this process, until the command has ended and all that it has started.
-fn accompany(command: Pid, signals: &SignalFd) -> io::Result<WaitStatus> {
+fn accompany(command: Pid, signals: &SignalFd, mut keeper: Option<Keeper>) -> io::Result<WaitStatus> {
     loop {
+        if !modes::wait(signals, &mut keeper, None)? {
+            continue;
+        }
         let heard = match signals.read_signal() {
             Ok(Some(heard)) => heard,
             Ok(None) | Err(nix::errno::Errno::EINTR) => continue,

@@ -3,7 +3,8 @@
 #![expect(unsafe_code, reason = "each call below has no safe counterpart; each says why it is sound")]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr;
@@ -84,7 +85,7 @@ pub(crate) fn landlock_abi() -> Result<i32, Errno> {
     };
     match i32::try_from(version) {
         Ok(version @ 1..) => Ok(version),
-        Ok(_) | Err(_) => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::NOSYS)),
+        Ok(_) | Err(_) => Err(last()),
     }
 }
 
@@ -108,4 +109,69 @@ pub(crate) fn spawn_bound(command: &mut Command, mut walls: Option<Builder>) -> 
     // SAFETY: between fork and exec the closure makes system calls on values it owns. This process has one thread,
     // so no lock, that of the allocator included, can be held by another at the fork.
     unsafe { command.pre_exec(bind) }.spawn()
+}
+
+/// A call that waits for this process (seccomp_unotify(2)).
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// Names it.
+    pub(crate) id: u64,
+    /// The thread that makes it.
+    pub(crate) pid: i32,
+    /// Which call.
+    pub(crate) number: libc::c_long,
+    /// Its arguments, as registers hold them.
+    pub(crate) arguments: [u64; 6],
+}
+
+/// Puts this process and all that it starts behind `filter`; the calls that it hands over wait at what this answers.
+pub(crate) fn hand_over(filter: &mut [libc::sock_filter]) -> Result<OwnedFd, Errno> {
+    let length = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    // SAFETY: the kernel reads `program` and the instructions that it names, which outlive the call.
+    let descriptor = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
+    };
+    let descriptor =
+        RawFd::try_from(descriptor).ok().filter(|descriptor| *descriptor >= 0).ok_or_else(last)?;
+    // SAFETY: the kernel has just made it, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// The next call that waits there. Waits itself if there is none.
+pub(crate) fn next_call(calls: BorrowedFd<'_>) -> Result<Call, Errno> {
+    let mut notice = MaybeUninit::<libc::seccomp_notif>::zeroed();
+    // SAFETY: the kernel takes zeroes and writes one such structure, of the size that the request's number holds.
+    let received =
+        unsafe { libc::ioctl(calls.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, notice.as_mut_ptr()) };
+    if received == -1 {
+        return Err(last());
+    }
+    // SAFETY: all of it is numbers, and zeroes at the least.
+    let libc::seccomp_notif { id, pid, data, .. } = unsafe { notice.assume_init() };
+    let pid = i32::try_from(pid).map_err(|_| Errno::SRCH)?;
+    Ok(Call { id, pid, number: data.nr.into(), arguments: data.args })
+}
+
+/// Whether a call still waits. If so, its thread has lived up to now, and its number is its own.
+pub(crate) fn waits(calls: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the kernel reads one number.
+    unsafe { libc::ioctl(calls.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id) == 0 }
+}
+
+/// Ends a call. Who made it may be gone.
+pub(crate) fn answer(calls: BorrowedFd<'_>, id: u64, outcome: Result<(), Errno>) {
+    let error = outcome.err().map_or(0, |errno| -errno.raw_os_error());
+    let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags: 0 };
+    // SAFETY: the kernel reads one such structure, of the size that the request's number holds.
+    unsafe { libc::ioctl(calls.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+}
+
+fn last() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::NOSYS)
 }

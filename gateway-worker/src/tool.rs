@@ -11,7 +11,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +18,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use prost::{DecodeError, Message};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use rustix::process::{
     Pid, Signal as Sent, WaitStatus, getpid, kill_process_group, set_child_subreaper, setsid, umask,
@@ -33,7 +31,8 @@ use crate::complain::{chain, complain};
 use crate::kernel;
 use crate::tree::{self, Reaped};
 use crate::turn::until;
-use crate::walls::{self, Builder, Survey, UnfitWalls};
+use crate::walls::modes::{self, Keeper};
+use crate::walls::{self, Builder, Survey, Surveyed, UnfitWalls};
 
 /// The first argument that asks for this.
 pub(crate) const BEHIND: &str = "behind";
@@ -168,9 +167,10 @@ pub(crate) fn run(args: &[OsString]) -> Result<ExitCode, ToolError> {
     let named = || program.to_string_lossy().into_owned();
     let child = child.map_err(|source| ToolError::Spawn { program: named(), source })?;
     // What could not be built is told of when the gateway is started.
-    drop(survey.take());
+    let Surveyed { keeper, .. } = survey.take();
     let limit = Duration::from_secs(seconds.into());
-    let status = outlive(Pid::from_child(&child), &deaths, limit).map_err(ToolError::Wait)?;
+    let mut heard = Heard { deaths, keeper };
+    let status = outlive(Pid::from_child(&child), &mut heard, limit).map_err(ToolError::Wait)?;
     let status = status.ok_or_else(|| ToolError::Late { program: named(), seconds })?;
     let code = status.exit_status().or_else(|| Some(KILLED + status.terminating_signal()?)).unwrap_or(KILLED);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
@@ -198,23 +198,30 @@ fn hear_deaths() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
+/// What is heard of a program that runs.
+struct Heard {
+    deaths: SignalFd,
+    /// Whom it waits for when it changes modes.
+    keeper: Option<Keeper>,
+}
+
 /// Ends `program` after `limit`, and with it all that it has started. `None` if it had to be ended.
-fn outlive(program: Pid, deaths: &SignalFd, limit: Duration) -> io::Result<Option<WaitStatus>> {
-    let status = end_of(program, deaths, limit)?;
+fn outlive(program: Pid, heard: &mut Heard, limit: Duration) -> io::Result<Option<WaitStatus>> {
+    let status = end_of(program, heard, limit)?;
     if status.is_none() {
         // It has not been reaped, so its number is still its own.
         let _ = kill_process_group(program, Sent::TERM);
-        end_of(program, deaths, GRACE)?;
+        end_of(program, heard, GRACE)?;
     }
     tree::end_all()?;
     Ok(status)
 }
 
 /// How `program` ends, if it does within `patience`. Reaps what else does.
-fn end_of(program: Pid, deaths: &SignalFd, patience: Duration) -> io::Result<Option<WaitStatus>> {
+fn end_of(program: Pid, heard: &mut Heard, patience: Duration) -> io::Result<Option<WaitStatus>> {
     let deadline = Instant::now() + patience;
     loop {
-        while let Ok(Some(_)) = deaths.read_signal() {}
+        while let Ok(Some(_)) = heard.deaths.read_signal() {}
         while let Reaped::Dead(dead, status) = tree::reap() {
             if dead == program {
                 return Ok(Some(status));
@@ -223,11 +230,7 @@ fn end_of(program: Pid, deaths: &SignalFd, patience: Duration) -> io::Result<Opt
         if Instant::now() >= deadline {
             return Ok(None);
         }
-        let mut fds = [PollFd::from_borrowed_fd(deaths.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, Some(&until(deadline))) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        modes::wait(&heard.deaths, &mut heard.keeper, Some(&until(deadline)))?;
     }
 }
 

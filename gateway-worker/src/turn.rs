@@ -11,6 +11,7 @@ use supervisor_proto::worker::report::Report as Body;
 use crate::complain::complain;
 use crate::serve;
 use crate::serve::ConnectionId;
+use crate::walls::modes;
 use crate::worker::{Leaving, Worker};
 
 /// Where something can happen. In the order in which they are served: deaths and orders before output.
@@ -20,6 +21,7 @@ enum Source {
     Peer(ConnectionId),
     Listener,
     Gateway,
+    Modes,
     Output,
 }
 
@@ -56,6 +58,9 @@ impl Worker {
         if let Some(socket) = &self.notify {
             watch(Source::Gateway, socket.as_fd(), PollFlags::IN);
         }
+        if let Some(keeper) = &self.keeper {
+            watch(Source::Modes, keeper.as_fd(), PollFlags::IN);
+        }
         if let Some(pipe) = self.parts.output.pipe() {
             watch(Source::Output, pipe, PollFlags::IN);
         }
@@ -86,6 +91,7 @@ impl Worker {
             }
             Source::Listener => self.parts.server.accept(now),
             Source::Gateway => self.hear_gateway(),
+            Source::Modes => modes::serve(&mut self.keeper, flags),
             Source::Output => self.parts.output.take_in(now),
         }
     }

@@ -9,7 +9,7 @@
 //!   child      └──► cgroup, limits, oom_score_adj ─┐     │ an errno for each step
 //!                   bounding set, user             ├─────┘
 //!                   capabilities, no_new_privs     │
-//!                   Landlock, seccomp filter ──────┘ exec
+//!                   Landlock, seccomp filters ─────┘ exec
 //! ```
 //!
 //! Each step needs what a later one takes away. A step that fails leaves its wall missing and the gateway goes on,
@@ -18,6 +18,7 @@
 
 mod landlock;
 mod limits;
+pub(crate) mod modes;
 mod privileges;
 mod syscalls;
 
@@ -35,11 +36,12 @@ use supervisor_proto::worker::{User, Wall, Walls};
 use thiserror::Error;
 
 use self::limits::Limited;
+use self::modes::Keeper;
 use self::privileges::Identity;
 use self::syscalls::Filter;
 
 /// Steps of the child.
-const STEPS: usize = 9;
+const STEPS: usize = 10;
 
 /// One thing that the child does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,7 @@ enum Step {
     NoNewPrivileges,
     Landlock,
     Filter,
+    Modes,
 }
 
 /// Why walls can be built by nobody.
@@ -213,6 +216,7 @@ pub(crate) struct Builder {
     privileges: privileges::Plan,
     ruleset: Option<RulesetCreated>,
     filter: Option<Filter>,
+    modes: Option<modes::Plan>,
     outcomes: Outcomes,
     report: OwnedFd,
 }
@@ -222,6 +226,7 @@ pub(crate) struct Builder {
 pub(crate) struct Survey {
     claims: Vec<Claim>,
     user: Option<u32>,
+    modes: Option<modes::Pending>,
     report: OwnedFd,
 }
 
@@ -232,6 +237,8 @@ pub(crate) struct Surveyed {
     pub(crate) walls: Vec<Wall>,
     /// The user that the child could not become.
     pub(crate) not_become: Option<u32>,
+    /// Whom those behind the walls wait for, if they do.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// Plans `walls`, which [`check`] has passed.
@@ -240,6 +247,7 @@ pub(crate) fn plan(walls: &Walls) -> io::Result<(Builder, Survey)> {
     let mut claims = Vec::new();
     let ruleset = landlock::plan(walls, &mut claims);
     let filter = syscalls::plan(walls, &mut claims);
+    let (child_s, worker_s) = modes::plan(walls, &mut claims)?.unzip();
     let privileges = privileges::plan(walls, &mut claims);
     let limited = limits::plan(walls, &mut claims);
     let identity = walls.user.as_ref().map(Identity::of);
@@ -249,8 +257,10 @@ pub(crate) fn plan(walls: &Walls) -> io::Result<(Builder, Survey)> {
     }
     claims.sort_by_key(|claim| claim.kind);
     let outcomes = Outcomes::none();
-    let builder = Builder { limited, identity, privileges, ruleset, filter, outcomes, report: theirs };
-    Ok((builder, Survey { claims, user: walls.user.as_ref().map(|user| user.uid), report: ours }))
+    let builder =
+        Builder { limited, identity, privileges, ruleset, filter, modes: child_s, outcomes, report: theirs };
+    let user = walls.user.as_ref().map(|user| user.uid);
+    Ok((builder, Survey { claims, user, modes: worker_s, report: ours }))
 }
 
 impl Builder {
@@ -283,6 +293,9 @@ impl Builder {
             let traced_apart = outcomes.failure(Step::Landlock).is_none();
             outcomes.note(Step::Filter, filter.install(traced_apart));
         }
+        if let Some(modes) = &mut self.modes {
+            outcomes.note(Step::Modes, modes.install());
+        }
         Ok(())
     }
 }
@@ -297,7 +310,7 @@ impl Survey {
         };
         let not_become = self.user.filter(|_| outcomes.failure(Step::User).is_some());
         let walls = self.claims.into_iter().map(|claim| claim.judge(&outcomes)).collect();
-        Surveyed { walls, not_become }
+        Surveyed { walls, not_become, keeper: self.modes.and_then(modes::Pending::take) }
     }
 }
 

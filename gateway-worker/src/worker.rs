@@ -29,6 +29,7 @@ use crate::output::Output;
 use crate::record::Exits;
 use crate::serve::{ConnectionId, Role, Server};
 use crate::tree::{self, Reaped};
+use crate::walls::modes::Keeper;
 
 /// How soon an unacknowledged exit is made safe from the death of the host. An acknowledgement usually comes
 /// first and spares the fsync, which would keep the next incarnation waiting.
@@ -94,6 +95,8 @@ pub(crate) struct Worker {
     pub(crate) life: Option<Life>,
     /// Set if that incarnation may say that it is ready.
     pub(crate) notify: Option<NotifySocket>,
+    /// Set while who is behind walls waits for their modes to be changed from here.
+    pub(crate) keeper: Option<Keeper>,
     /// Whether the worker is to exit.
     pub(crate) leaving: Leaving,
     /// When to make the record of exits durable.
@@ -113,6 +116,7 @@ impl Worker {
             readiness: Readiness::Unsaid,
             life: None,
             notify: None,
+            keeper: None,
             leaving: Leaving::No,
             settle_at: None,
             look_at: None,
@@ -138,7 +142,8 @@ impl Worker {
             .prepare_notify()
             .and_then(|()| child::spawn(&self.parts.launch, self.notify.as_ref().map(NotifySocket::address)));
         match outcome {
-            Ok(Launched { pid, process, output, walls, group }) => {
+            Ok(Launched { pid, process, output, walls, group, keeper }) => {
+                self.keeper = keeper;
                 self.parts.output.begin(incarnation, output);
                 self.life = Some(Life::begun(pid, process, walls.clone(), group));
                 self.broadcast(Body::Started(Started {

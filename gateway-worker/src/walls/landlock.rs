@@ -137,7 +137,7 @@ fn ruleset(
 
 /// A tree, unless it cannot be opened, or a link leads to it: then it stays outside. Who may write in one tree could put
 /// a link in the place of another, and the wall would be built around what it points to.
-fn open(path: &str) -> Option<OwnedFd> {
+pub(super) fn open(path: &str) -> Option<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         Ok(tree) => Some(tree),

@@ -158,7 +158,7 @@ const MODES: &[(c_long, u8)] = &[
 ];
 
 /// fchmodat(2) with flags, since Linux 6.6.
-const FCHMODAT2: c_long = 452;
+pub(super) const FCHMODAT2: c_long = 452;
 
 /// The same with the argument of its flags: only with some of them there is a mode. No filter sees that of openat2(2),
 /// which OpenClaw needs; but a program loses both bits with the first byte that is written to it.

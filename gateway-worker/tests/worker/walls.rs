@@ -5,6 +5,7 @@
 
 pub(crate) mod attack;
 mod cost;
+mod modes;
 mod planted;
 mod report;
 

@@ -3,7 +3,7 @@
 
 #![expect(unsafe_code, reason = "calls that no gateway makes have no safe wrappers")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -126,6 +126,8 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "bits" => bits(),
         "bits-unseen" => bits_unseen(),
         "own-bits" => own_bits(),
+        "open-up" => super::modes::open_up(target),
+        "own-modes" => super::modes::own(),
         "calls" => calls(&CALLS),
         "rings" => calls(&RINGS),
         // Of no size: the kernel says so before it looks at the flags, one of which names a control group.
@@ -331,6 +333,13 @@ fn bits_unseen() -> io::Result<()> {
     if made { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
 }
 
+/// fchmodat2(2).
+pub(super) fn fchmodat2(at: i32, path: &CStr, mode: u32, flags: i32) -> rustix::io::Result<()> {
+    let path = path.as_ptr().expose_provenance().cast_signed() as i64;
+    let changed = outcome(call(452, [at.into(), path, mode.into(), flags.into(), 0, 0]));
+    changed.map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap())
+}
+
 fn address(text: &CString) -> i64 {
     text.as_ptr().expose_provenance().cast_signed() as i64
 }
@@ -347,7 +356,7 @@ fn own_bits() -> io::Result<()> {
 }
 
 /// EPERM if every call is refused, nothing if none is.
-fn all_or_none(refused: usize, all: usize) -> io::Result<()> {
+pub(super) fn all_or_none(refused: usize, all: usize) -> io::Result<()> {
     match refused {
         0 => Ok(()),
         some if some == all => Err(io::Error::from_raw_os_error(libc::EPERM)),
