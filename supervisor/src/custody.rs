@@ -34,7 +34,7 @@ use tokio::{task, time::sleep};
 use tracing::warn;
 
 pub(crate) use self::private::Exposed;
-use self::private::Private;
+use self::private::{Exposure, Private};
 use crate::{alerts, lock, openclaw::snapshots, perform::store, settings, web};
 
 /// Of a file that others need not read.
@@ -298,7 +298,7 @@ pub(crate) async fn guard(
     let mut looked = Instant::now();
     // What was so before is for a person to judge, as the doctor says: it may be a volume for all.
     let flaws = look_at_way(&data_dir).into_iter();
-    let private = Arc::new(Mutex::new(Private::new(exposed)));
+    let private = Arc::new(Mutex::new(Private::new(exposed.clone())));
     let wanted: Arc<[PathBuf]> =
         flaws.filter(|flaw| flaw.what == What::Changed).map(|flaw| flaw.path).collect();
     loop {
@@ -308,11 +308,11 @@ pub(crate) async fn guard(
             looked = Instant::now();
         }
         let (data_dir, wanted, private) = (data_dir.clone(), Arc::clone(&wanted), Arc::clone(&private));
-        let for_all = for_all.clone();
+        let (for_all, exposed) = (for_all.clone(), exposed.clone());
         let look = move || {
             close_way(&data_dir, &wanted);
             if is_due || fs::read_dir(&data_dir).is_err() {
-                close_again(&data_dir);
+                close_again(&data_dir, &exposed);
             }
             private.lock().unwrap_or_else(PoisonError::into_inner).look(&data_dir, for_all());
         };
@@ -321,7 +321,7 @@ pub(crate) async fn guard(
     }
 }
 
-fn close_again(data_dir: &Path) {
+fn close_again(data_dir: &Path, exposed: &Exposed) {
     open_own(data_dir);
     for flaw in look(data_dir) {
         let path = flaw.path.display();
@@ -330,12 +330,23 @@ fn close_again(data_dir: &Path) {
             What::Foreign(_) => {}
             // A moment ago it was not.
             What::Shut => {}
-            What::Changed | What::Read | What::Loose => match flaw.mend() {
-                Ok(()) => {
-                    warn!(%path, mode = format!("{:o}", flaw.mode), "it was opened to other users; it is closed");
+            What::Changed | What::Read | What::Loose => {
+                let mut exposure = match flaw.what {
+                    What::Changed => Some(Exposure::Changed),
+                    What::Read => Some(Exposure::Read),
+                    What::Loose | What::Foreign(_) | What::Shut => None,
+                };
+                match flaw.mend() {
+                    Ok(()) => {
+                        warn!(%path, mode = format!("{:o}", flaw.mode), "it was opened to other users; it is closed");
+                    }
+                    Err(error) => {
+                        exposure = Some(Exposure::Open);
+                        warn!(%path, %error, "it was opened to other users, and cannot be closed");
+                    }
                 }
-                Err(error) => warn!(%path, %error, "it was opened to other users, and cannot be closed"),
-            },
+                exposure.into_iter().for_each(|exposure| exposed.note(&flaw.path, exposure));
+            }
         }
     }
 }

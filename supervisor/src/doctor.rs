@@ -29,13 +29,14 @@ mod walls;
 
 use std::{
     cmp::Reverse,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
 use futures_util::{StreamExt, stream};
+use supervisor_core::ids::Name;
 use tokio::{
     sync::{Mutex as Turns, oneshot},
     time::{Instant, timeout},
@@ -64,6 +65,9 @@ const AT_ONCE: usize = 2;
 
 /// Findings of one check that are told. When everything is wrong, the first ones say enough.
 const MOST: usize = 200;
+
+/// Of them, findings about one instance.
+const MOST_OF_ONE: usize = 20;
 
 /// A look at one thing.
 type Check = fn(&Scene, &Budget) -> Vec<Finding>;
@@ -228,7 +232,15 @@ fn sort(outcome: &mut Outcome) {
 
 fn run(name: &'static str, check: Check, scene: &Scene, budget: &Budget, mode: Mode) -> Outcome {
     let mut outcome = Outcome { checks_done: 1, ..Outcome::default() };
-    for finding in check(scene, budget).into_iter().filter(|finding| is_wanted(scene, finding)).take(MOST) {
+    let found = check(scene, budget).into_iter().filter(|finding| is_wanted(scene, finding));
+    let (found, more) = fairly(found);
+    outcome.findings.extend(more.into_iter().map(|(instance, more)| {
+        let what = format!("the check of {name} has {more} more to say of `{instance}`");
+        let why = "one instance with much that is wrong is not to hide what is wrong with others";
+        let mend = Mend::Do("mend what is told, and ask again".to_owned());
+        Finding::new("doctor.incomplete", Severity::Note, what, why, mend).of(&instance)
+    }));
+    for finding in found.into_iter().take(MOST) {
         match mode {
             Mode::Look => outcome.findings.push(finding),
             Mode::Fix => mend(finding, &mut outcome),
@@ -241,6 +253,27 @@ fn run(name: &'static str, check: Check, scene: &Scene, budget: &Budget, mode: M
         outcome.findings.push(Finding::new("doctor.incomplete", Severity::Note, what, why, mend));
     }
     outcome
+}
+
+/// The first few of each instance, the first of all of them first, and how many more there are of which.
+fn fairly(found: impl Iterator<Item = Finding>) -> (Vec<Finding>, BTreeMap<Name, usize>) {
+    let (mut kept, mut told) = (BTreeMap::<usize, Vec<Finding>>::new(), BTreeMap::<Name, usize>::new());
+    for finding in found {
+        // The first is whose file it is in.
+        let of = finding.instances.first().map_or(0, |name| {
+            let told = told.entry(name.clone()).or_default();
+            *told += 1;
+            *told
+        });
+        if of <= MOST_OF_ONE {
+            kept.entry(of).or_default().push(finding);
+        }
+    }
+    let more = told.into_iter().filter_map(|(name, told)| {
+        let more = told.checked_sub(MOST_OF_ONE).filter(|more| *more > 0)?;
+        Some((name, more))
+    });
+    (kept.into_values().flatten().collect(), more.collect())
 }
 
 fn is_wanted(scene: &Scene, finding: &Finding) -> bool {

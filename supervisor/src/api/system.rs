@@ -144,12 +144,7 @@ impl Systems {
         alarms.extend(
             self.0.bindings.table().warnings().iter().map(|warning| format!("In the settings, {warning}.")),
         );
-        alarms.extend(self.0.exposed.paths().into_iter().map(|path| {
-            format!(
-                "Other users could read {} until this supervisor closed it; make what is secret in it anew.",
-                path.display()
-            )
-        }));
+        alarms.extend(self.0.exposed.alarms());
         let lost = self.0.audit.lost();
         if lost > 0 {
             alarms.push(format!(

@@ -3,7 +3,7 @@
 //! the file before it is seen; but not where instances have users of their own, who may have to read it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -13,28 +13,60 @@ use std::{
 use nix::unistd::geteuid;
 use tracing::warn;
 
-use super::{OF_INSTANCES, OWN, close, entries};
+use super::{CHANGED, OF_INSTANCES, OWN, close, entries};
 use crate::settings;
 
 /// Bits of others.
 const OTHERS: u32 = 0o077;
 
-/// What others could have read until it was closed: what is secret in it is to be made anew. Cheap to clone.
+/// How others get, or got, at what is not theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Exposure {
+    /// They could read it until it was closed: what is secret in it is to be made anew.
+    Read,
+    /// They could change it until it was closed.
+    Changed,
+    /// They still can read it, as it cannot be closed.
+    Open,
+}
+
+/// What others could have opened while this supervisor ran, or before. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Exposed(Arc<Mutex<BTreeSet<PathBuf>>>);
+pub(crate) struct Exposed(Arc<Mutex<BTreeMap<PathBuf, Exposure>>>);
 
 impl Exposed {
     /// These, to begin with.
     pub(crate) fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
-        Self(Arc::new(Mutex::new(paths.into_iter().collect())))
+        Self(Arc::new(Mutex::new(paths.into_iter().map(|path| (path, Exposure::Read)).collect())))
     }
 
-    /// All of them.
-    pub(crate) fn paths(&self) -> Vec<PathBuf> {
-        self.lock().iter().cloned().collect()
+    /// All of them, in words.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        let alarm = |(path, exposure): (&PathBuf, &Exposure)| {
+            let path = path.display();
+            match exposure {
+                Exposure::Read => format!(
+                    "Other users could read {path} until this supervisor closed it; make what is secret in it anew."
+                ),
+                Exposure::Changed => format!(
+                    "Other users could change {path} until this supervisor closed it; see that it is as you left it."
+                ),
+                Exposure::Open => format!(
+                    "Other users can open {path}, and it cannot be closed, as the log says why; put another in its place."
+                ),
+            }
+        };
+        self.lock().iter().map(alarm).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+    /// It is known to be no better than this.
+    pub(super) fn note(&self, path: &Path, exposure: Exposure) {
+        let mut known = self.lock();
+        let worst = known.get(path).copied().unwrap_or(exposure).max(exposure);
+        known.insert(path.to_owned(), worst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Exposure>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,19 +123,21 @@ impl Private {
             self.closed.insert(path.to_owned());
         } else if was_closed || !may_be_open {
             let shown = path.display();
+            let mut exposure = if mode & CHANGED == 0 { Exposure::Read } else { Exposure::Changed };
             match close(path, mode & !OTHERS) {
                 Ok(()) => {
                     self.closed.insert(path.to_owned());
                     warn!(path = %shown, mode = format!("{mode:o}"), "it was open to other users; it is closed");
                 }
                 Err(error) => {
+                    exposure = Exposure::Open;
                     if self.stuck.insert(path.to_owned()) {
                         warn!(path = %shown, %error, "it is open to other users, and cannot be closed");
                     }
                 }
             }
             if found.is_file() && (was_closed || could_be_read) {
-                self.exposed.lock().insert(path.to_owned());
+                self.exposed.note(path, exposure);
             }
         }
         found.is_dir()
@@ -149,8 +183,14 @@ mod tests {
         open();
         private.look(directory.path(), false);
         assert_eq!(modes(), [0o700, 0o700, 0o700, 0o700, 0o777, 0o777]);
-        let told = ["deploy.token", "secrets/slack.url"].map(|name| directory.path().join(name));
-        assert_eq!(exposed.paths(), told);
+        let told = ["deploy.token", "secrets/slack.url"].map(|name| {
+            let path = directory.path().join(name);
+            format!(
+                "Other users could change {} until this supervisor closed it; see that it is as you left it.",
+                path.display()
+            )
+        });
+        assert_eq!(exposed.alarms(), told);
         open();
         private.look(directory.path(), true);
         assert_eq!(modes(), [0o777, 0o700, 0o700, 0o700, 0o777, 0o777], "others are to pass it");
@@ -175,12 +215,22 @@ mod tests {
         put("fleet.yaml", 0o644);
         private.look(directory.path(), false);
         assert_eq!([mode("fleet.yaml"), mode(settings::FILE)], [0o600, 0o644]);
-        assert_eq!(exposed.paths(), [PathBuf::new(); 0], "nobody could");
+        assert_eq!(exposed.alarms(), [""; 0], "nobody could");
         put("", 0o711);
         put("telegram.token", 0o644);
         private.look(directory.path(), false);
         assert_eq!([mode(""), mode("telegram.token")], [0o700, 0o600]);
-        assert_eq!(exposed.paths(), [directory.path().join("telegram.token")]);
+        let [told] = exposed.alarms().try_into().unwrap();
+        assert!(told.contains("could read") && told.contains("telegram.token"), "{told}");
+        fs::hard_link(directory.path().join("telegram.token"), directory.path().join("another-name"))
+            .unwrap();
+        put("telegram.token", 0o604);
+        private.look(directory.path(), false);
+        let told = exposed.alarms();
+        assert!(
+            told.iter().any(|told| told.contains("can open") && told.contains("telegram.token")),
+            "{told:?}"
+        );
         put("run-by-its-user", 0o755);
         private.look(directory.path(), true);
         assert_eq!(mode("run-by-its-user"), 0o755);

@@ -187,10 +187,17 @@ fn what_is_closed_to_its_own_user_is_opened_to_it_and_no_wider() {
 fn what_is_opened_to_others_meanwhile_is_closed_again_and_what_is_anothers_is_left() {
     let world = World::new();
     let store = store::FILE;
+    for directory in ["", "pki"] {
+        world.chmod(directory, 0o755);
+    }
     world.chmod(store, 0o666);
     world.chmod("pki/ca.key", 0o644);
-    close_again(&world.data());
+    let exposed = Exposed::default();
+    close_again(&world.data(), &exposed);
     assert_eq!(look(&world.data()), []);
+    let told = exposed.alarms();
+    assert!(told.iter().any(|told| told.contains("could change") && told.contains(store)), "{told:?}");
+    assert!(told.iter().any(|told| told.contains("could read") && told.contains("ca.key")), "{told:?}");
     assert_eq!((world.mode(store), world.mode("pki/ca.key")), (0o600, 0o600));
 }
 

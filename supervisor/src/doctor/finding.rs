@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use supervisor_core::ids::Name;
 
 use super::fix::Fix;
-use crate::problem::Place;
+use crate::problem::{Place, cut};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,9 @@ pub(crate) enum Mend {
     /// A sentence without its full stop, where no command does it.
     Do(String),
 }
+
+/// The longest sentence, in bytes: it may quote what an agent has written, which may be megabytes.
+const MOST_SAID: usize = 1_000;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,11 +66,14 @@ impl Finding {
             id,
             severity,
             instances: Vec::new(),
-            what: what.into(),
+            what: cut(&what.into(), MOST_SAID),
             file: None,
             place: None,
             why,
-            mend,
+            mend: match mend {
+                Mend::Type(command) => Mend::Type(command),
+                Mend::Do(sentence) => Mend::Do(cut(&sentence, MOST_SAID)),
+            },
             fixes: Vec::new(),
         }
     }
