@@ -38,7 +38,7 @@ export class Tab {
   /** In a window of its own, which shares nothing with others. */
   static async open(browser, { view = DESKTOP, scheme = "light" } = {}) {
     const tab = new Tab();
-    Object.assign(tab, { address: null, asked: [], complaints: [], isGone: false });
+    Object.assign(tab, { addresses: [], asked: [], complaints: [], isGone: false });
     tab.window = await browser.createBrowserContext();
     tab.page = await tab.window.newPage();
     await tab.size(view);
@@ -82,7 +82,7 @@ export class Tab {
 
   /** Opens the dashboard by a link. */
   async follow(link) {
-    this.address = new URL(link).origin;
+    this.addresses.push(new URL(link).origin);
     await this.page.goto(link, { waitUntil: "domcontentloaded" });
   }
 
@@ -131,7 +131,8 @@ export class Tab {
 
   /** What was asked of anybody else. */
   strangers() {
-    return this.asked.filter((url) => !url.startsWith(`${this.address}/`) && url !== "about:blank");
+    const isOurs = (url) => this.addresses.some((address) => url.startsWith(`${address}/`)) || url === "about:blank";
+    return this.asked.filter((url) => !isOurs(url));
   }
 
   close() {

@@ -1,6 +1,7 @@
 // Another user of the host, who takes the dashboard's port while the supervisor is away and leaves what a browser keeps.
 
 import { createServer } from "node:http";
+import { until } from "./host.mjs";
 
 /** Lets the browser ask nobody for a year, */
 const KEPT = { "cache-control": "public, max-age=31536000, immutable" };
@@ -21,15 +22,21 @@ const answer = ({ url }, response) => {
   response.writeHead(200, { "content-type": type, ...KEPT }).end(body);
 };
 
+const listen = (port, address) => new Promise((taken, failed) => {
+  const server = createServer(answer);
+  server.once("error", (error) => (error.code === "EADDRINUSE" ? taken(null) : failed(error)));
+  server.listen(port, address, () => taken(server));
+});
+
 export class Squatter {
   servers = [];
 
   /** Serves its page there, at both addresses of this host. */
   async take(port) {
     for (const address of ["127.0.0.1", "::1"]) {
-      const server = createServer(answer);
+      // Whoever was killed may have its sockets a moment longer than its name.
+      const server = await until(`${address}:${port} is free`, () => listen(port, address));
       this.servers.push(server);
-      await new Promise((taken, failed) => server.once("error", failed).listen(port, address, taken));
     }
   }
 

@@ -240,13 +240,18 @@ const steps = {
       const { status } = await tab.run((call, headers) => fetch(`/api/${call}`, { method: "POST", headers, body: "{}" }).then(({ status }) => ({ status })), call, headers);
       check(status === 401, `${call} with the session of the last supervisor was answered ${status}`);
     }
-    tab.isGone = false;
-    // Who loads it anew goes on, too.
-    await tab.page.reload();
-    await tab.shows("Live", "#link-state");
     await tab.go("#/i/support", `${before}, worker`);
     await host.openclawctl("restart", "support", "--wait=20s");
     await tab.shows(`Started as process ${await pidOf(host, "support")}`, "[aria-label=Events]", RECONNECT);
+    // Loaded anew it does not know what it signs with, and others may know the rest.
+    await tab.page.reload();
+    await tab.shows("This page is closed");
+    await tab.follow(await host.link());
+    await tab.shows("Live", "#link-state");
+    tab.isGone = false;
+    // In the life in which it was opened it goes on.
+    await tab.page.reload();
+    await tab.shows("Live", "#link-state");
   },
 
   async "whoever had the port meanwhile has left nothing for the next link, and ends the page that was open"({ browser, host, tab }) {
@@ -259,7 +264,7 @@ const steps = {
       await host.kill();
       await squatter.take(host.port);
       const lured = await open.window.newPage();
-      for (const name of [new URL(open.address).hostname, "127.0.0.1", "localhost"]) {
+      for (const name of [new URL(open.addresses[0]).hostname, "127.0.0.1", "localhost"]) {
         await lured.goto(`http://${name}:${host.port}/`);
         await lured.waitForFunction(() => document.title === "left something", { timeout: LIMIT });
       }

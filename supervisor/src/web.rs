@@ -17,12 +17,14 @@
 mod door;
 mod key;
 mod pages;
+mod proof;
 mod rpc;
 mod session;
+mod strangers;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,7 +36,7 @@ use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OnceCell, Semaphore},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -45,8 +47,10 @@ pub(crate) use key::{FILE as KEY_FILE, load as load_key};
 pub(crate) use session::Sessions;
 
 use self::{
+    proof::Proof,
     rpc::{Contract, Failure},
-    session::Session,
+    session::{Refused, Session},
+    strangers::{Stranger, Strangers},
 };
 use crate::{api::Inlet, perform::port::server};
 
@@ -59,6 +63,9 @@ const CONNECTIONS: usize = 512;
 /// The head of a request has so long to come; also how long an idle connection is kept.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
+/// The rest of it as well: what has no session yet is not waited for.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
 /// The largest request: a name and a note.
 const LARGEST: usize = 64 << 10;
 
@@ -68,12 +75,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What only our own script sends: another page's could only with our leave.
 const OURS: &str = "x-openclaw-page";
 
+/// By what a page shows that a call is its own.
+const PROOF: &str = "x-openclaw-proof";
+
 /// Everything that pages need.
 #[derive(Debug)]
 struct Web {
     inlet: Inlet,
     sessions: Sessions,
     contract: Contract,
+    strangers: Strangers,
     port: u16,
 }
 
@@ -83,12 +94,19 @@ struct Browser {
     /// Ours, and its own.
     ends: (SocketAddr, SocketAddr),
     user: OnceCell<Option<u32>>,
+    /// Until it has shown a session.
+    stranger: Mutex<Option<Stranger>>,
 }
 
 impl Browser {
     /// Whose program it is, on this host.
     async fn user(&self) -> Option<u32> {
         *self.user.get_or_init(|| server::client(self.ends)).await
+    }
+
+    /// It is this stranger, or none.
+    fn met(&self, stranger: Option<Stranger>) {
+        *self.stranger.lock().unwrap_or_else(PoisonError::into_inner) = stranger;
     }
 }
 
@@ -107,7 +125,8 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), WebError> {
     let (sessions, port) = (dashboard.sessions().clone(), dashboard.port());
-    let web = Arc::new(Web { inlet, sessions, contract: Contract::new()?, port });
+    let web =
+        Arc::new(Web { inlet, sessions, contract: Contract::new()?, strangers: Strangers::default(), port });
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     // Before callers are served, who are told where it is.
     let opened = dashboard.open().await;
@@ -161,7 +180,11 @@ impl Web {
 
     async fn converse(self: Arc<Self>, stream: TcpStream) {
         let (Ok(own), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
-        let browser = Arc::new(Browser { ends: (own, peer), user: OnceCell::new() });
+        let browser = Browser { ends: (own, peer), user: OnceCell::new(), stranger: Mutex::default() };
+        let stranger = self.strangers.enter(browser.user().await);
+        let gone = stranger.gone();
+        browser.met(Some(stranger));
+        let browser = Arc::new(browser);
         let service = service_fn(move |request| {
             let (web, browser) = (Arc::clone(&self), Arc::clone(&browser));
             async move { Ok::<_, std::convert::Infallible>(web.answer(request, &browser).await) }
@@ -172,7 +195,10 @@ impl Web {
             .max_buf_size(LARGEST)
             .serve_connection(TokioIo::new(stream), service);
         // A browser that has gone is no news.
-        let _ = served.await;
+        tokio::select! {
+            _ = served => {}
+            () = gone.cancelled() => {}
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>, browser: &Browser) -> Response<Body> {
@@ -213,30 +239,37 @@ impl Web {
             return Failure::new(Code::PermissionDenied, "calls are made by the page itself.").answer();
         }
         let session = bearer(&request).map(str::to_owned);
-        let Ok(body) = to_bytes(Body::new(request.into_body()), LARGEST).await else {
-            return Failure::new(Code::InvalidArgument, "the request is too long, or broke off.").answer();
+        let proof = request.headers().get(PROOF).and_then(|proof| Proof::read(proof.to_str().ok()?));
+        let body = timeout(BODY_WITHIN, to_bytes(Body::new(request.into_body()), LARGEST)).await;
+        let Ok(Ok(body)) = body else {
+            let message = "the request is too long, or broke off.";
+            return Failure::new(Code::InvalidArgument, message).answer();
         };
-        let body = String::from_utf8_lossy(&body);
         let Some(user) = browser.user().await else {
             let message = "nobody can tell whose browser this is; open the dashboard on the supervisor's host, or by ssh -L.";
             return Failure::new(Code::PermissionDenied, message).answer();
         };
+        let (session, text) = (session.unwrap_or_default(), String::from_utf8_lossy(&body));
         if call == "session" {
-            return self.open(&body, user);
+            return self.open(&text, user);
         }
         if call == "renew" {
-            return self.renew(session.as_deref().unwrap_or_default(), &body, user);
+            return self.renew(&session, &text, user);
         }
-        let Some(visitor) = session.and_then(|session| self.sessions.visitor(&session, user)) else {
-            return self.over();
+        let Some(proof) = proof else { return self.over() };
+        let visitor = match self.sessions.visitor(&session, user, &proof, (call, &body)) {
+            Ok(visitor) => visitor,
+            Err(Refused::Over) => return self.over(),
+            Err(Refused::Again) => return again(),
         };
+        browser.met(None);
         if call == "rights" {
             return rpc::rights(&self.inlet, &visitor);
         }
         let (service, name) = call.split_once('/').unwrap_or((call, ""));
         match self.contract.method(service, name) {
-            Ok(method) if method.streams() => method.follow(&self.inlet, &visitor, &body).await,
-            Ok(method) => method.ask(&self.inlet, &visitor, &body).await,
+            Ok(method) if method.streams() => method.follow(&self.inlet, &visitor, &text).await,
+            Ok(method) => method.ask(&self.inlet, &visitor, &text).await,
             Err(failure) => failure.answer(),
         }
     }
@@ -264,6 +297,13 @@ impl Web {
         let message = "this session is over; open the dashboard by the link of `openclawctl web`.";
         Failure::new(Code::Unauthenticated, message).answer_with("life", self.sessions.life())
     }
+}
+
+/// A browser sends a call anew whose connection broke; another program may, too. The page makes another of it, with the same
+/// request id.
+fn again() -> Response<Body> {
+    let message = "this call was made already.";
+    Failure::new(Code::Unauthenticated, message).answer_with("again", "yes")
 }
 
 fn host(request: &Request<Incoming>) -> Option<&str> {

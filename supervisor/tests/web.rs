@@ -11,6 +11,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::process::CommandExt,
     process::Command,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -61,11 +62,41 @@ async fn ticket(host: &Host) -> String {
     link.split_once("/#link=").unwrap().1.to_owned()
 }
 
-/// What a session shows of itself with each call.
-async fn session(host: &Host, port: u16) -> String {
-    let (status, answer) = call(port, "session", "", &ticket(host).await).await;
-    assert_eq!(status, 200, "{answer}");
-    format!("Authorization: Bearer {}\r\n", answer["session"].as_str().unwrap())
+/// What an open page knows.
+struct Page {
+    ticket: String,
+    secret: hmac::Key,
+    count: AtomicU64,
+}
+
+impl Page {
+    /// By a new link.
+    async fn open(host: &Host, port: u16) -> Self {
+        let (status, answer) = call(port, "session", "", &ticket(host).await).await;
+        assert_eq!(status, 200, "{answer}");
+        let secret = URL_SAFE_NO_PAD.decode(answer["secret"].as_str().unwrap()).unwrap();
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        Self { ticket: answer["session"].as_str().unwrap().to_owned(), secret, count: AtomicU64::new(0) }
+    }
+
+    fn signed(&self, text: &str) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.secret, text.as_bytes()))
+    }
+
+    fn bearer(&self) -> String {
+        format!("Authorization: Bearer {}\r\n", self.ticket)
+    }
+
+    /// What it adds to the head of this call.
+    fn head(&self, method: &str, body: &str) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let seal = self.signed(&format!("call {} {method} {count}\n{body}", self.ticket));
+        format!("{}X-OpenClaw-Proof: {count}.{seal}\r\n", self.bearer())
+    }
+
+    async fn call(&self, port: u16, method: &str, body: &str) -> (u16, serde_json::Value) {
+        call(port, method, &self.head(method, body), body).await
+    }
 }
 
 #[tokio::test]
@@ -121,61 +152,80 @@ async fn a_link_opens_one_session_which_the_next_supervisor_knows_by_a_proof() {
     let (mut host, port) = start().await;
     host.create("main", builtin()).await;
     let ticket = ticket(&host).await;
-    let (status, answer) = call(port, "session", "", &ticket).await;
-    assert_eq!(status, 200);
-    let mine = format!("Authorization: Bearer {}\r\n", answer["session"].as_str().unwrap());
+    assert_eq!(call(port, "session", "", &ticket).await.0, 200);
     let (status, again) = call(port, "session", "", &ticket).await;
     assert_eq!((status, &again["code"]), (401, &"Unauthenticated".into()));
     assert!(again["message"].as_str().unwrap().contains("type `openclawctl web`"), "{again}");
 
     let list = "InstanceService/ListInstances";
-    let (status, fleet) = call(port, list, &mine, "{}").await;
+    let mut page = Page::open(&host, port).await;
+    let (status, fleet) = page.call(port, list, "{}").await;
     assert_eq!((status, &fleet["instances"][0]["name"]), (200, &"main".into()));
     host.kill_supervisor();
     host.start_supervisor().await;
     // Whoever had the port meanwhile was sent the session, and nothing to go on with it.
-    let (status, over) = call(port, list, &mine, "{}").await;
+    let (status, over) = page.call(port, list, "{}").await;
     assert_eq!(status, 401);
-    let life = over["life"].as_str().unwrap();
-    let secret = URL_SAFE_NO_PAD.decode(answer["secret"].as_str().unwrap()).unwrap();
-    let signed = |secret: &[u8]| {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), life.as_bytes()))
-    };
-    assert_eq!(call(port, "renew", &mine, &signed(b"guessed")).await.0, 401);
-    let (status, renewed) = call(port, "renew", &mine, &signed(&secret)).await;
-    assert_eq!(status, 200, "{renewed}");
-    let mine = format!("Authorization: Bearer {}\r\n", renewed["session"].as_str().unwrap());
-    assert_eq!(call(port, list, &mine, "{}").await.0, 200);
+    let life = over["life"].as_str().unwrap().to_owned();
+    let guessed = URL_SAFE_NO_PAD.encode(b"guessed");
+    assert_eq!(call(port, "renew", &page.bearer(), &guessed).await.0, 401);
+    let proof = page.signed(&format!("life {life}"));
+    let (status, renewed) = call(port, "renew", &page.bearer(), &proof).await;
+    assert_eq!((status, &renewed["secret"]), (200, &serde_json::Value::Null), "{renewed}");
+    page.ticket = renewed["session"].as_str().unwrap().to_owned();
+    // Whoever has passed that on knows the session, and can neither call with it nor have it again.
+    assert_eq!(call(port, list, &page.bearer(), "{}").await.0, 401);
+    assert_eq!(call(port, "renew", &page.bearer(), "").await.0, 401);
+    assert_eq!(page.call(port, list, "{}").await.0, 200);
     // What a dashboard has no business with is not there, whoever asks.
     for method in ["InstanceService/DeleteInstance", "SystemService/Shutdown", "Nothing/AtAll", "x"] {
-        assert_eq!(call(port, method, &mine, "{}").await.0, 501, "{method}");
+        assert_eq!(page.call(port, method, "{}").await.0, 501, "{method}");
     }
-    assert_eq!(call(port, list, &mine, "{\"pageSize\": \"many\"}").await.0, 400);
+    assert_eq!(page.call(port, list, "{\"pageSize\": \"many\"}").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_call_that_somebody_passes_on_is_made_once_and_as_the_page_has_made_it() {
+    let (host, port) = start().await;
+    host.create("main", builtin()).await;
+    let page = Page::open(&host, port).await;
+    let (start, stop, body) =
+        ("InstanceService/StartInstance", "InstanceService/StopInstance", r#"{"name": "main"}"#);
+    let head = page.head(start, body);
+    for (method, body) in [(stop, body), (start, r#"{"name": "other"}"#), (start, r#"{"name": "main" }"#)] {
+        assert_eq!(call(port, method, &head, body).await.0, 401, "{method} {body}");
+    }
+    assert_eq!(call(port, start, &head, body).await.0, 200);
+    let (status, again) = call(port, start, &head, body).await;
+    assert_eq!((status, &again["again"]), (401, &"yes".into()));
+    host.wait_ready("main").await;
 }
 
 #[tokio::test]
 async fn whatever_another_page_can_have_a_browser_send_does_nothing() {
     let (host, port) = start().await;
     host.create("main", builtin()).await;
-    let mine = session(&host, port).await;
+    let page = Page::open(&host, port).await;
     let start = "InstanceService/StartInstance";
     let body = r#"{"name": "main"}"#;
+    let mine = || page.head(start, body);
     for more in [
         String::new(),
         "Authorization: Bearer guessed\r\n".into(),
         "Cookie: session=guessed\r\n".into(),
-        format!("{mine}Origin: http://evil.example\r\n"),
-        format!("{mine}Origin: null\r\n"),
-        format!("{mine}Origin: http://127.0.0.1:{}\r\n", port + 1),
+        format!("{}Origin: http://evil.example\r\n", mine()),
+        format!("{}Origin: null\r\n", mine()),
+        format!("{}Origin: http://127.0.0.1:{}\r\n", mine(), port + 1),
         // A name of this host that another program had once.
-        format!("{mine}Origin: http://localhost:{port}\r\n"),
+        format!("{}Origin: http://localhost:{port}\r\n", mine()),
     ] {
         let (status, _) = call(port, start, &more, body).await;
         assert!([401, 403].contains(&status), "{status}: {more}");
     }
     let plain = |method: &str, more: &str| {
         format!(
-            "{method} /api/{start} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{mine}{more}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} /api/{start} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{}{more}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            mine(),
             body.len()
         )
     };
@@ -183,7 +233,8 @@ async fn whatever_another_page_can_have_a_browser_send_does_nothing() {
     assert_eq!(send(port, plain("POST", "")).await.0, 403);
     assert_eq!(send(port, plain("GET", "X-OpenClaw-Page: 1\r\n")).await.0, 403);
     assert_eq!(host.status("main").await.incarnation, 0);
-    let (status, _) = call(port, start, &format!("{mine}Origin: http://127.0.0.1:{port}\r\n"), body).await;
+    let (status, _) =
+        call(port, start, &format!("{}Origin: http://127.0.0.1:{port}\r\n", mine()), body).await;
     assert_eq!(status, 200);
     host.wait_ready("main").await;
 }
@@ -209,9 +260,10 @@ async fn a_session_that_another_user_has_stolen_is_none() {
         return;
     }
     let (host, port) = start().await;
-    let mine = session(&host, port).await;
+    let page = Page::open(&host, port).await;
     let list = "InstanceService/ListInstances";
-    assert_eq!(call(port, list, &mine, "{}").await.0, 200);
+    assert_eq!(page.call(port, list, "{}").await.0, 200);
+    let mine = page.head(list, "{}");
     let request = format!(
         "POST /api/{list} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-OpenClaw-Page: 1\r\n{mine}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
     );

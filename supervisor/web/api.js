@@ -1,10 +1,12 @@
 // Calls of the contract, as proto JSON, and its streams as server-sent events.
 
 const KEY = "openclaw-session";
-/** Good for as long as the supervisor lives. Whoever had its port after it would be sent this, and could read it here. */
+/** Good for as long as the supervisor lives. Whoever had its port could have been sent this, and could read it here. */
 let session = sessionStorage.getItem(KEY);
-/** Gets this page a session of the next supervisor; kept nowhere, and sent to nobody. */
+/** Signs each call, and gets this page a session of the next supervisor; kept nowhere, and sent to nobody. */
 let secret = null;
+/** Calls that this session has signed. */
+let count = 0;
 let renewal = null;
 /** Whoever has the port while the supervisor is away can leave what answers in its place later, and reads all that is sent. */
 const others = navigator.serviceWorker;
@@ -25,24 +27,31 @@ export class Failure extends Error {
 
 export const isOpen = () => session !== null;
 
-async function post(path, body, signal) {
-  for (;;) {
+async function post(path, body = "", signal) {
+  for (let tries = 0; ; tries += 1) {
     const shown = session;
     const answer = await send(path, body, signal);
     if (answer.ok) return answer;
     const said = await answer.json().catch(() => ({ message: `It answered ${answer.status}.` }));
     if (said.code === "Unauthenticated") {
+      if (said.again && tries < AGAIN) continue;
       if (said.life && path !== "renew" && (await renew(shown, said.life))) continue;
       if (session === shown) close();
     }
     throw new Failure(said);
   }
 }
+/** A browser sends anew what broke off, which counts for one that was made before. */
+const AGAIN = 3;
 
 async function send(path, body, signal) {
   if (taken) throw new Failure({ code: "Unauthenticated", message: "Another program has answered here in the supervisor's place." });
   const headers = { "content-type": "application/json", "x-openclaw-page": "1" };
   if (session) headers.authorization = `Bearer ${session}`;
+  if (session && secret) {
+    const number = (count += 1);
+    headers["x-openclaw-proof"] = `${number}.${await signed(`call ${session} ${path} ${number}\n${body}`)}`;
+  }
   try {
     return await fetch(`/api/${path}`, { method: "POST", headers, body, signal, cache: "no-store" });
   } catch (error) {
@@ -51,23 +60,21 @@ async function send(path, body, signal) {
   }
 }
 
+const signed = async (text) => base64(new Uint8Array(await crypto.subtle.sign("HMAC", secret, new TextEncoder().encode(text))));
+
 /** Has a session of this life of the supervisor, if the page had this one of an earlier. All calls wait for the same. */
 async function renew(shown, life) {
   if (session !== shown) return session !== null;
   if (!secret || (await others?.getRegistrations())?.length) return false;
-  renewal ??= (async () => {
-    const proof = await crypto.subtle.sign("HMAC", secret, new TextEncoder().encode(life));
-    await take(await post("renew", base64(new Uint8Array(proof))));
-  })().finally(() => (renewal = null));
+  renewal ??= (async () => take(await post("renew", await signed(`life ${life}`))))().finally(() => (renewal = null));
   await renewal;
   return true;
 }
 
 async function take(answer) {
   const given = await answer.json();
-  // Not everywhere: then the page ends with the supervisor.
-  secret = crypto.subtle ? await crypto.subtle.importKey("raw", bytes(given.secret), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]) : null;
-  session = given.session;
+  if (given.secret) secret = await crypto.subtle.importKey("raw", bytes(given.secret), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  [session, count] = [given.session, 0];
   sessionStorage.setItem(KEY, session);
 }
 
@@ -81,7 +88,7 @@ function close() {
 }
 
 /** Goes on with the session that was here before the page was loaded anew. */
-export const resume = async () => take(await post("renew", ""));
+export const resume = async () => take(await post("renew"));
 
 /** Makes a session of a link's ticket. */
 export const open = async (ticket) => take(await post("session", ticket));

@@ -97,7 +97,8 @@ pub fn is_sensitive(key: &str) -> bool {
     }
     let squeezed: String = lower.chars().filter(|c| c.is_alphanumeric()).collect();
     let parts = ["token", "password", "secret", "apikey", "encryptkey", "privatekey", "serviceaccount"];
-    parts.iter().any(|part| squeezed.contains(part)) || is_secret_name(&words(key))
+    // A ship's, by which OpenClaw logs in to Urbit.
+    squeezed == "code" || parts.iter().any(|part| squeezed.contains(part)) || is_secret_name(&words(key))
 }
 
 /// `camelCase` as `camel_Case`.
@@ -117,7 +118,17 @@ fn words(key: &str) -> String {
 /// Whether a word looks like a secret wherever it stands.
 #[must_use]
 pub fn looks_secret(word: &str) -> bool {
-    begins_secret(word) || word.contains("PRIVATE KEY-----") || is_bot_token(word) || is_long_key(word)
+    begins_secret(word)
+        || word.contains("PRIVATE KEY-----")
+        || is_bot_token(word)
+        || is_ship_code(word)
+        || is_long_key(word)
+}
+
+/// As Urbit's, by which one logs in: four words of six letters.
+fn is_ship_code(word: &str) -> bool {
+    let is_word = |word: &str| word.len() == 6 && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    word.split('-').count() == 4 && word.split('-').all(is_word)
 }
 
 fn begins_secret(word: &str) -> bool {
@@ -436,6 +447,7 @@ mod tests {
             assert!(looks_secret(secret), "{secret}");
         }
         assert!(looks_secret("sk-ant-0123456789") && looks_secret("123456789:AAbbccddeeffgghhiijjkk"));
+        assert!(looks_secret("lidlut-tabwed-pillex-ridrup") && is_sensitive("code"));
         assert!(!looks_secret("claude-sonnet-4") && !looks_secret("/var/lib/openclaw/main/state"));
     }
 }

@@ -9,14 +9,14 @@
 //! Neither is a cookie: browsers send those of one host to all its ports, and on the others are gateways with agents in
 //! them. A ticket says whose it is and until when; what its holder may do is asked of the gate at every call.
 //!
-//! Whoever takes the port while the supervisor is down is sent the session of each page that is open, and can show a page
-//! of his own, which has what the browser keeps under that name, and can leave there what answers in our place later: a
-//! page to be kept for a year, or a service worker. So each link has a name of its own, below `localhost`, which all
-//! browsers but Safari lead to this host. And a session is good for the user of this host alone whose
-//! browser opened it, or whose tunnel led there; and for the life of one supervisor. The page that has seen the last one
-//! gets another by a secret that it was given with the first, that it keeps in its memory and sends to nobody: it signs the
-//! name of the new life, which nobody knows before. A page that is loaded anew after that does not have it, and takes a new
-//! link.
+//! Whoever takes the port while the supervisor is down is sent what each page that is open sends, afterwards too, by the
+//! connections that he has then; and he can show a page of his own, which has what the browser keeps under that name, and can
+//! leave there what answers in our place later: a page to be kept for a year, or a service worker. So each link has a name of
+//! its own, below `localhost`, which all browsers but Safari lead to this host. A session is good for the user of this host
+//! alone whose browser opened it, or whose tunnel led there; for the life of one supervisor; and for who signs each call
+//! ([`proof`](super::proof)) with the secret that came with it, which a page keeps in its memory and sends to nobody. By that
+//! the page gets a session of the next supervisor, too. One that is loaded anew has its secret again for its session, unless
+//! that was carried over from an earlier life, and so may be known to others: then it takes a new link.
 
 use std::{
     collections::BTreeMap,
@@ -31,6 +31,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
+use super::proof::{Counts, Proof, Uncounted, knows_life};
 use crate::api::Visitor;
 
 /// So long a link may be followed: it is typed, or copied, or sent to the person's own telephone.
@@ -39,22 +40,42 @@ pub(crate) const LINK_FOR: Duration = Duration::from_secs(10 * 60);
 /// A day's work.
 const SESSION_FOR: Duration = Duration::from_secs(12 * 3600);
 
-/// Links that were followed and have not expired. Of more the oldest are forgotten, with all that were given before.
-const USED: usize = 4_096;
+/// Links of one user that were followed and have not expired. Of more the oldest are forgotten, with all that were given him
+/// before.
+const USED: usize = 1_024;
 
-/// What a ticket is for, and who shows it.
+/// What a ticket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Anybody who has it: it is good once.
-    Link(u32),
-    /// This user's programs.
-    Session(u32),
+    /// Opens a session, for anybody who has it, once.
+    Link,
+    /// One that was opened in this life.
+    Session,
+    /// One that was opened in an earlier life.
+    Carried,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Link, Self::Session, Self::Carried];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Session => "session",
+            Self::Carried => "carried",
+        }
+    }
 }
 
 /// What a ticket says.
 struct Claims {
+    kind: Kind,
+    life: String,
     visitor: Visitor,
+    /// Whose programs show it.
     by: u32,
+    /// The link, by which all sessions that came of it have one secret.
+    link: String,
     number: String,
     expires: u64,
 }
@@ -64,8 +85,17 @@ struct Claims {
 pub(super) struct Session {
     /// Shown with each call.
     pub(super) ticket: String,
-    /// What the page proves by that it had this one.
-    pub(super) secret: String,
+    /// Signs them. A page that goes on in another life has it.
+    pub(super) secret: Option<String>,
+}
+
+/// Why a call is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The session is none, or of an earlier life, or somebody else's.
+    Over,
+    /// It was made before.
+    Again,
 }
 
 /// Gives and knows tickets. Cheap to clone.
@@ -77,7 +107,9 @@ struct Inner {
     random: SystemRandom,
     /// Names this life of the supervisor. Links of an earlier one have been followed, for all that is known.
     life: String,
-    used: Mutex<Used>,
+    /// By whose they are: nobody's links push out another's.
+    used: Mutex<BTreeMap<u32, Used>>,
+    counts: Counts,
 }
 
 #[derive(Default)]
@@ -104,7 +136,7 @@ impl Sessions {
     pub(crate) fn new(key: &[u8; 32]) -> Result<Self, NoRandomness> {
         let (key, random) = (hmac::Key::new(hmac::HMAC_SHA256, key), SystemRandom::new());
         let life = number(&random)?;
-        Ok(Self(Arc::new(Inner { key, random, life, used: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { key, random, life, used: Mutex::default(), counts: Counts::default() })))
     }
 
     /// What a page signs that had a session of an earlier life.
@@ -115,7 +147,10 @@ impl Sessions {
     /// A link's ticket for this visitor, and when it expires, in seconds since the Unix epoch.
     pub(super) fn link(&self, visitor: &Visitor) -> Result<(String, u64), NoRandomness> {
         let expires = now() + LINK_FOR.as_secs();
-        Ok((self.ticket(Kind::Link(visitor.uid), visitor, expires)?, expires))
+        let (life, number) = (self.0.life.clone(), number(&self.0.random)?);
+        let (kind, visitor, link) = (Kind::Link, visitor.clone(), number.clone());
+        let claims = Claims { kind, life, by: visitor.uid, visitor, link, number, expires };
+        Ok((self.sealed(&claims), expires))
     }
 
     /// A name of this host that no browser has seen before: what it keeps under another is not there.
@@ -127,10 +162,11 @@ impl Sessions {
 
     /// A session for a link that is followed for the first time, by a program of the user `by`.
     pub(super) fn follow(&self, link: &str, by: u32) -> Option<Session> {
-        let Claims { visitor, number, expires, .. } = self.read("link", link)?;
+        let link = self.read(link).filter(|claims| claims.kind == Kind::Link)?;
+        let (number, expires) = (link.number.clone(), link.expires);
         {
-            let mut used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = now();
+            let mut all = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let (now, used) = (now(), all.entry(link.visitor.uid).or_default());
             used.links.retain(|_, expires| *expires > now);
             if expires <= used.forgotten || used.links.insert(number, expires).is_some() {
                 return None;
@@ -143,73 +179,87 @@ impl Sessions {
                 }
             }
         }
-        self.session(by, &visitor, now() + SESSION_FOR.as_secs())
+        let expires = now() + SESSION_FOR.as_secs();
+        self.session(Claims { kind: Kind::Session, by, expires, ..link })
     }
 
-    /// Another session for one of this life, until when that is good; or for one of an earlier life, if `proof` is of who
-    /// had it.
+    /// Another session for one that was opened in this life; or for one of an earlier life, if `proof` is of who had it.
     pub(super) fn renew(&self, session: &str, proof: &str, by: u32) -> Option<Session> {
-        let (life, claims) = self.unsealed("session", session).filter(|(_, claims)| claims.by == by)?;
-        if life != self.0.life {
-            let proof = URL_SAFE_NO_PAD.decode(proof).ok()?;
-            let secret = hmac::Key::new(hmac::HMAC_SHA256, self.secret(session).as_ref());
-            hmac::verify(&secret, self.0.life.as_bytes(), &proof).ok()?;
+        let claims = self.unsealed(session).filter(|claims| claims.by == by)?;
+        match (claims.kind, claims.life == self.0.life) {
+            (Kind::Session, true) => self.session(claims),
+            (Kind::Session | Kind::Carried, false)
+                if knows_life(&self.secret(&claims), self.life(), proof) =>
+            {
+                self.session(Claims { kind: Kind::Carried, ..claims })
+            }
+            (Kind::Link, _) | (Kind::Carried, true) | (Kind::Session | Kind::Carried, false) => None,
         }
-        self.session(by, &claims.visitor, claims.expires)
     }
 
-    fn session(&self, by: u32, visitor: &Visitor, expires: u64) -> Option<Session> {
-        let ticket = self.ticket(Kind::Session(by), visitor, expires).ok()?;
-        let secret = URL_SAFE_NO_PAD.encode(self.secret(&ticket));
+    fn session(&self, claims: Claims) -> Option<Session> {
+        let claims = Claims { life: self.0.life.clone(), number: number(&self.0.random).ok()?, ..claims };
+        // Whoever passes it on is not to have it.
+        let secret = (claims.kind == Kind::Session).then(|| URL_SAFE_NO_PAD.encode(self.secret(&claims)));
+        let ticket = self.sealed(&claims);
+        self.0.counts.begin(claims.number);
         Some(Session { ticket, secret })
     }
 
     /// No ticket begins like this, so it is no ticket's seal.
-    fn secret(&self, session: &str) -> hmac::Tag {
-        hmac::sign(&self.0.key, format!("secret of {session}").as_bytes())
+    fn secret(&self, claims: &Claims) -> hmac::Tag {
+        hmac::sign(&self.0.key, format!("secret of {}", claims.link).as_bytes())
     }
 
-    /// Whose session this is, as long as it is one, and shown by who opened it.
-    pub(super) fn visitor(&self, session: &str, by: u32) -> Option<Visitor> {
-        self.read("session", session).filter(|claims| claims.by == by).map(|claims| claims.visitor)
+    /// Whose call this is, if it is made with a session, by who opened it, for the first time.
+    pub(super) fn visitor(
+        &self,
+        session: &str,
+        by: u32,
+        proof: &Proof,
+        (path, body): (&str, &[u8]),
+    ) -> Result<Visitor, Refused> {
+        let claims = self.read(session).filter(|claims| claims.kind != Kind::Link && claims.by == by);
+        let claims = claims.ok_or(Refused::Over)?;
+        if !proof.is_of(&self.secret(&claims), session, path, body) {
+            return Err(Refused::Over);
+        }
+        match self.0.counts.count(&claims.number, proof) {
+            Ok(()) => Ok(claims.visitor),
+            Err(Uncounted::Unknown) => Err(Refused::Over),
+            Err(Uncounted::Again) => Err(Refused::Again),
+        }
     }
 
-    fn ticket(&self, kind: Kind, visitor: &Visitor, expires: u64) -> Result<String, NoRandomness> {
-        let number = number(&self.0.random)?;
+    fn sealed(&self, claims: &Claims) -> String {
+        let Claims { kind, life, visitor, by, link, number, expires } = claims;
         let groups: Vec<String> = visitor.groups.iter().map(u32::to_string).collect();
-        let (word, by) = match kind {
-            Kind::Link(by) => ("link", by),
-            Kind::Session(by) => ("session", by),
-        };
-        let (life, groups) = (&self.0.life, groups.join(","));
-        let claims =
-            format!("{word} {life} {expires} {by} {} {} {groups} {number}", visitor.uid, visitor.gid);
+        let (word, uid, gid, groups) = (kind.word(), visitor.uid, visitor.gid, groups.join(","));
+        let claims = format!("{word} {life} {expires} {by} {uid} {gid} {groups} {link} {number}");
         let seal = hmac::sign(&self.0.key, claims.as_bytes());
-        Ok(format!("{}.{}", URL_SAFE_NO_PAD.encode(&claims), URL_SAFE_NO_PAD.encode(seal)))
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(&claims), URL_SAFE_NO_PAD.encode(seal))
     }
 
-    /// What a ticket of this life says that is good for this.
-    fn read(&self, kind: &str, ticket: &str) -> Option<Claims> {
-        self.unsealed(kind, ticket).filter(|(life, _)| *life == self.0.life).map(|(_, claims)| claims)
+    /// What a ticket of this life says.
+    fn read(&self, ticket: &str) -> Option<Claims> {
+        self.unsealed(ticket).filter(|claims| claims.life == self.0.life)
     }
 
-    /// What a ticket of any life says that is good for this, and which life.
-    fn unsealed(&self, kind: &str, ticket: &str) -> Option<(String, Claims)> {
+    /// What a ticket of any life says.
+    fn unsealed(&self, ticket: &str) -> Option<Claims> {
         let (claims, seal) = ticket.split_once('.')?;
         let (claims, seal) = (URL_SAFE_NO_PAD.decode(claims).ok()?, URL_SAFE_NO_PAD.decode(seal).ok()?);
         hmac::verify(&self.0.key, &claims, &seal).ok()?;
         let claims = String::from_utf8(claims).ok()?;
         let words: Vec<&str> = claims.split(' ').collect();
-        let [word, life, expires, by, uid, gid, groups, number] = words.as_slice() else { return None };
-        let expires: u64 = expires.parse().ok()?;
-        if *word != kind || expires <= now() {
-            return None;
-        }
+        let [word, life, expires, by, uid, gid, groups, link, number] = words.as_slice() else { return None };
+        let kind = Kind::ALL.into_iter().find(|kind| kind.word() == *word)?;
+        let expires = expires.parse().ok().filter(|expires| *expires > now())?;
         let groups = groups.split(',').filter(|gid| !gid.is_empty()).map(str::parse);
         let groups: Result<Vec<u32>, _> = groups.collect();
         let visitor = Visitor { uid: uid.parse().ok()?, gid: gid.parse().ok()?, groups: groups.ok()?.into() };
-        let claims = Claims { visitor, by: by.parse().ok()?, number: (*number).to_owned(), expires };
-        Some(((*life).to_owned(), claims))
+        let (life, link, number) = ((*life).to_owned(), (*link).to_owned(), (*number).to_owned());
+        Some(Claims { kind, life, visitor, by: by.parse().ok()?, link, number, expires })
     }
 }
 
@@ -239,51 +289,94 @@ mod tests {
         Sessions::new(&[key; 32]).unwrap()
     }
 
+    fn key(secret: &str) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &URL_SAFE_NO_PAD.decode(secret).unwrap())
+    }
+
     /// As the page does it.
     fn signed(secret: &str, life: &str) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &URL_SAFE_NO_PAD.decode(secret).unwrap());
-        URL_SAFE_NO_PAD.encode(hmac::sign(&key, life.as_bytes()))
+        URL_SAFE_NO_PAD.encode(hmac::sign(&key(secret), format!("life {life}").as_bytes()))
+    }
+
+    /// A call as the page makes it.
+    fn call(
+        sessions: &Sessions,
+        session: &str,
+        secret: &str,
+        count: u64,
+        by: u32,
+    ) -> Result<Visitor, Refused> {
+        let seal = hmac::sign(&key(secret), format!("call {session} A/B {count}\n{{}}").as_bytes());
+        let proof = Proof::read(&format!("{count}.{}", URL_SAFE_NO_PAD.encode(seal))).unwrap();
+        sessions.visitor(session, by, &proof, ("A/B", b"{}"))
+    }
+
+    fn opened(sessions: &Sessions) -> (String, String) {
+        let Session { ticket, secret } = sessions.follow(&sessions.link(&visitor()).unwrap().0, ME).unwrap();
+        (ticket, secret.unwrap())
     }
 
     #[test]
     fn a_link_is_followed_once_and_becomes_a_session() {
         let sessions = sessions(1);
         let (link, _) = sessions.link(&visitor()).unwrap();
-        let session = sessions.follow(&link, ME).unwrap().ticket;
+        let Session { ticket, secret } = sessions.follow(&link, ME).unwrap();
+        let secret = secret.unwrap();
         assert_eq!(sessions.follow(&link, ME), None, "once");
-        assert_eq!(sessions.visitor(&session, ME), Some(visitor()));
-        assert_eq!(sessions.visitor(&session, ME + 1), None, "another user has stolen it");
-        assert_eq!(sessions.visitor(&link, ME), None, "a link is no session");
-        assert_eq!(sessions.follow(&session, ME), None, "nor the other way round");
+        assert_eq!(call(&sessions, &ticket, &secret, 1, ME), Ok(visitor()));
+        assert_eq!(call(&sessions, &ticket, &secret, 1, ME), Err(Refused::Again));
+        assert_eq!(
+            call(&sessions, &ticket, &secret, 2, ME + 1),
+            Err(Refused::Over),
+            "another user has stolen it"
+        );
+        assert_eq!(call(&sessions, &ticket, &ticket[..8], 2, ME), Err(Refused::Over), "not the page");
+        assert_eq!(call(&sessions, &link, &secret, 2, ME), Err(Refused::Over), "a link is no session");
+        assert_eq!(sessions.follow(&ticket, ME), None, "nor the other way round");
     }
 
     #[test]
     fn a_session_outlives_the_supervisor_for_the_page_that_had_it_and_for_nobody_who_was_sent_it() {
         let (sessions, next, third) = (sessions(1), sessions(1), sessions(1));
-        let opened = sessions.follow(&sessions.link(&visitor()).unwrap().0, ME).unwrap();
-        assert_eq!(next.visitor(&opened.ticket, ME), None);
-        let proof = signed(&opened.secret, next.life());
-        for (secret, life) in [(&opened.secret, sessions.life()), (&opened.ticket, next.life())] {
-            let secret = secret.split('.').next().unwrap();
-            assert_eq!(next.renew(&opened.ticket, &signed(secret, life), ME), None);
+        let (ticket, secret) = opened(&sessions);
+        assert_eq!(call(&next, &ticket, &secret, 1, ME), Err(Refused::Over));
+        let proof = signed(&secret, next.life());
+        let ticket_s = ticket.split('.').next().unwrap();
+        for (secret, life) in [(&*secret, sessions.life()), (ticket_s, next.life())] {
+            assert_eq!(next.renew(&ticket, &signed(secret, life), ME), None);
         }
-        assert_eq!(next.renew(&opened.ticket, &proof, ME + 1), None, "another user has stolen it");
-        let renewed = next.renew(&opened.ticket, &proof, ME).unwrap();
-        assert_eq!(next.visitor(&renewed.ticket, ME), Some(visitor()));
-        let expires = |ticket: &str| next.unsealed("session", ticket).unwrap().1.expires;
-        assert_eq!(expires(&renewed.ticket), expires(&opened.ticket));
-        // Loaded anew while the supervisor lives, a page has its secret again.
-        let again = next.renew(&renewed.ticket, "", ME).unwrap();
-        assert!(third.renew(&again.ticket, &signed(&again.secret, third.life()), ME).is_some());
+        assert_eq!(next.renew(&ticket, "", ME), None);
+        assert_eq!(next.renew(&ticket, &proof, ME + 1), None, "another user has stolen it");
+        let renewed = next.renew(&ticket, &proof, ME).unwrap();
+        assert_eq!(renewed.secret, None, "whoever passes it on is not told");
+        assert_eq!(call(&next, &renewed.ticket, &secret, 1, ME), Ok(visitor()));
+        let expires = |ticket: &str| next.unsealed(ticket).unwrap().expires;
+        assert_eq!(expires(&renewed.ticket), expires(&ticket));
+        assert_eq!(
+            next.renew(&renewed.ticket, "", ME),
+            None,
+            "who was sent it, or a page that is loaded anew"
+        );
+        let proof = signed(&secret, third.life());
+        assert!(third.renew(&renewed.ticket, &proof, ME).is_some());
         let (other, _) = sessions.link(&visitor()).unwrap();
         assert_eq!(next.follow(&other, ME), None, "its predecessor may have seen it followed");
     }
 
     #[test]
+    fn a_page_that_is_loaded_anew_goes_on_in_the_life_in_which_it_was_opened() {
+        let sessions = sessions(1);
+        let (ticket, secret) = opened(&sessions);
+        let again = sessions.renew(&ticket, "", ME).unwrap();
+        assert_eq!(again.secret.as_ref(), Some(&secret));
+        assert_eq!(call(&sessions, &again.ticket, &secret, 1, ME), Ok(visitor()));
+    }
+
+    #[test]
     fn what_this_supervisor_has_not_sealed_opens_nothing() {
         let (ours, others) = (sessions(1), sessions(2));
-        let Session { ticket: session, secret } = ours.follow(&ours.link(&visitor()).unwrap().0, ME).unwrap();
-        assert_eq!(others.visitor(&session, ME), None);
+        let (session, secret) = opened(&ours);
+        assert_eq!(call(&others, &session, &secret, 1, ME), Err(Refused::Over));
         assert_eq!(others.renew(&session, &signed(&secret, others.life()), ME), None);
         let (claims, seal) = session.split_once('.').unwrap();
         let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
@@ -291,18 +384,21 @@ mod tests {
         for forged in
             [format!("{root}.{seal}"), String::new(), ".".into(), format!("{session}A"), "a.b.c".into()]
         {
-            assert_eq!(ours.visitor(&forged, ME), None, "{forged}");
+            assert_eq!(call(&ours, &forged, &secret, 1, ME), Err(Refused::Over), "{forged}");
         }
     }
 
     #[test]
     fn what_has_expired_opens_nothing() {
         let (sessions, next) = (sessions(1), sessions(1));
-        let link = sessions.ticket(Kind::Link(ME), &visitor(), now()).unwrap();
-        assert_eq!(sessions.follow(&link, ME), None);
-        let session = sessions.session(ME, &visitor(), now()).unwrap();
-        assert_eq!(sessions.visitor(&session.ticket, ME), None);
-        assert_eq!(next.renew(&session.ticket, &signed(&session.secret, next.life()), ME), None);
+        let (link, _) = sessions.link(&visitor()).unwrap();
+        let expired = || Claims { expires: now(), ..sessions.read(&link).unwrap() };
+        assert_eq!(sessions.follow(&sessions.sealed(&expired()), ME), None);
+        let claims = Claims { kind: Kind::Session, by: ME, ..expired() };
+        let Session { ticket, secret } = sessions.session(claims).unwrap();
+        let secret = secret.unwrap();
+        assert_eq!(call(&sessions, &ticket, &secret, 1, ME), Err(Refused::Over));
+        assert_eq!(next.renew(&ticket, &signed(&secret, next.life()), ME), None);
     }
 
     #[test]
@@ -312,6 +408,8 @@ mod tests {
         let followed = links.iter().filter(|link| sessions.follow(link, ME).is_some()).count();
         assert!(followed >= USED);
         assert!(links.iter().all(|link| sessions.follow(link, ME).is_none()));
-        assert!(sessions.0.used.lock().unwrap().links.len() <= USED);
+        assert!(sessions.0.used.lock().unwrap()[&visitor().uid].links.len() <= USED);
+        let other = Visitor { uid: 8, ..visitor() };
+        let _ = sessions.follow(&sessions.link(&other).unwrap().0, ME).unwrap();
     }
 }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use anyhow::Context;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use nix::pty::{Winsize, openpty};
+use ring::hmac;
 use serde_json::Value;
 use supervisor_proto::v1::{CreateLinkRequest, web_service_client::WebServiceClient};
 use tokio::{
@@ -211,12 +213,11 @@ impl Lookers {
     }
 }
 
-async fn post(path: &str, session: Option<&str>, body: &str) -> anyhow::Result<TcpStream> {
+async fn post(path: &str, head: &str, body: &str) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", PORT)).await.context("failed to connect")?;
-    let bearer = session.map(|session| format!("Authorization: Bearer {session}\r\n")).unwrap_or_default();
     let length = body.len();
     let request = format!(
-        "POST /api/{path} HTTP/1.1\r\nHost: 127.0.0.1:{PORT}\r\nX-OpenClaw-Page: 1\r\n{bearer}Content-Length: {length}\r\n\r\n{body}"
+        "POST /api/{path} HTTP/1.1\r\nHost: 127.0.0.1:{PORT}\r\nX-OpenClaw-Page: 1\r\n{head}Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await?;
     Ok(stream)
@@ -224,17 +225,23 @@ async fn post(path: &str, session: Option<&str>, body: &str) -> anyhow::Result<T
 
 /// What each of them follows: the fleet, and what happens.
 async fn look(ticket: &str) -> anyhow::Result<Vec<TcpStream>> {
-    let mut opened = post("session", None, ticket).await?;
+    let mut opened = post("session", "", ticket).await?;
     let mut answer = vec![0; 64 << 10];
     let length = opened.read(&mut answer).await?;
     let answer = String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned();
     let (_, body) = answer.split_once("\r\n\r\n").context("no session was opened")?;
     let body: Value = serde_json::from_str(body).context("no session was opened")?;
     let session = body["session"].as_str().context("no session was opened")?;
+    let secret = URL_SAFE_NO_PAD.decode(body["secret"].as_str().context("no session was opened")?)?;
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
     let mut streams = Vec::new();
     for _ in 0..DASHBOARDS {
         for method in ["InstanceService/WatchInstances", "EventService/WatchEvents"] {
-            let mut stream = post(method, Some(session), "{}").await?;
+            let count = streams.len() + 1;
+            let seal = hmac::sign(&secret, format!("call {session} {method} {count}\n{{}}").as_bytes());
+            let seal = URL_SAFE_NO_PAD.encode(seal);
+            let head = format!("Authorization: Bearer {session}\r\nX-OpenClaw-Proof: {count}.{seal}\r\n");
+            let mut stream = post(method, &head, "{}").await?;
             let mut head = [0; 12];
             stream.read_exact(&mut head).await?;
             anyhow::ensure!(&head == b"HTTP/1.1 200", "{method} was refused");

@@ -23,8 +23,11 @@ use crate::api::{
     limits::Seat,
 };
 
-/// What an HTTP/2 client says first: 24 bytes (RFC 9113, section 3.4).
-const PREFACE: usize = 24;
+/// What an HTTP/2 client says first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Who speaks HTTP/1 asks for `/metrics`, in so many bytes at most. hyper would keep some 400 KB of a request that does not end.
+const LONGEST_QUESTION: usize = 16 << 10;
 
 /// It has this long to say it. From then on keepalive sees who is gone; before that nothing else would.
 const PREFACE_WITHIN: Duration = Duration::from_secs(10);
@@ -41,6 +44,8 @@ pub(super) struct Connection {
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// `None` once the preface has come.
     greeting: Option<Greeting>,
+    /// Of who speaks HTTP/1: what has come since it was last answered.
+    question: Option<usize>,
     /// Dropped with it.
     _alive: Option<oneshot::Sender<()>>,
 }
@@ -54,8 +59,8 @@ struct Greeting {
 impl Connection {
     pub(super) fn new(stream: Stream, peer: Peer, seat: Seat) -> Self {
         let ended = Box::pin(seat.end.clone().cancelled_owned());
-        let greeting = Greeting { missing: PREFACE, patience: Box::pin(sleep(PREFACE_WITHIN)) };
-        Self { stream, peer, seat, ended, greeting: Some(greeting), _alive: None }
+        let greeting = Greeting { missing: PREFACE.len(), patience: Box::pin(sleep(PREFACE_WITHIN)) };
+        Self { stream, peer, seat, ended, greeting: Some(greeting), question: None, _alive: None }
     }
 
     /// Has `alive` dropped when the connection has ended.
@@ -99,9 +104,22 @@ impl AsyncRead for Connection {
         self.check(context)?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let came = buffer.filled().len() - before;
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        let this = &mut *self;
+        if let Some(greeting) = &this.greeting {
+            let expected = &PREFACE[PREFACE.len() - greeting.missing..];
+            if came.iter().zip(expected).any(|(came, expected)| came != expected) {
+                this.question.get_or_insert(0);
+            }
+        }
+        if let Some(question) = &mut this.question {
+            *question += came.len();
+            if *question > LONGEST_QUESTION {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+        }
         if let Some(greeting) = &mut self.greeting {
-            greeting.missing = greeting.missing.saturating_sub(came);
+            greeting.missing = greeting.missing.saturating_sub(came.len());
             if greeting.missing == 0 {
                 self.greeting = None;
             } else if greeting.patience.as_mut().poll(context).is_ready() {
@@ -120,6 +138,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
+        self.question = self.question.map(|_| 0);
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -137,6 +156,7 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
+        self.question = self.question.map(|_| 0);
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
