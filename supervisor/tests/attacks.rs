@@ -67,6 +67,7 @@ fn attacker() {
             flood(Path::new(rest), "crowding");
         }
         "gigabyte" => bomb(|_| (), rest),
+        "endless-head" => endless_head(rest),
         "headers" => bomb(
             |request| {
                 for number in 0..1_000 {
@@ -97,6 +98,14 @@ fn flood(socket: &Path, tells: &str) {
             fs::write(tells, "").unwrap();
         }
     }
+}
+
+/// Asks by HTTP/1 with a head that does not end, and says how much of it was taken.
+fn endless_head(socket: &str) {
+    let mut stream = StdStream::connect(socket).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nx-endless: ").unwrap();
+    let taken = (0..1_000).take_while(|_| stream.write_all(&[b'x'; 1 << 10]).is_ok()).count();
+    println!("taken: {}", if taken < 1_000 { "a part" } else { "all" });
 }
 
 type Bombing = Request<tonic::body::Body>;
@@ -262,6 +271,8 @@ async fn an_agent_that_sends_a_gigabyte_or_a_bomb_of_headers_is_refused_at_its_b
         assert!(out.contains("answer: 431") || out.contains("answer: broken off"), "{method}: {out}");
         main.is_undisturbed(&host).await;
     }
+    let out = agent.done(&attack(&format!("endless-head {}", socket.display()))).await;
+    assert!(out.contains("taken: a part"), "{out}");
     let grown = peak(&host) - before;
     assert!(grown < MOST_MEMORY, "{} MiB", grown >> 20);
     let refused = until("it is recorded", async || {
