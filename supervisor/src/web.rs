@@ -6,13 +6,14 @@
 //!           ── POST /api/renew     that, of an earlier supervisor with a proof ──► another
 //!           ── POST /api/rights    which calls its session may make                                 ([`rpc`])
 //!           ── POST /api/…         a call of the contract, with that ──► gate ──► services         ([`rpc`])
+//!                                  each signed by its page, and made once                          ([`proof`])
 //! ```
 //!
 //! It listens on loopback alone, by plain HTTP, and only when it is asked for. Loopback is no boundary: every process of
 //! the host can connect, and every page that the browser shows can make it connect. So nothing is done for who shows no
-//! session; what its holder may do is what the user may who asked for the link; and whatever another page could have a
-//! browser send is refused: calls with another host's name, from another origin, or without the header that only our
-//! script sends.
+//! session, and signs what it asks with what only its page knows; what that may do is what the user may who asked for the
+//! link; and whatever another page could have a browser send is refused: calls with another host's name, from another
+//! origin, or without the header that only our script sends.
 
 mod door;
 mod key;
