@@ -125,10 +125,11 @@ pub(crate) struct Call {
 }
 
 /// Puts this process and all that it starts behind `filter`; the calls that it hands over wait at what this answers.
-pub(crate) fn hand_over(filter: &mut [libc::sock_filter]) -> Result<OwnedFd, Errno> {
+pub(crate) fn hand_over(filter: &[seccompiler::sock_filter]) -> Result<OwnedFd, Errno> {
     let length = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
-    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
-    // SAFETY: the kernel reads `program` and the instructions that it names, which outlive the call.
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
+    // SAFETY: the kernel reads `program` and the instructions that it names, which outlive the call; they are laid out as the
+    // kernel has them.
     let descriptor = unsafe {
         libc::syscall(
             libc::SYS_seccomp,

@@ -280,6 +280,29 @@ async fn a_session_that_another_user_has_stolen_is_none() {
 }
 
 #[tokio::test]
+async fn a_crowd_that_says_half_of_something_keeps_nobody_out() {
+    let (host, port) = start().await;
+    let page = Page::open(&host, port).await;
+    let own = format!("Host: 127.0.0.1:{port}\r\nX-OpenClaw-Page: 1\r\n");
+    let mut crowd = Vec::new();
+    for said in [
+        String::new(),
+        "POST /api/ses".into(),
+        format!("POST /api/session HTTP/1.1\r\n{own}Content-Length: 9\r\n\r\nx"),
+    ] {
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            // Who has had to make room is not heard any more.
+            let _ = stream.write_all(said.as_bytes()).await;
+            crowd.push(stream);
+        }
+    }
+    assert_eq!(page.call(port, "InstanceService/ListInstances", "{}").await.0, 200);
+    assert_eq!(call(port, "session", "", &ticket(&host).await).await.0, 200);
+    drop(crowd);
+}
+
+#[tokio::test]
 async fn whoever_has_the_port_keeps_no_supervisor_from_starting_and_is_sent_nobody() {
     let mut host = Host::prepare();
     let port = host.first_port + 395;

@@ -22,7 +22,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use nix::libc::{self, c_long, sock_filter};
+use nix::libc::{self, c_long};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, chmod, fstat, open, openat2, readlink};
 use rustix::io::{Errno, IoSlice, Result};
@@ -31,10 +31,11 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use rustix::process::geteuid;
+use seccompiler::BpfProgram;
 use supervisor_proto::worker::Walls;
 use supervisor_proto::worker::wall::{Kind, State};
 
-use super::syscalls::FCHMODAT2;
+use super::syscalls::{FCHMODAT2, instruction, load, word};
 use super::{Claim, Step, landlock};
 use crate::kernel::{self, Call};
 
@@ -88,7 +89,7 @@ const TRIES: usize = 8;
 /// The child's part.
 #[derive(Debug)]
 pub(super) struct Plan {
-    filter: Vec<sock_filter>,
+    filter: BpfProgram,
     to: OwnedFd,
 }
 
@@ -128,32 +129,31 @@ pub(super) fn plan(walls: &Walls, claims: &mut [Claim]) -> Result<Option<(Plan, 
 
 /// Which setting of this host keeps a worker from seeing the names in a gateway's memory, if one does.
 fn only_by_root() -> Option<u32> {
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?;
+    beyond_descendants(&fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?)
+}
+
+fn beyond_descendants(scope: &str) -> Option<u32> {
     scope.trim().parse().ok().filter(|scope| *scope > DESCENDANTS)
 }
 
 /// Hands over the calls that change modes. The filter before this one refuses those of other processor modes.
-fn filter() -> Vec<sock_filter> {
-    let instruction = |code: [u32; 3], then: usize, k: u32| {
-        let code = u16::try_from(code.iter().sum::<u32>()).unwrap_or_default();
-        sock_filter { code, jt: u8::try_from(then).unwrap_or_default(), jf: 0, k }
-    };
-    let mut program = vec![instruction([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS], 0, 0)];
-    for (place, (number, _)) in CALLS.iter().enumerate() {
-        let number = u32::try_from(*number).unwrap_or(u32::MAX);
+fn filter() -> BpfProgram {
+    let mut program = vec![load()];
+    for (left, (number, _)) in (1..=CALLS.len()).rev().zip(CALLS) {
         // Over those behind it, and over the leave to go on.
-        program.push(instruction([libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K], CALLS.len() - place, number));
+        let over = [u8::try_from(left).unwrap_or(u8::MAX), 0];
+        program.push(instruction([libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K], over, word(*number)));
     }
     for answer in [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_USER_NOTIF] {
-        program.push(instruction([libc::BPF_RET, libc::BPF_K, 0], 0, answer));
+        program.push(instruction([libc::BPF_RET, libc::BPF_K, 0], [0, 0], answer));
     }
     program
 }
 
 impl Plan {
     /// From now on this process and all that it starts wait for the worker. To be called in the child.
-    pub(super) fn install(&mut self) -> Result<()> {
-        let calls = kernel::hand_over(&mut self.filter)?;
+    pub(super) fn install(&self) -> Result<()> {
+        let calls = kernel::hand_over(&self.filter)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut with = SendAncillaryBuffer::new(&mut space);
         let calls = [calls.as_fd()];
@@ -362,4 +362,32 @@ fn itself(file: &OwnedFd) -> String {
 /// The half of an argument that an `int` is in.
 fn low(argument: u64) -> u32 {
     u32::try_from(argument & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_kept_where_a_worker_may_trace_what_it_has_started() {
+        let beyond = ["0\n", "1\n", "2\n", "3\n", ""].map(beyond_descendants);
+        assert_eq!(beyond, [None, None, Some(2), Some(3), None]);
+    }
+
+    #[test]
+    fn only_the_whole_name_of_a_descriptor_stands_for_it() {
+        for (path, number) in [
+            ("/proc/self/fd/3", Some(3)),
+            ("/proc/thread-self/fd/12", Some(12)),
+            ("/dev/fd/0", Some(0)),
+            ("/proc/self/fd/", None),
+            ("/proc/self/fd/3/notes", None),
+            ("/proc/self/fd/../fd/3", None),
+            ("/proc/1/fd/3", None),
+            ("fd/3", None),
+        ] {
+            assert_eq!(descriptor_named(path.as_bytes()), number, "{path}");
+        }
+        assert_eq!(descriptor_named(b"/dev/fd/\xff"), None);
+    }
 }

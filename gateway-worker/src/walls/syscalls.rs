@@ -389,7 +389,7 @@ fn skip(beyond: c_long, length: usize) -> BpfProgram {
 }
 
 /// Loads the number of the call.
-fn load() -> sock_filter {
+pub(super) fn load() -> sock_filter {
     instruction([libc::BPF_LD, libc::BPF_W, libc::BPF_ABS], [0, 0], NUMBER)
 }
 
@@ -407,12 +407,12 @@ fn other_abi() -> BpfProgram {
     BpfProgram::new()
 }
 
-fn word<T: TryInto<u32>>(number: T) -> u32 {
+pub(super) fn word<T: TryInto<u32>>(number: T) -> u32 {
     number.try_into().unwrap_or(u32::MAX)
 }
 
 /// Its code is the sum of `code`; if it compares, so many instructions are skipped, `then` or `otherwise`.
-fn instruction(code: [u32; 3], [then, otherwise]: [u8; 2], k: u32) -> sock_filter {
+pub(super) fn instruction(code: [u32; 3], [then, otherwise]: [u8; 2], k: u32) -> sock_filter {
     let code = u16::try_from(code.iter().sum::<u32>()).unwrap_or_default();
     sock_filter { code, jt: then, jf: otherwise, k }
 }

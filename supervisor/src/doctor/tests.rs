@@ -585,3 +585,20 @@ fn a_check_that_has_looked_at_enough_says_so() {
 
 mod planted;
 mod users;
+
+#[test]
+fn one_instance_with_much_that_is_wrong_hides_nobody_else() {
+    let found = |instance: &'static str, count: usize| {
+        (0..count).map(move |number| {
+            let mend = Mend::Do("mend it".to_owned());
+            let what = number.to_string();
+            Finding::new("it", Severity::Error, what, "because", mend).of(&Name::new(instance).unwrap())
+        })
+    };
+    let (kept, more) = fairly(found("loud", 10_000).chain(found("quiet", 2)));
+    let of = |name: &str| kept.iter().filter(|finding| *finding.instances[0] == *name).count();
+    assert_eq!((of("loud"), of("quiet")), (MOST_OF_ONE, 2));
+    assert_eq!(more, BTreeMap::from([(Name::new("loud").unwrap(), 10_000 - MOST_OF_ONE)]));
+    let quiet = kept.iter().rposition(|finding| *finding.instances[0] == *"quiet");
+    assert!(quiet.is_some_and(|place| place < 4), "what is cut off is the loud one's");
+}
