@@ -68,6 +68,7 @@ use crate::{
     registry::{self, RegistryError},
     settings::{self, Settings},
     traces::Traces,
+    undying::Undying,
     walls::Standings,
     web::{Dashboard, Sessions, load_key},
 };
@@ -225,7 +226,10 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
     let groups = Groups::find(&restored.id, restored.records.iter().map(|record| &record.name));
-    let surroundings = surroundings(events, &host, (&groups, &walls, &lineage, &metrics), &restored)?;
+    let undying = Undying::default();
+    let sweeper = Sweeper::start(undying.clone())
+        .map_err(|source| DaemonError::Start { part: "the sweeper", source })?;
+    let surroundings = surroundings(events, &host, sweeper, (&groups, &walls, &lineage, &metrics), &restored);
     let pool = restored.pool.unwrap_or(settings.pool);
     let records = registry::restore(restored.records, &host)?;
     let max_instances = usize::try_from(settings.max_instances).unwrap_or(usize::MAX);
@@ -266,6 +270,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
             logging,
             settings,
             exposed,
+            undying,
             audit,
             metrics,
             started: clock.now(),
@@ -292,10 +297,11 @@ fn guarded(data_dir: &Path, exposed: Vec<PathBuf>, handle: Handle) -> Exposed {
 fn surroundings(
     events: mpsc::Sender<Event>,
     host: &Arc<Host>,
+    sweeper: Sweeper,
     (groups, walls, lineage, metrics): (&Groups, &Standings, &Lineage, &Metrics),
     restored: &Restored,
-) -> Result<Surroundings, DaemonError> {
-    Ok(Surroundings {
+) -> Surroundings {
+    Surroundings {
         events,
         worker_program: host.beside_daemon.join(WORKER),
         host: Arc::clone(host),
@@ -305,13 +311,13 @@ fn surroundings(
         roster: RefCell::new(Roster::new(restored.records.iter())),
         configs: Configs::default(),
         contracts: Contracts::default(),
-        sweeper: Sweeper::start().map_err(|source| DaemonError::Start { part: "the sweeper", source })?,
+        sweeper,
         deleting: Semaphore::new(1),
         walls: walls.clone(),
         lineage: lineage.clone(),
         listeners: Default::default(),
         metrics: metrics.clone(),
-    })
+    }
 }
 
 /// Serves callers until the end, and says that it has come.

@@ -11,7 +11,8 @@
 //!
 //! * [`driver`]: the loop; the only caller of core and the only reader of the clock.
 //! * [`handle`]: the door to it: commands in, views out.
-//! * [`perform`]: the hands. They begin what they are told and report what became of it; they never decide.
+//! * [`perform`]: the hands. They begin what they are told and report what became of it; they never decide. [`undying`]:
+//!   what they cannot kill.
 //! * [`openclaw`]: what is particular to OpenClaw: environment, configuration, directories.
 //! * [`spec`], [`fleet`], [`settings`]: what people write, with line and column for every mistake.
 //! * [`doctor`]: examines fleet and host, when somebody asks.
@@ -62,6 +63,7 @@ mod setup;
 pub mod spec;
 mod tool;
 mod traces;
+mod undying;
 mod upgrade;
 pub mod user;
 mod walls;

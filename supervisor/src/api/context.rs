@@ -50,6 +50,7 @@ use crate::{
     registry,
     settings::Settings,
     spec::{InstanceSpec, Violation},
+    undying::Undying,
     user::UserError,
     walls::Standings,
     web::Dashboard,
@@ -82,6 +83,8 @@ pub(crate) struct Context {
     pub(crate) origins: FindOrigin,
     /// The supervisor's own files that others could read until it began.
     pub(crate) exposed: Exposed,
+    /// What cannot be killed.
+    pub(crate) undying: Undying,
     /// Who has which role.
     pub(crate) bindings: Bindings,
     /// The record of who called.
@@ -155,6 +158,7 @@ pub(super) struct Api {
     pub(super) listeners: FindListeners,
     pub(super) hold: FindHold,
     pub(super) exposed: Exposed,
+    pub(super) undying: Undying,
     pub(super) bindings: Bindings,
     pub(super) audit: Audit,
     pub(super) metrics: Metrics,
@@ -181,6 +185,7 @@ impl Api {
             hold,
             origins: _,
             exposed,
+            undying,
             bindings,
             audit,
             metrics,
@@ -204,6 +209,7 @@ impl Api {
             listeners,
             hold,
             exposed,
+            undying,
             bindings,
             audit,
             metrics,

@@ -144,6 +144,7 @@ impl Systems {
         alarms.extend(
             self.0.bindings.table().warnings().iter().map(|warning| format!("In the settings, {warning}.")),
         );
+        alarms.extend(self.0.undying.alarms());
         alarms.extend(self.0.exposed.alarms());
         let lost = self.0.audit.lost();
         if lost > 0 {

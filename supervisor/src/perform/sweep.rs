@@ -41,6 +41,8 @@ use tracing::{error, warn};
 use hunt::{Hunt, Step};
 use look::Looker;
 
+use crate::undying::Undying;
+
 /// Sweeps that may wait to be taken up. An instance has at most one, so beyond this a caller waits for a look
 /// to end before it is taken up.
 const REQUESTS: usize = 4_096;
@@ -80,11 +82,12 @@ struct Sweep {
 }
 
 impl Sweeper {
-    /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts the thread, which notes in `undying` what it cannot kill.
+    pub(crate) fn start(undying: Undying) -> io::Result<Self> {
         let looker = Looker::open()?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let thread = thread::Builder::new().name("sweeper".into()).spawn(move || run(looker, inbox))?;
+        let thread =
+            thread::Builder::new().name("sweeper".into()).spawn(move || run(looker, &undying, inbox))?;
         Ok(Self { requests, thread: thread.thread().clone() })
     }
 
@@ -108,7 +111,7 @@ impl fmt::Debug for Sweeper {
     }
 }
 
-fn run(mut looker: Looker, mut inbox: mpsc::Receiver<Request>) {
+fn run(mut looker: Looker, undying: &Undying, mut inbox: mpsc::Receiver<Request>) {
     let mut sweeps: BTreeMap<String, Sweep> = BTreeMap::new();
     let mut pause = PATIENCE;
     loop {
@@ -119,7 +122,7 @@ fn run(mut looker: Looker, mut inbox: mpsc::Receiver<Request>) {
         while let Ok(request) = inbox.try_recv() {
             admit(&mut sweeps, request);
         }
-        if round(&mut looker, &mut sweeps) {
+        if round(&mut looker, undying, &mut sweeps) {
             pause = PATIENCE;
         } else {
             // A new request ends the pause.
@@ -134,7 +137,7 @@ fn admit(sweeps: &mut BTreeMap<String, Sweep>, request: Request) {
 }
 
 /// One look, and the next step of every sweep. Whether anything has changed.
-fn round(looker: &mut Looker, sweeps: &mut BTreeMap<String, Sweep>) -> bool {
+fn round(looker: &mut Looker, undying: &Undying, sweeps: &mut BTreeMap<String, Sweep>) -> bool {
     let (marks, mut hunts): (Vec<&str>, Vec<&mut Hunt>) =
         sweeps.iter_mut().map(|(mark, sweep)| (mark.as_str(), &mut sweep.hunt)).unzip();
     let steps = match hunt::advance(looker, &marks, &mut hunts) {
@@ -150,6 +153,7 @@ fn round(looker: &mut Looker, sweeps: &mut BTreeMap<String, Sweep>) -> bool {
     sweeps.retain(|mark, sweep| match steps.next() {
         Some(Step::Proven) => {
             changed = true;
+            undying.forget(mark);
             for proven in sweep.waiting.drain(..) {
                 // Who does not wait any more needs no proof.
                 let _ = proven.send(());
@@ -164,10 +168,15 @@ fn round(looker: &mut Looker, sweeps: &mut BTreeMap<String, Sweep>) -> bool {
         Some(Step::Same(alive)) => {
             sweep.fruitless += 1;
             if sweep.fruitless >= COMPLAIN && sweep.fruitless.is_power_of_two() {
+                undying.note(mark, &alive);
                 let alive = &alive[..alive.len().min(NAMED)];
                 warn!(mark, ?alive, "processes of an instance are still alive after SIGKILL");
             }
-            sweep.waiting.iter().any(|proven| !proven.is_closed())
+            let is_awaited = sweep.waiting.iter().any(|proven| !proven.is_closed());
+            if !is_awaited {
+                undying.forget(mark);
+            }
+            is_awaited
         }
         None => true,
     });

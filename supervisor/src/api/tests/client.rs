@@ -46,6 +46,7 @@ use crate::{
     },
     recycle::Recycler,
     settings::Settings,
+    undying::Undying,
     user::User,
 };
 use supervisor_core::time::Moment;
@@ -116,6 +117,7 @@ impl Server {
                 Ok(found.lock().unwrap().clone())
             }),
             exposed: Exposed::default(),
+            undying: Undying::default(),
             bindings: world.bindings.clone(),
             audit: world.audit.clone(),
             metrics: world.metrics.clone(),

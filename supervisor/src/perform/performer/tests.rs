@@ -65,7 +65,7 @@ impl Scene {
             configs: Configs::default(),
             contracts: Contracts::default(),
             roster: RefCell::new(Roster::default()),
-            sweeper: Sweeper::start().unwrap(),
+            sweeper: Sweeper::start(Default::default()).unwrap(),
             deleting: Semaphore::new(1),
             walls: Default::default(),
             lineage: Lineage::new(&restored.id),

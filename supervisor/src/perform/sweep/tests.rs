@@ -104,7 +104,7 @@ impl Drop for Scene {
 #[tokio::test]
 async fn a_sweep_of_nothing_is_proven() {
     let scene = Scene::new();
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn nothing_of_an_instance_survives_however_it_has_hidden() {
         kill -STOP $$";
     scene.run("main", script, 5);
     scene.until_alive(5).await;
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
     scene.assert_clear();
 }
 
@@ -131,7 +131,7 @@ async fn orphans_without_a_mark_are_found_by_the_session_of_a_marked_one() {
     scene.run("main", "(env -i $S & $S & echo)", 1);
     assert!(scene.children[0].wait().unwrap().success());
     scene.until_alive(2).await;
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
     scene.assert_clear();
 }
 
@@ -139,7 +139,7 @@ async fn orphans_without_a_mark_are_found_by_the_session_of_a_marked_one() {
 async fn a_program_that_forks_into_hiding_without_pause_is_outrun() {
     let mut scene = Scene::new();
     scene.run("main", "echo; while :; do env -i setsid $S & done", 1);
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
     scene.assert_clear();
 }
 
@@ -149,7 +149,7 @@ async fn only_the_very_mark_is_meant() {
     for name in ["main", "main2", "mai", "main/x"] {
         scene.run(name, "$S & echo; wait", 1);
     }
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
     scene.until_alive(3).await;
     assert_eq!(scene.alive().len(), 3, "{:?}", scene.alive());
 }
@@ -158,7 +158,7 @@ async fn only_the_very_mark_is_meant() {
 async fn an_instance_started_from_inside_another_is_left_alone() {
     let mut scene = Scene::new();
     scene.run("main", &format!("{MARK}=$STORE/rescue sh -c '$S & $S & echo; wait' & $S & echo; wait"), 2);
-    let sweeper = Sweeper::start().unwrap();
+    let sweeper = Sweeper::start(Undying::default()).unwrap();
     sweeper.sweep(&scene.mark("main")).await;
     scene.until_alive(2).await;
     assert_eq!(scene.alive().len(), 2, "{:?}", scene.alive());
@@ -170,7 +170,7 @@ async fn an_instance_started_from_inside_another_is_left_alone() {
 async fn a_zombie_is_not_alive() {
     let mut scene = Scene::new();
     let pid = scene.run("main", "echo; exec $S", 1);
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert!(stat.contains(") Z "), "{stat}");
 }
@@ -187,7 +187,7 @@ def stay():
 threading.Thread(target=stay).start()
 ctypes.CDLL(None).pthread_exit(None)";
     let pid = scene.run("main", &format!("exec python3 -c \"{script}\" {}", scene.token), 1);
-    Sweeper::start().unwrap().sweep(&scene.mark("main")).await;
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let threads = stat.rsplit(')').next().unwrap().split_ascii_whitespace().nth(17).unwrap();
     assert_eq!(threads, "1", "{stat}");
@@ -201,7 +201,7 @@ async fn many_sweeps_at_once_are_one_hunt() {
         scene.run(name, "$S & echo; wait", 1);
     }
     scene.run("bystander", "$S & echo; wait", 1);
-    let sweeper = Sweeper::start().unwrap();
+    let sweeper = Sweeper::start(Undying::default()).unwrap();
     let marks: Vec<String> = names.iter().chain(&names).map(|name| scene.mark(name)).collect();
     join_all(marks.iter().map(|mark| sweeper.sweep(mark))).await;
     assert_eq!(scene.alive().len(), 1);
@@ -213,7 +213,7 @@ async fn a_sweep_that_comes_during_another_is_served_too() {
     for name in ["main", "rescue"] {
         scene.run(name, "$S & echo; wait", 1);
     }
-    let sweeper = Sweeper::start().unwrap();
+    let sweeper = Sweeper::start(Undying::default()).unwrap();
     let (main, rescue) = (scene.mark("main"), scene.mark("rescue"));
     let first = sweeper.sweep(&main);
     let second = async {

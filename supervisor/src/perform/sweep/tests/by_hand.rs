@@ -32,7 +32,7 @@ async fn what_a_sweep_costs() {
         let (cost, time) = ((spent() - before) / 1_000, begin.elapsed());
         say(format!("a look at {seen} processes: {cost} ms of processor time, {time:?} in all"));
     }
-    let sweeper = Sweeper::start().unwrap();
+    let sweeper = Sweeper::start(Undying::default()).unwrap();
     let begin = Instant::now();
     sweeper.sweep("x/nobody").await;
     say(format!("a sweep of nothing: {:?}", begin.elapsed()));
