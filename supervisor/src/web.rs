@@ -21,11 +21,10 @@ mod pages;
 mod proof;
 mod rpc;
 mod session;
-mod strangers;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,10 +32,10 @@ use axum::body::{Body, to_bytes};
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OnceCell, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -51,15 +50,14 @@ use self::{
     proof::Proof,
     rpc::{Contract, Failure},
     session::{Refused, Session},
-    strangers::{Stranger, Strangers},
 };
-use crate::{api::Inlet, perform::port::server};
+use crate::{
+    api::{Inlet, Visit},
+    perform::port::server,
+};
 
 /// Where it is served unless something else is said: beside the pool of ports.
 pub const USUAL: u16 = 18_780;
-
-/// Connections at once: fifty dashboards with a stream and some calls each.
-const CONNECTIONS: usize = 512;
 
 /// The head of a request has so long to come; also how long an idle connection is kept.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -67,8 +65,11 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// The rest of it as well: what has no session yet is not waited for.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
-/// The largest request: a name and a note.
-const LARGEST: usize = 64 << 10;
+/// The largest head, and the largest request: a name and a note.
+const LARGEST: usize = 16 << 10;
+
+/// Bytes of answers that may wait with the kernel, which takes it for half of what it may use.
+const WAITING: usize = 64 << 10;
 
 /// After a failure to accept a connection, e.g. for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -85,30 +86,16 @@ struct Web {
     inlet: Inlet,
     sessions: Sessions,
     contract: Contract,
-    strangers: Strangers,
     port: u16,
 }
 
 /// What is at the other end of a connection.
 #[derive(Debug)]
 struct Browser {
-    /// Ours, and its own.
-    ends: (SocketAddr, SocketAddr),
-    user: OnceCell<Option<u32>>,
-    /// Until it has shown a session.
-    stranger: Mutex<Option<Stranger>>,
-}
-
-impl Browser {
     /// Whose program it is, on this host.
-    async fn user(&self) -> Option<u32> {
-        *self.user.get_or_init(|| server::client(self.ends)).await
-    }
-
-    /// It is this stranger, or none.
-    fn met(&self, stranger: Option<Stranger>) {
-        *self.stranger.lock().unwrap_or_else(PoisonError::into_inner) = stranger;
-    }
+    user: Option<u32>,
+    /// A stranger's until it has shown a session.
+    visit: Visit,
 }
 
 /// Why there is no dashboard.
@@ -126,9 +113,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), WebError> {
     let (sessions, port) = (dashboard.sessions().clone(), dashboard.port());
-    let web =
-        Arc::new(Web { inlet, sessions, contract: Contract::new()?, strangers: Strangers::default(), port });
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    let web = Arc::new(Web { inlet, sessions, contract: Contract::new()?, port });
     // Before callers are served, who are told where it is.
     let opened = dashboard.open().await;
     tokio::spawn(async move {
@@ -140,22 +125,15 @@ pub(crate) async fn serve(
             },
         };
         for listener in listeners {
-            tokio::spawn(Arc::clone(&web).listen(listener, Arc::clone(&seats), shutdown.clone()));
+            tokio::spawn(Arc::clone(&web).listen(listener, shutdown.clone()));
         }
     });
     Ok(())
 }
 
 impl Web {
-    async fn listen(
-        self: Arc<Self>,
-        listener: TcpListener,
-        seats: Arc<Semaphore>,
-        shutdown: CancellationToken,
-    ) {
+    async fn listen(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
         loop {
-            // Before it is accepted, so that more than these wait with the kernel.
-            let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = shutdown.cancelled() => return,
@@ -168,7 +146,6 @@ impl Web {
                             () = web.converse(stream) => {}
                             () = shutdown.cancelled() => {}
                         }
-                        drop(seat);
                     });
                 }
                 Err(error) => {
@@ -181,11 +158,13 @@ impl Web {
 
     async fn converse(self: Arc<Self>, stream: TcpStream) {
         let (Ok(own), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
-        let browser = Browser { ends: (own, peer), user: OnceCell::new(), stranger: Mutex::default() };
-        let stranger = self.strangers.enter(browser.user().await);
-        let gone = stranger.gone();
-        browser.met(Some(stranger));
-        let browser = Arc::new(browser);
+        // The kernel would keep megabytes that nobody reads, where nobody counts them.
+        if set_socket_send_buffer_size(&stream, WAITING).is_err() {
+            return;
+        }
+        let user = server::client((own, peer)).await;
+        let visit = self.inlet.enter(user);
+        let (ended, browser) = (visit.end(), Arc::new(Browser { user, visit }));
         let service = service_fn(move |request| {
             let (web, browser) = (Arc::clone(&self), Arc::clone(&browser));
             async move { Ok::<_, std::convert::Infallible>(web.answer(request, &browser).await) }
@@ -198,7 +177,7 @@ impl Web {
         // A browser that has gone is no news.
         tokio::select! {
             _ = served => {}
-            () = gone.cancelled() => {}
+            () = ended.cancelled() => {}
         }
     }
 
@@ -246,7 +225,7 @@ impl Web {
             let message = "the request is too long, or broke off.";
             return Failure::new(Code::InvalidArgument, message).answer();
         };
-        let Some(user) = browser.user().await else {
+        let Some(user) = browser.user else {
             let message = "nobody can tell whose browser this is; open the dashboard on the supervisor's host, or by ssh -L.";
             return Failure::new(Code::PermissionDenied, message).answer();
         };
@@ -263,16 +242,16 @@ impl Web {
             Err(Refused::Over) => return self.over(),
             Err(Refused::Again) => return again(),
         };
-        browser.met(None);
+        let caller = self.inlet.meet(&browser.visit, visitor);
         if call == "rights" {
-            return rpc::rights(&self.inlet, &visitor);
+            return rpc::rights(&self.inlet, &caller);
         }
-        let (service, name) = call.split_once('/').unwrap_or((call, ""));
-        match self.contract.method(service, name) {
-            Ok(method) if method.streams() => method.follow(&self.inlet, &visitor, &text).await,
-            Ok(method) => method.ask(&self.inlet, &visitor, &text).await,
+        let (begun, (service, name)) = (caller.begin(), call.split_once('/').unwrap_or((call, "")));
+        begun.with(match self.contract.method(service, name) {
+            Ok(method) if method.streams() => method.follow(&self.inlet, &caller, &text).await,
+            Ok(method) => method.ask(&self.inlet, &caller, &text).await,
             Err(failure) => failure.answer(),
-        }
+        })
     }
 
     /// Makes a session of a link.

@@ -15,11 +15,12 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ring::hmac;
 use supervisor_proto::v1::{
     CreateLinkRequest, GetInfoRequest, WallPolicy, web_service_client::WebServiceClient,
 };
-use support::{Host, agent::Agent, builtin, until};
+use support::{Host, agent::Agent, builtin, door::Door, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,12 +28,23 @@ use tokio::{
 
 /// A supervisor that serves the dashboard on one of the test's own ports.
 async fn start() -> (Host, u16) {
-    let mut host = Host::prepare();
-    let port = host.first_port + 395;
-    let mut settings = OpenOptions::new().append(true).open(host.data_dir().join("settings.yaml")).unwrap();
-    writeln!(settings, "web: \"127.0.0.1:{port}\"").unwrap();
+    let (mut host, port) = prepare();
     host.start_supervisor().await;
     (host, port)
+}
+
+/// One that is to.
+fn prepare() -> (Host, u16) {
+    let host = Host::prepare();
+    let port = host.first_port + 395;
+    serve(&host, port);
+    (host, port)
+}
+
+/// Has it serve the dashboard there.
+fn serve(host: &Host, port: u16) {
+    let mut settings = OpenOptions::new().append(true).open(host.data_dir().join("settings.yaml")).unwrap();
+    writeln!(settings, "web: \"127.0.0.1:{port}\"").unwrap();
 }
 
 /// Sends a request as it stands, and answers status, head and body.
@@ -72,7 +84,12 @@ struct Page {
 impl Page {
     /// By a new link.
     async fn open(host: &Host, port: u16) -> Self {
-        let (status, answer) = call(port, "session", "", &ticket(host).await).await;
+        Self::of(&ticket(host).await, port).await
+    }
+
+    /// By the link that has this ticket.
+    async fn of(ticket: &str, port: u16) -> Self {
+        let (status, answer) = call(port, "session", "", ticket).await;
         assert_eq!(status, 200, "{answer}");
         let secret = URL_SAFE_NO_PAD.decode(answer["secret"].as_str().unwrap()).unwrap();
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
@@ -303,11 +320,41 @@ async fn a_crowd_that_says_half_of_something_keeps_nobody_out() {
 }
 
 #[tokio::test]
-async fn whoever_has_the_port_keeps_no_supervisor_from_starting_and_is_sent_nobody() {
-    let mut host = Host::prepare();
+async fn a_viewer_with_more_streams_than_there_are_places_keeps_no_operator_out() {
+    // It takes root to be somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    const VIEWER: u32 = 64_127;
+    let (mut host, door) = (Host::prepare(), Door::new());
     let port = host.first_port + 395;
-    let mut settings = OpenOptions::new().append(true).open(host.data_dir().join("settings.yaml")).unwrap();
-    writeln!(settings, "web: \"127.0.0.1:{port}\"").unwrap();
+    door.open(&host, &format!("- {{uid: {VIEWER}, role: viewer}}\n"));
+    serve(&host, port);
+    host.start_supervisor().await;
+    let link = door.done(VIEWER, &["web"]);
+    let (_, ticket) = link.trim().split_once("/#link=").unwrap();
+    let viewer = Page::of(ticket, port).await;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let (watch, mut crowd) = ("InstanceService/WatchInstances", Vec::new());
+    for _ in 0..1_100 {
+        let head = viewer.head(watch, "{}");
+        let own = format!("Host: 127.0.0.1:{port}\r\nX-OpenClaw-Page: 1\r\n{head}Content-Length: 2\r\n");
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(format!("POST /api/{watch} HTTP/1.1\r\n{own}\r\n{{}}").as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        let _ = stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(status, *b"HTTP/1.1 200");
+        crowd.push(stream);
+    }
+    let page = Page::open(&host, port).await;
+    assert_eq!(page.call(port, "InstanceService/ListInstances", "{}").await.0, 200);
+    drop(crowd);
+}
+
+#[tokio::test]
+async fn whoever_has_the_port_keeps_no_supervisor_from_starting_and_is_sent_nobody() {
+    let (mut host, port) = prepare();
     // A browser that is led to `localhost` takes either.
     let [other, own] = [SocketAddr::from((Ipv6Addr::LOCALHOST, port)), (Ipv4Addr::LOCALHOST, port).into()];
     let mut squatters = Vec::new();

@@ -36,6 +36,7 @@ use super::{
     access::{Answer as Kind, Effect, Rule, rule},
     caller::{Caller, Peer},
     inside::{How, Inside, Insider, Scope},
+    limits::Party,
     status::Refusal,
 };
 use crate::{
@@ -120,6 +121,12 @@ impl Gate {
             Some(_) | None => (own, None),
         };
         Known { peer, grant, token, is_admin, table }
+    }
+
+    /// With whom a process of this user shares what there is, if it is outside of all instances.
+    pub(super) fn party(&self, uid: u32, gid: u32, groups: &[u32]) -> Party {
+        let bound = self.bindings.table().bound_by(uid, groups.iter().copied().chain([gid]));
+        Party::of_person(uid, self.admins.contains(&uid), bound)
     }
 
     /// Whether a peer that shows no token may call the method at `path`, whatever it is about.

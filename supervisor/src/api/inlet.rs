@@ -2,10 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use axum::body::Body as Page;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use http_body_util::Full;
-use nix::unistd::geteuid;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tower::{Layer, Service, ServiceExt};
@@ -13,8 +13,8 @@ use tower::{Layer, Service, ServiceExt};
 use super::{
     caller::{Caller, Peer},
     gate::{Gate, Guarded},
-    limits::{Limits, Party, Seat},
-    patience::{Patience, Patient},
+    limits::{Call, Crowd, Limits, Party, Seat},
+    patience::Leaving,
     stream::Pace,
 };
 use crate::lineage::Origin;
@@ -33,7 +33,7 @@ pub(crate) struct Visitor {
 /// The services behind the gate.
 #[derive(Clone)]
 pub(crate) struct Inlet {
-    service: Patient<Guarded<Routes>>,
+    service: Guarded<Routes>,
     gate: Gate,
     limits: Arc<Limits>,
     from: Arc<Path>,
@@ -45,25 +45,59 @@ impl std::fmt::Debug for Inlet {
     }
 }
 
-/// An answer, and what it holds until it is dropped.
-pub(crate) struct Answer {
-    /// As gRPC has it.
-    pub(crate) response: Response<Body>,
-    /// Cancelled when the caller has to make room for others.
-    pub(crate) end: CancellationToken,
-    _seat: Seat,
+/// A browser's connection, which has a seat as all others have.
+#[derive(Debug)]
+pub(crate) struct Visit(Seat);
+
+impl Visit {
+    /// Cancelled when it has to make room for others.
+    pub(crate) fn end(&self) -> CancellationToken {
+        self.0.end.clone()
+    }
+}
+
+/// One that has shown whose it is.
+#[derive(Debug)]
+pub(crate) struct Met<'a> {
+    visit: &'a Visit,
+    visitor: Visitor,
+}
+
+impl Met<'_> {
+    /// Makes room for a call.
+    pub(crate) fn begin(&self) -> Begun {
+        Begun(self.visit.0.ticket().call())
+    }
+}
+
+/// A call, which counts from its beginning until all of its answer has been taken.
+#[derive(Debug)]
+pub(crate) struct Begun(Call);
+
+impl Begun {
+    /// Is answered.
+    pub(crate) fn with(self, answer: Response<Page>) -> Response<Page> {
+        answer.map(|body| Page::new(Leaving::new(body, Some(self.0))))
+    }
 }
 
 impl Inlet {
     /// `from` is what the record calls the place.
     pub(super) fn new(gate: &Gate, routes: Routes, limits: Arc<Limits>, from: &Path) -> Self {
-        let service = Patience.layer(gate.layer(routes));
+        let service = gate.layer(routes);
         Self { service, gate: gate.clone(), limits, from: from.into() }
     }
 
-    /// Whether the gate would let this visitor call the method at `path` now.
-    pub(crate) fn may(&self, visitor: &Visitor, path: &str) -> bool {
-        self.gate.lets(self.peer(visitor), path)
+    /// Makes room for a connection of this user's browser, if that is a user of this host.
+    pub(crate) fn enter(&self, user: Option<u32>) -> Visit {
+        let who = user.map_or_else(|| "somebody".to_owned(), |uid| format!("user {uid}"));
+        let crowd = Crowd::of(user.unwrap_or(u32::MAX));
+        Visit(self.limits.admit(format!("{who} in a browser"), Party::Stranger(crowd)))
+    }
+
+    /// Whether the gate would let this caller call the method at `path` now.
+    pub(crate) fn may(&self, caller: &Met<'_>, path: &str) -> bool {
+        self.gate.lets(self.peer(&caller.visitor), path)
     }
 
     fn peer(&self, visitor: &Visitor) -> Peer {
@@ -77,29 +111,31 @@ impl Inlet {
         }
     }
 
-    /// Calls the method at `path` with a message in its frame.
-    pub(crate) async fn call(&self, visitor: &Visitor, path: &str, message: Bytes) -> Answer {
-        let own = [0, geteuid().as_raw()].contains(&visitor.uid);
-        let party = if own { Party::Own } else { Party::User(visitor.uid) };
-        let seat = self.limits.admit(format!("user {} in the dashboard", visitor.uid), party);
-        let peer = self.peer(visitor);
+    /// The connection has shown whose it is.
+    pub(crate) fn meet<'a>(&self, visit: &'a Visit, visitor: Visitor) -> Met<'a> {
+        visit.0.is_of(self.gate.party(visitor.uid, visitor.gid, &visitor.groups));
+        Met { visit, visitor }
+    }
+
+    /// Calls the method at `path` with a message in its frame. The answer is as gRPC has it.
+    pub(crate) async fn call(&self, caller: &Met<'_>, path: &str, message: Bytes) -> Response<Body> {
+        let peer = self.peer(&caller.visitor);
         let mut request = Request::new(Body::new(Full::new(message)));
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        request.extensions_mut().insert(Caller { peer, ticket: seat.ticket() });
+        request.extensions_mut().insert(Caller { peer, ticket: caller.visit.0.ticket() });
         request.extensions_mut().insert(Pace::EYES);
-        let end = seat.end.clone();
         // Paths are of the contract, and so are fit for a request.
         if let Ok(uri) = path.parse() {
             *request.uri_mut() = uri;
         }
         let mut service = self.service.clone();
-        let response = match service.ready().await {
+        let answer = match service.ready().await {
             Ok(service) => service.call(request).await,
             Err(never) => match never {},
         };
-        let Ok(response) = response;
-        Answer { response, end, _seat: seat }
+        let Ok(answer) = answer;
+        answer
     }
 }

@@ -23,6 +23,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::bindings::Bound;
+
 /// An answer that was not taken for so long is not on its way any more.
 const STALLED: Duration = Duration::from_secs(5);
 
@@ -104,6 +106,16 @@ impl Crowd {
 const SPARED: usize = 16;
 
 impl Party {
+    /// Of who is outside of all instances; `own` is the supervisor's user and root.
+    pub(super) fn of_person(uid: u32, own: bool, bound: Option<Bound>) -> Self {
+        match bound {
+            _ if own => Self::Own,
+            Some(Bound::User) => Self::User(uid),
+            Some(Bound::Group(gid)) => Self::Group(gid),
+            None => Self::Stranger(Crowd::of(uid)),
+        }
+    }
+
     /// What it has, as it is held against what others have.
     fn counted(&self, has: usize) -> usize {
         match self {

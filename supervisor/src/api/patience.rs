@@ -54,7 +54,7 @@ where
         let is_asked = request.version() >= Version::HTTP_2;
         let answer = self.0.call(request.map(|body| Body::new(Arriving::new(body))));
         let leave = move |answer: Response<Body>| {
-            let mut answer = answer.map(|body| Body::new(Leaving { body, call }));
+            let mut answer = answer.map(|body| Body::new(Leaving::new(body, call)));
             if !is_asked {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -73,10 +73,12 @@ struct Arriving {
 }
 
 /// An answer on its way out.
-struct Leaving {
-    body: Body,
+pub(super) struct Leaving<B> {
+    body: B,
     /// `None` for a caller that nobody counts; there is none.
     call: Option<Call>,
+    /// Bytes that the connection has been given since it last asked.
+    given: usize,
 }
 
 impl Arriving {
@@ -111,28 +113,36 @@ impl HttpBody for Arriving {
     }
 }
 
-impl HttpBody for Leaving {
+impl<B> Leaving<B> {
+    pub(super) fn new(body: B, call: Option<Call>) -> Self {
+        Self { body, call, given: 0 }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Leaving<B> {
     type Data = Bytes;
-    type Error = Status;
+    type Error = B::Error;
 
     /// The connection asks for more only when it has room, so what it had before is gone.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         let given = match &polled {
             Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
             Poll::Ready(Some(Err(_)) | None) | Poll::Pending => 0,
         };
+        self.given = given;
         if let Some(call) = &self.call {
             call.hold(given);
         }
         polled
     }
 
+    /// Not as long as the connection may still have something of it: it would let go of this one.
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.given == 0 && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::api::{self, Inlet, Visitor};
+use crate::api::{Inlet, Met};
 
 /// What the dashboard calls. What gives away secrets, says what is run, or makes certificates stays with `openclawctl`.
 const METHODS: [&str; 27] = [
@@ -144,14 +144,11 @@ impl Contract {
     }
 }
 
-/// What of it this visitor may call now, so that a page offers nothing that would be refused.
-pub(super) fn rights(inlet: &Inlet, visitor: &Visitor) -> Response<Answer> {
-    let may = |method: &&&str| inlet.may(visitor, &format!("/{PACKAGE}.{method}"));
+/// What of it this caller may call now, so that a page offers nothing that would be refused.
+pub(super) fn rights(inlet: &Inlet, caller: &Met<'_>) -> Response<Answer> {
+    let may = |method: &&&str| inlet.may(caller, &format!("/{PACKAGE}.{method}"));
     let may: Vec<&str> = METHODS.iter().filter(may).copied().collect();
-    let mut response = Response::new(Answer::from(json!({ "may": may }).to_string()));
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
+    answer(StatusCode::OK, &json!({ "may": may }))
 }
 
 impl Method {
@@ -164,7 +161,7 @@ impl Method {
     }
 
     /// Calls it with a request in proto JSON; nothing stands for the empty one.
-    async fn call(&self, inlet: &Inlet, visitor: &Visitor, request: &str) -> Result<Called, Failure> {
+    async fn call(&self, inlet: &Inlet, caller: &Met<'_>, request: &str) -> Result<Called, Failure> {
         let bad = |error: serde_json::Error| {
             Failure::new(
                 Code::InvalidArgument,
@@ -176,36 +173,31 @@ impl Method {
         let message = DynamicMessage::deserialize(self.0.input(), &mut json).map_err(bad)?;
         json.end().map_err(bad)?;
         let message = framed(&message.encode_to_vec());
-        let called = inlet.call(visitor, &self.path(), message).await;
+        let called = inlet.call(caller, &self.path(), message).await;
         // An answer that is none has its status where another has its first bytes.
-        match Status::from_header_map(called.response.headers()) {
+        match Status::from_header_map(called.headers()) {
             Some(status) if status.code() != Code::Ok => Err(Failure::of(&status)),
             Some(_) | None => Ok(Called { answer: called, output: self.0.output(), unread: BytesMut::new() }),
         }
     }
 
     /// Its only answer.
-    pub(super) async fn ask(&self, inlet: &Inlet, visitor: &Visitor, request: &str) -> Response<Answer> {
+    pub(super) async fn ask(&self, inlet: &Inlet, caller: &Met<'_>, request: &str) -> Response<Answer> {
         let answer = async {
-            let mut called = self.call(inlet, visitor, request).await?;
+            let mut called = self.call(inlet, caller, request).await?;
             let message = called.next().await?.unwrap_or(Value::Null);
             while called.next().await?.is_some() {}
             Ok::<_, Failure>(message)
         };
         match answer.await {
-            Ok(message) => {
-                let mut response = Response::new(Answer::from(message.to_string()));
-                let json = http::HeaderValue::from_static("application/json");
-                response.headers_mut().insert(header::CONTENT_TYPE, json);
-                response
-            }
+            Ok(message) => self::answer(StatusCode::OK, &message),
             Err(failure) => failure.answer(),
         }
     }
 
     /// Its stream, as server-sent events: `message` for each, `end` with the error that ended it.
-    pub(super) async fn follow(&self, inlet: &Inlet, visitor: &Visitor, request: &str) -> Response<Answer> {
-        let called = match self.call(inlet, visitor, request).await {
+    pub(super) async fn follow(&self, inlet: &Inlet, caller: &Met<'_>, request: &str) -> Response<Answer> {
+        let called = match self.call(inlet, caller, request).await {
             Ok(called) => called,
             Err(failure) => return failure.answer(),
         };
@@ -218,7 +210,7 @@ impl Method {
 
 /// A call that has been answered.
 struct Called {
-    answer: api::Answer,
+    answer: Response<tonic::body::Body>,
     output: MessageDescriptor,
     unread: BytesMut,
 }
@@ -230,14 +222,7 @@ impl Called {
             if let Some(message) = self.whole()? {
                 return Ok(Some(message));
             }
-            let ended = self.answer.end.clone();
-            let frame = tokio::select! {
-                frame = self.answer.response.body_mut().frame() => frame,
-                () = ended.cancelled() => {
-                    let why = "this page made room for other callers.";
-                    return Err(Failure::new(Code::ResourceExhausted, why));
-                }
-            };
+            let frame = self.answer.body_mut().frame().await;
             match frame {
                 None => return Ok(None),
                 Some(Err(status)) => return Err(Failure::of(&status)),
@@ -268,6 +253,10 @@ impl Called {
         }
         self.unread.advance(PREFIX);
         let message = self.unread.split_to(length);
+        if self.unread.is_empty() {
+            // It would keep the place of the largest for as long as the stream is open.
+            self.unread = BytesMut::new();
+        }
         let message = DynamicMessage::decode(self.output.clone(), message.freeze())
             .map_err(|error| broken(&error.to_string()))?;
         let options = SerializeOptions::new().skip_default_fields(false);

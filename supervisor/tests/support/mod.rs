@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "each test file uses its part of this")]
 
 pub(crate) mod agent;
+pub(crate) mod door;
 
 use std::{
     collections::BTreeSet,

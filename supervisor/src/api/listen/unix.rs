@@ -263,14 +263,16 @@ impl Place {
     ) -> Self {
         let (uid, own) = (peer.uid(), is_own(peer.uid()));
         let all = groups.into_iter().flatten().copied().chain([peer.gid()]);
-        let (line, person) = match bindings.table().bound_by(uid, all) {
-            _ if own => ((Line::Own, uid), Party::Own),
-            Some(Bound::User) => ((Line::Known, uid), Party::User(uid)),
-            Some(Bound::Group(gid)) => ((Line::Grouped, gid), Party::Group(gid)),
-            None if residents.has(uid) => ((Line::Agents, uid), Party::Stranger(Crowd::of(uid))),
+        let bound = bindings.table().bound_by(uid, all);
+        let line = match bound {
+            _ if own => (Line::Own, uid),
+            Some(Bound::User) => (Line::Known, uid),
+            Some(Bound::Group(gid)) => (Line::Grouped, gid),
+            None if residents.has(uid) => (Line::Agents, uid),
             // Nor is there more to look at: strangers are too many for that.
             None => return Self::of_stranger(Crowd::of(uid)),
         };
+        let person = Party::of_person(uid, own, bound);
         // Beside the gateways' there are workers that hold what people run in an instance.
         let of = |pid| match residents.of_worker(pid) {
             Some(name) => Some(Look::Inside(name)),
