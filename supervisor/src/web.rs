@@ -246,12 +246,12 @@ impl Web {
         if call == "rights" {
             return rpc::rights(&self.inlet, &caller);
         }
-        let (begun, (service, name)) = (caller.begin(), call.split_once('/').unwrap_or((call, "")));
-        begun.with(match self.contract.method(service, name) {
+        let (service, name) = call.split_once('/').unwrap_or((call, ""));
+        match self.contract.method(service, name) {
             Ok(method) if method.streams() => method.follow(&self.inlet, &caller, &text).await,
             Ok(method) => method.ask(&self.inlet, &caller, &text).await,
             Err(failure) => failure.answer(),
-        })
+        }
     }
 
     /// Makes a session of a link.

@@ -1,11 +1,16 @@
 //! A way in for the dashboard: its calls pass the gate like all others, as those of the user who opened it.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use axum::body::Body as Page;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tower::{Layer, Service, ServiceExt};
@@ -37,6 +42,7 @@ pub(crate) struct Inlet {
     gate: Gate,
     limits: Arc<Limits>,
     from: Arc<Path>,
+    turns: Arc<Mutex<Turns>>,
 }
 
 impl std::fmt::Debug for Inlet {
@@ -61,13 +67,16 @@ impl Visit {
 pub(crate) struct Met<'a> {
     visit: &'a Visit,
     visitor: Visitor,
+    party: Party,
 }
 
-impl Met<'_> {
-    /// Makes room for a call.
-    pub(crate) fn begin(&self) -> Begun {
-        Begun(self.visit.0.ticket().call())
-    }
+/// An answer as gRPC has it, and what it takes to pass it on.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response<Body>,
+    pub(crate) begun: Begun,
+    /// What takes long is done for one of a party after the other: who asks a thousand times keeps itself waiting.
+    pub(crate) turn: Arc<Semaphore>,
 }
 
 /// A call, which counts from its beginning until all of its answer has been taken.
@@ -75,17 +84,25 @@ impl Met<'_> {
 pub(crate) struct Begun(Call);
 
 impl Begun {
-    /// Is answered.
+    /// So many bytes of the answer wait for whoever reads it.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.0.hold(bytes);
+    }
+
+    /// Is answered with this.
     pub(crate) fn with(self, answer: Response<Page>) -> Response<Page> {
         answer.map(|body| Page::new(Leaving::new(body, Some(self.0))))
     }
 }
 
+/// Who has a turn, or waits for one.
+type Turns = BTreeMap<Party, Weak<Semaphore>>;
+
 impl Inlet {
     /// `from` is what the record calls the place.
     pub(super) fn new(gate: &Gate, routes: Routes, limits: Arc<Limits>, from: &Path) -> Self {
         let service = gate.layer(routes);
-        Self { service, gate: gate.clone(), limits, from: from.into() }
+        Self { service, gate: gate.clone(), limits, from: from.into(), turns: Arc::default() }
     }
 
     /// Makes room for a connection of this user's browser, if that is a user of this host.
@@ -113,29 +130,42 @@ impl Inlet {
 
     /// The connection has shown whose it is.
     pub(crate) fn meet<'a>(&self, visit: &'a Visit, visitor: Visitor) -> Met<'a> {
-        visit.0.is_of(self.gate.party(visitor.uid, visitor.gid, &visitor.groups));
-        Met { visit, visitor }
+        let party = self.gate.party(visitor.uid, visitor.gid, &visitor.groups);
+        visit.0.is_of(party.clone());
+        Met { visit, visitor, party }
     }
 
-    /// Calls the method at `path` with a message in its frame. The answer is as gRPC has it.
-    pub(crate) async fn call(&self, caller: &Met<'_>, path: &str, message: Bytes) -> Response<Body> {
-        let peer = self.peer(&caller.visitor);
+    fn turn(&self, party: &Party) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get(party).and_then(Weak::upgrade) {
+            return turn;
+        }
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::new(Semaphore::new(1));
+        turns.insert(party.clone(), Arc::downgrade(&turn));
+        turn
+    }
+
+    /// Calls the method at `path` with a message in its frame.
+    pub(crate) async fn call(&self, caller: &Met<'_>, path: &str, message: Bytes) -> Answer {
+        let (peer, ticket) = (self.peer(&caller.visitor), caller.visit.0.ticket());
+        let (begun, turn) = (Begun(ticket.call()), self.turn(&caller.party));
         let mut request = Request::new(Body::new(Full::new(message)));
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        request.extensions_mut().insert(Caller { peer, ticket: caller.visit.0.ticket() });
+        request.extensions_mut().insert(Caller { peer, ticket });
         request.extensions_mut().insert(Pace::EYES);
         // Paths are of the contract, and so are fit for a request.
         if let Ok(uri) = path.parse() {
             *request.uri_mut() = uri;
         }
         let mut service = self.service.clone();
-        let answer = match service.ready().await {
+        let response = match service.ready().await {
             Ok(service) => service.call(request).await,
             Err(never) => match never {},
         };
-        let Ok(answer) = answer;
-        answer
+        let Ok(response) = response;
+        Answer { response, begun, turn }
     }
 }

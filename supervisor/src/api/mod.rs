@@ -43,7 +43,7 @@ mod watch;
 mod web;
 
 pub(crate) use context::{Context, FindHold, FindListeners, Listener};
-pub(crate) use inlet::{Inlet, Met, Visit, Visitor};
+pub(crate) use inlet::{Answer, Inlet, Met, Visit, Visitor};
 pub use listen::ServeError;
 pub(crate) use listen::{serve, socket_path};
 pub(crate) use origin::FindOrigin;

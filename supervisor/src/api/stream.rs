@@ -53,18 +53,19 @@ impl Pace {
     }
 }
 
+/// A message that is made when the connection has room for it: one that is not read takes no place.
+type Due<T> = Box<dyn FnOnce() -> T + Send>;
+
 /// The task's end.
-#[derive(Debug)]
 pub(super) struct Outlet<T> {
-    messages: mpsc::Sender<T>,
+    messages: mpsc::Sender<Due<T>>,
     end: End,
     patience: Patience,
 }
 
 /// The connection's end.
-#[derive(Debug)]
 pub(super) struct Answers<T> {
-    messages: mpsc::Receiver<T>,
+    messages: mpsc::Receiver<Due<T>>,
     end: End,
 }
 
@@ -78,9 +79,17 @@ pub(super) fn channel<T>(patience: Patience) -> (Outlet<T>, Answers<T>) {
     (Outlet { messages: sender, end: Arc::clone(&end), patience }, Answers { messages, end })
 }
 
-impl<T> Outlet<T> {
+impl<T: Send + 'static> Outlet<T> {
     /// Gives the reader a message as soon as it has room for it.
     pub(super) async fn send(&self, message: T) -> Result<(), Gone> {
+        self.send_when_due(move || message).await
+    }
+
+    /// The same with one that is large: it is made when the reader takes it.
+    pub(super) async fn send_when_due(
+        &self,
+        message: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(), Gone> {
         let room = self.messages.reserve();
         let permit = match self.patience {
             Patience::Endless => room.await,
@@ -92,7 +101,7 @@ impl<T> Outlet<T> {
                 }
             },
         };
-        permit.map(|permit| permit.send(message)).map_err(|_| Gone)
+        permit.map(|permit| permit.send(Box::new(message))).map_err(|_| Gone)
     }
 
     /// Ends the stream with a refusal. What was sent before still arrives.
@@ -115,7 +124,7 @@ impl<T> Stream for Answers<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.messages.poll_recv(context).map(|message| match message {
-            Some(message) => Some(Ok(message)),
+            Some(message) => Some(Ok(message())),
             None => self.end.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err),
         })
     }

@@ -57,7 +57,7 @@ enum Changed<'a> {
 /// One watcher.
 struct Watcher {
     api: Arc<Api>,
-    watched: Watched,
+    watched: Arc<Watched>,
     outlet: Outlet<WatchInstancesResponse>,
     pace: Pace,
     /// Everything up to here has been sent; `None` before the snapshot.
@@ -83,7 +83,7 @@ pub(super) fn start(
     scope: &Scope,
     pace: Pace,
 ) -> Result<Answers<WatchInstancesResponse>, Refusal> {
-    let watched = Watched::read(&request.names, scope)?;
+    let watched = Arc::new(Watched::read(&request.names, scope)?);
     let sent = request.after_revision.map(Revision);
     if let Some(sent) = sent {
         check(&api.handle.view(), sent)?;
@@ -192,13 +192,15 @@ impl Watcher {
     }
 
     /// Tells what is new, and says whether anything was.
-    async fn tell(&mut self, view: &View) -> Result<bool, End> {
+    async fn tell(&mut self, view: &Arc<View>) -> Result<bool, End> {
         let Some(sent) = self.sent else {
-            let instances = {
-                let scene = self.api.scene(view, extent(self.watched.most(view)));
-                self.watched.instances(view).map(|instance| scene.instance(instance)).collect()
+            let (api, watched, of) = (Arc::clone(&self.api), Arc::clone(&self.watched), Arc::clone(view));
+            let snapshot = move || {
+                let scene = api.scene(&of, extent(watched.most(&of)));
+                let instances = watched.instances(&of).map(|instance| scene.instance(instance)).collect();
+                response(of.revision, Change::Snapshot(Snapshot { instances }))
             };
-            self.send(view.revision, Change::Snapshot(Snapshot { instances })).await?;
+            self.outlet.send_when_due(snapshot).await?;
             self.sent = Some(view.revision);
             return Ok(true);
         };
@@ -232,12 +234,16 @@ impl Watcher {
                 Changed::Instance(instance) => Change::Changed(Box::new(scene.instance(instance))),
                 Changed::Deleted(name) => Change::Deleted(name.to_string()),
             };
-            messages.push(WatchInstancesResponse { revision: safe.0, change: Some(change) });
+            messages.push(response(safe, change));
         }
         messages
     }
 
     async fn send(&self, revision: Revision, change: Change) -> Result<(), Gone> {
-        self.outlet.send(WatchInstancesResponse { revision: revision.0, change: Some(change) }).await
+        self.outlet.send(response(revision, change)).await
     }
+}
+
+fn response(revision: Revision, change: Change) -> WatchInstancesResponse {
+    WatchInstancesResponse { revision: revision.0, change: Some(change) }
 }

@@ -1,6 +1,6 @@
 //! The contract as a page calls it: proto JSON by HTTP/1, streams as server-sent events.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::body::Body as Answer;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::api::{Inlet, Met};
+use crate::api::{self, Inlet, Met};
 
 /// What the dashboard calls. What gives away secrets, says what is run, or makes certificates stays with `openclawctl`.
 const METHODS: [&str; 27] = [
@@ -118,7 +118,12 @@ impl Failure {
 
 /// An answer to the page.
 pub(super) fn answer(status: StatusCode, json: &Value) -> Response<Answer> {
-    let mut response = Response::new(Answer::from(json.to_string()));
+    told(status, json.to_string())
+}
+
+/// One that is JSON already.
+fn told(status: StatusCode, json: String) -> Response<Answer> {
+    let mut response = Response::new(Answer::from(json));
     *response.status_mut() = status;
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -175,7 +180,7 @@ impl Method {
         let message = framed(&message.encode_to_vec());
         let called = inlet.call(caller, &self.path(), message).await;
         // An answer that is none has its status where another has its first bytes.
-        match Status::from_header_map(called.headers()) {
+        match Status::from_header_map(called.response.headers()) {
             Some(status) if status.code() != Code::Ok => Err(Failure::of(&status)),
             Some(_) | None => Ok(Called { answer: called, output: self.0.output(), unread: BytesMut::new() }),
         }
@@ -185,14 +190,11 @@ impl Method {
     pub(super) async fn ask(&self, inlet: &Inlet, caller: &Met<'_>, request: &str) -> Response<Answer> {
         let answer = async {
             let mut called = self.call(inlet, caller, request).await?;
-            let message = called.next().await?.unwrap_or(Value::Null);
+            let message = called.next().await?.unwrap_or_else(|| "null".to_owned());
             while called.next().await?.is_some() {}
-            Ok::<_, Failure>(message)
+            Ok::<_, Failure>(called.answer.begun.with(told(StatusCode::OK, message)))
         };
-        match answer.await {
-            Ok(message) => self::answer(StatusCode::OK, &message),
-            Err(failure) => failure.answer(),
-        }
+        answer.await.unwrap_or_else(|failure| failure.answer())
     }
 
     /// Its stream, as server-sent events: `message` for each, `end` with the error that ended it.
@@ -210,20 +212,23 @@ impl Method {
 
 /// A call that has been answered.
 struct Called {
-    answer: Response<tonic::body::Body>,
+    answer: api::Answer,
     output: MessageDescriptor,
     unread: BytesMut,
 }
 
 impl Called {
-    /// The next message; `None` after the last.
-    async fn next(&mut self) -> Result<Option<Value>, Failure> {
+    /// The next message in JSON; `None` after the last.
+    async fn next(&mut self) -> Result<Option<String>, Failure> {
         loop {
-            if let Some(message) = self.whole()? {
-                return Ok(Some(message));
+            if self.is_whole()? {
+                self.answer.begun.hold(self.unread.len());
+                // It is never closed.
+                let turn = Arc::clone(&self.answer.turn);
+                let _turn = turn.acquire().await;
+                return self.told().map(Some);
             }
-            let frame = self.answer.body_mut().frame().await;
-            match frame {
+            match self.answer.response.body_mut().frame().await {
                 None => return Ok(None),
                 Some(Err(status)) => return Err(Failure::of(&status)),
                 Some(Ok(frame)) => match frame.into_data() {
@@ -240,17 +245,22 @@ impl Called {
         }
     }
 
-    /// A message of which all has come.
-    fn whole(&mut self) -> Result<Option<Value>, Failure> {
-        let broken =
-            |what: &str| Failure::new(Code::Internal, format!("the answer could not be read: {what}."));
-        let Some((prefix, rest)) = self.unread.split_at_checked(PREFIX) else { return Ok(None) };
+    /// How long the next message is, if its prefix has come.
+    fn length(&self) -> Result<Option<usize>, Failure> {
+        let Some((prefix, _)) = self.unread.split_at_checked(PREFIX) else { return Ok(None) };
         let length = prefix.get(1..).map_or(0, |mut length| length.get_u32());
         let length = usize::try_from(length).ok().filter(|length| *length <= LARGEST);
-        let length = length.ok_or_else(|| broken("it is too long"))?;
-        if rest.len() < length {
-            return Ok(None);
-        }
+        length.map(Some).ok_or_else(|| broken("it is too long"))
+    }
+
+    /// Whether all of it has come.
+    fn is_whole(&self) -> Result<bool, Failure> {
+        Ok(self.length()?.is_some_and(|length| self.unread.len() >= PREFIX + length))
+    }
+
+    /// A message of which all has come.
+    fn told(&mut self) -> Result<String, Failure> {
+        let length = self.length()?.unwrap_or_default();
         self.unread.advance(PREFIX);
         let message = self.unread.split_to(length);
         if self.unread.is_empty() {
@@ -259,10 +269,16 @@ impl Called {
         }
         let message = DynamicMessage::decode(self.output.clone(), message.freeze())
             .map_err(|error| broken(&error.to_string()))?;
-        let options = SerializeOptions::new().skip_default_fields(false);
-        let value = message.serialize_with_options(serde_json::value::Serializer, &options);
-        value.map(Some).map_err(|error| broken(&error.to_string()))
+        let (mut told, options) = (Vec::new(), SerializeOptions::new().skip_default_fields(false));
+        message
+            .serialize_with_options(&mut serde_json::Serializer::new(&mut told), &options)
+            .map_err(|error| broken(&error.to_string()))?;
+        String::from_utf8(told).map_err(|error| broken(&error.to_string()))
     }
+}
+
+fn broken(what: &str) -> Failure {
+    Failure::new(Code::Internal, format!("the answer could not be read: {what}."))
 }
 
 /// A message in its frame.
@@ -279,6 +295,8 @@ fn framed(message: &[u8]) -> Bytes {
 fn events(called: Called) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold(Some(called), |called| async {
         let mut called = called?;
+        // What was told is gone: else nobody would ask for more.
+        called.answer.begun.hold(0);
         let next = tokio::select! {
             next = called.next() => next,
             () = sleep_until(Instant::now() + BEAT) => {
@@ -287,9 +305,13 @@ fn events(called: Called) -> impl Stream<Item = Result<Bytes, Infallible>> {
         };
         let (event, data, called) = match next {
             Ok(Some(message)) => ("message", message, Some(called)),
-            Ok(None) => ("end", Value::Null, None),
-            Err(failure) => ("end", failure.json(), None),
+            Ok(None) => ("end", "null".to_owned(), None),
+            Err(failure) => ("end", failure.json().to_string(), None),
         };
-        Some((Ok(Bytes::from(format!("event: {event}\ndata: {data}\n\n"))), called))
+        let told = Bytes::from(format!("event: {event}\ndata: {data}\n\n"));
+        if let Some(called) = &called {
+            called.answer.begun.hold(told.len());
+        }
+        Some((Ok(told), called))
     })
 }
