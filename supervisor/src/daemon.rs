@@ -249,10 +249,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         end_on_signal(&shutdown)?;
         let (listening, alerts_dir) = (Arc::new(Notify::new()), host.control.data_dir.clone());
         let web = dashboard(&settings, &host.control.data_dir)?;
-        let traces = settings.traces.as_deref().map(|endpoint| Traces::start(endpoint, journal.clone()));
-        let traces = traces
-            .transpose()
-            .map_err(|error| DaemonError::Start { part: "traces", source: io::Error::other(error) })?;
+        let traces = traced(&settings, &journal)?;
         tell_of_life(beats.clone(), Arc::clone(&listening), handle.watch());
         let context = api::Context {
             recycler: Recycler::start(handle.clone()),
@@ -283,6 +280,12 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         }
     }
     join(driver)
+}
+
+/// Tells whoever collects traces, if anybody does.
+fn traced(settings: &Settings, journal: &Journal) -> Result<Option<Traces>, DaemonError> {
+    let traces = settings.traces.as_deref().map(|endpoint| Traces::start(endpoint, journal.clone()));
+    traces.transpose().map_err(|error| DaemonError::Start { part: "traces", source: io::Error::other(error) })
 }
 
 /// Keeps the data directory closed from now on. `exposed` could be read until then; answers what it comes to be.

@@ -1,16 +1,11 @@
 //! A way in for the dashboard: its calls pass the gate like all others, as those of the user who opened it.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::{path::Path, sync::Arc};
 
 use axum::body::Body as Page;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header::CONTENT_TYPE};
 use http_body_util::Full;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, service::Routes};
 use tower::{Layer, Service, ServiceExt};
@@ -21,6 +16,7 @@ use super::{
     limits::{Call, Crowd, Limits, Party, Seat},
     patience::Leaving,
     stream::Pace,
+    turn::Turn,
 };
 use crate::lineage::Origin;
 
@@ -42,7 +38,6 @@ pub(crate) struct Inlet {
     gate: Gate,
     limits: Arc<Limits>,
     from: Arc<Path>,
-    turns: Arc<Mutex<Turns>>,
 }
 
 impl std::fmt::Debug for Inlet {
@@ -67,7 +62,6 @@ impl Visit {
 pub(crate) struct Met<'a> {
     visit: &'a Visit,
     visitor: Visitor,
-    party: Party,
 }
 
 /// An answer as gRPC has it, and what it takes to pass it on.
@@ -75,8 +69,8 @@ pub(crate) struct Met<'a> {
 pub(crate) struct Answer {
     pub(crate) response: Response<Body>,
     pub(crate) begun: Begun,
-    /// What takes long is done for one of a party after the other: who asks a thousand times keeps itself waiting.
-    pub(crate) turn: Arc<Semaphore>,
+    /// For what takes long.
+    pub(crate) turn: Turn,
 }
 
 /// A call, which counts from its beginning until all of its answer has been taken.
@@ -95,14 +89,11 @@ impl Begun {
     }
 }
 
-/// Who has a turn, or waits for one.
-type Turns = BTreeMap<Party, Weak<Semaphore>>;
-
 impl Inlet {
     /// `from` is what the record calls the place.
     pub(super) fn new(gate: &Gate, routes: Routes, limits: Arc<Limits>, from: &Path) -> Self {
         let service = gate.layer(routes);
-        Self { service, gate: gate.clone(), limits, from: from.into(), turns: Arc::default() }
+        Self { service, gate: gate.clone(), limits, from: from.into() }
     }
 
     /// Makes room for a connection of this user's browser, if that is a user of this host.
@@ -130,26 +121,14 @@ impl Inlet {
 
     /// The connection has shown whose it is.
     pub(crate) fn meet<'a>(&self, visit: &'a Visit, visitor: Visitor) -> Met<'a> {
-        let party = self.gate.party(visitor.uid, visitor.gid, &visitor.groups);
-        visit.0.is_of(party.clone());
-        Met { visit, visitor, party }
-    }
-
-    fn turn(&self, party: &Party) -> Arc<Semaphore> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(party).and_then(Weak::upgrade) {
-            return turn;
-        }
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::new(Semaphore::new(1));
-        turns.insert(party.clone(), Arc::downgrade(&turn));
-        turn
+        visit.0.is_of(self.gate.party(visitor.uid, visitor.gid, &visitor.groups));
+        Met { visit, visitor }
     }
 
     /// Calls the method at `path` with a message in its frame.
     pub(crate) async fn call(&self, caller: &Met<'_>, path: &str, message: Bytes) -> Answer {
         let (peer, ticket) = (self.peer(&caller.visitor), caller.visit.0.ticket());
-        let (begun, turn) = (Begun(ticket.call()), self.turn(&caller.party));
+        let (begun, turn) = (Begun(ticket.call()), ticket.turn());
         let mut request = Request::new(Body::new(Full::new(message)));
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -17,6 +17,7 @@ use super::{
     page::{self, Sizes},
     status::Refusal,
     stream::{Answers, Pace},
+    turn::Turn,
     wait::Awaited,
     watch,
 };
@@ -133,6 +134,7 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Answer<v1::ListInstancesResponse> {
+        let _turn = Turn::of(&request).take().await;
         Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)?).await?))
     }
 
@@ -227,8 +229,8 @@ impl InstanceService for Instances {
         request: Request<v1::WatchInstancesRequest>,
     ) -> Answer<Self::WatchInstancesStream> {
         let scope = Scope::of(&request)?;
-        let pace = Pace::of(&request);
-        Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref(), &scope, pace)?))
+        let when = (Pace::of(&request), &Turn::of(&request));
+        Ok(Response::new(watch::start(Arc::clone(&self.0), request.get_ref(), &scope, when)?))
     }
 
     async fn get_instance_environment(

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::turn::{Turn, Turns};
 use crate::bindings::Bound;
 
 /// An answer that was not taken for so long is not on its way any more.
@@ -136,6 +137,7 @@ impl Party {
 pub(super) struct Limits {
     most: Most,
     table: Mutex<Table>,
+    turns: Turns,
 }
 
 #[derive(Debug, Default)]
@@ -190,7 +192,7 @@ pub(super) struct Call {
 
 impl Limits {
     pub(super) fn new(most: Most) -> Arc<Self> {
-        Arc::new(Self { most, table: Mutex::default() })
+        Arc::new(Self { most, table: Mutex::default(), turns: Turns::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -307,6 +309,12 @@ impl Drop for Seat {
 }
 
 impl Ticket {
+    /// The turn of whoever has the connection.
+    pub(super) fn turn(&self) -> Turn {
+        let party = self.limits.lock().connections.get(&self.connection).map(|holder| holder.party.clone());
+        party.map(|party| self.limits.turns.of(&party)).unwrap_or_default()
+    }
+
     /// Makes room for a call.
     pub(super) fn call(&self) -> Call {
         let mut table = self.limits.lock();

@@ -36,6 +36,7 @@ mod status;
 mod story;
 mod stream;
 mod system;
+mod turn;
 mod upgrade;
 mod verbs;
 mod wait;
@@ -47,6 +48,7 @@ pub(crate) use inlet::{Answer, Inlet, Met, Visit, Visitor};
 pub use listen::ServeError;
 pub(crate) use listen::{serve, socket_path};
 pub(crate) use origin::FindOrigin;
+pub(crate) use turn::Turn;
 
 #[cfg(test)]
 mod tests;

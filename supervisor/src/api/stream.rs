@@ -6,15 +6,20 @@
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures_util::Stream;
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::mpsc,
+    task::{self, JoinHandle},
+    time,
+};
+use tokio_util::sync::PollSemaphore;
 use tonic::{Request, Status};
 
-use super::status::Refusal;
+use super::{status::Refusal, turn::Turn};
 
 /// Messages that wait for the connection: one to send while the next is made.
 const WAITING: usize = 2;
@@ -53,8 +58,15 @@ impl Pace {
     }
 }
 
-/// A message that is made when the connection has room for it: one that is not read takes no place.
-type Due<T> = Box<dyn FnOnce() -> T + Send>;
+/// A message on its way.
+enum Due<T> {
+    Made(T),
+    /// A large one is made when the connection has room for it, so that one that nobody reads takes no place; and when it is
+    /// its caller's turn.
+    ToMake(Make<T>),
+}
+
+type Make<T> = Box<dyn FnOnce() -> T + Send>;
 
 /// The task's end.
 pub(super) struct Outlet<T> {
@@ -66,6 +78,10 @@ pub(super) struct Outlet<T> {
 /// The connection's end.
 pub(super) struct Answers<T> {
     messages: mpsc::Receiver<Due<T>>,
+    /// Waits for its turn.
+    to_make: Option<Make<T>>,
+    making: Option<JoinHandle<T>>,
+    turn: PollSemaphore,
     end: End,
 }
 
@@ -76,20 +92,24 @@ pub(super) struct Gone;
 pub(super) fn channel<T>(patience: Patience) -> (Outlet<T>, Answers<T>) {
     let (sender, messages) = mpsc::channel(WAITING);
     let end = End::default();
-    (Outlet { messages: sender, end: Arc::clone(&end), patience }, Answers { messages, end })
+    (
+        Outlet { messages: sender, end: Arc::clone(&end), patience },
+        Answers { messages, to_make: None, making: None, turn: Turn::default().polled(), end },
+    )
 }
 
 impl<T: Send + 'static> Outlet<T> {
     /// Gives the reader a message as soon as it has room for it.
     pub(super) async fn send(&self, message: T) -> Result<(), Gone> {
-        self.send_when_due(move || message).await
+        self.put(Due::Made(message)).await
     }
 
-    /// The same with one that is large: it is made when the reader takes it.
-    pub(super) async fn send_when_due(
-        &self,
-        message: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(), Gone> {
+    /// The same with one that is large.
+    pub(super) async fn send_made(&self, make: impl FnOnce() -> T + Send + 'static) -> Result<(), Gone> {
+        self.put(Due::ToMake(Box::new(make))).await
+    }
+
+    async fn put(&self, message: Due<T>) -> Result<(), Gone> {
         let room = self.messages.reserve();
         let permit = match self.patience {
             Patience::Endless => room.await,
@@ -101,7 +121,7 @@ impl<T: Send + 'static> Outlet<T> {
                 }
             },
         };
-        permit.map(|permit| permit.send(Box::new(message))).map_err(|_| Gone)
+        permit.map(|permit| permit.send(message)).map_err(|_| Gone)
     }
 
     /// Ends the stream with a refusal. What was sent before still arrives.
@@ -119,14 +139,43 @@ impl<T: Send + 'static> Outlet<T> {
     }
 }
 
-impl<T> Stream for Answers<T> {
+impl<T: Send + 'static> Answers<T> {
+    /// Large ones are made in this turn.
+    pub(super) fn in_turn(self, turn: &Turn) -> Self {
+        Self { turn: turn.polled(), ..self }
+    }
+}
+
+impl<T: Send + 'static> Stream for Answers<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.messages.poll_recv(context).map(|message| match message {
-            Some(message) => Some(Ok(message())),
-            None => self.end.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err),
-        })
+        if self.to_make.is_none() && self.making.is_none() {
+            match ready!(self.messages.poll_recv(context)) {
+                Some(Due::Made(message)) => return Poll::Ready(Some(Ok(message))),
+                Some(Due::ToMake(make)) => self.to_make = Some(make),
+                None => {
+                    let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    return Poll::Ready(end.map(Err));
+                }
+            }
+        }
+        if let Some(make) = self.to_make.take() {
+            let Poll::Ready(turn) = self.turn.poll_acquire(context) else {
+                self.to_make = Some(make);
+                return Poll::Pending;
+            };
+            // Whoever does such work here keeps those from being heard who have just called.
+            self.making = Some(task::spawn_blocking(move || {
+                let made = make();
+                drop(turn);
+                made
+            }));
+        }
+        let Some(making) = &mut self.making else { return Poll::Ready(None) };
+        let made = ready!(Pin::new(making).poll(context));
+        self.making = None;
+        Poll::Ready(Some(made.map_err(|error| Status::internal(error.to_string()))))
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     inside::Scope,
     status::Refusal,
     stream::{self, Answers, Gone, Outlet, Pace, WATCHER},
+    turn::Turn,
 };
 
 /// With nothing new for this long, the reader is told that there is nothing new.
@@ -81,7 +82,7 @@ pub(super) fn start(
     api: Arc<Api>,
     request: &WatchInstancesRequest,
     scope: &Scope,
-    pace: Pace,
+    (pace, turn): (Pace, &Turn),
 ) -> Result<Answers<WatchInstancesResponse>, Refusal> {
     let watched = Arc::new(Watched::read(&request.names, scope)?);
     let sent = request.after_revision.map(Revision);
@@ -90,7 +91,7 @@ pub(super) fn start(
     }
     let (outlet, answers) = stream::channel(WATCHER);
     tokio::spawn(Watcher { api, watched, outlet, pace, sent }.run());
-    Ok(answers)
+    Ok(answers.in_turn(turn))
 }
 
 /// How the relations of `count` instances are best found.
@@ -200,7 +201,7 @@ impl Watcher {
                 let instances = watched.instances(&of).map(|instance| scene.instance(instance)).collect();
                 response(of.revision, Change::Snapshot(Snapshot { instances }))
             };
-            self.outlet.send_when_due(snapshot).await?;
+            self.outlet.send_made(snapshot).await?;
             self.sent = Some(view.revision);
             return Ok(true);
         };

@@ -1,21 +1,28 @@
 //! The contract as a page calls it: proto JSON by HTTP/1, streams as server-sent events.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body as Answer;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::{Stream, stream};
+use futures_util::{
+    Stream,
+    future::{BoxFuture, FutureExt},
+    stream,
+};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::{Value, json};
 use supervisor_proto::v1::DESCRIPTORS;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task,
+    time::{Instant, sleep_until},
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::api::{self, Inlet, Met};
+use crate::api::{self, Inlet, Met, Turn};
 
 /// What the dashboard calls. What gives away secrets, says what is run, or makes certificates stays with `openclawctl`.
 const METHODS: [&str; 27] = [
@@ -56,6 +63,9 @@ const LARGEST: usize = 32 << 20;
 
 /// A stream that is silent says so often that it is there, so that a page notices when it is not.
 const BEAT: Duration = Duration::from_secs(10);
+
+/// Below this, some instances, a message is told in less than a millisecond.
+const SMALL: usize = 4 << 10;
 
 /// The flag and the length before each message (gRPC over HTTP/2, length-prefixed message).
 const PREFIX: usize = 5;
@@ -182,7 +192,13 @@ impl Method {
         // An answer that is none has its status where another has its first bytes.
         match Status::from_header_map(called.response.headers()) {
             Some(status) if status.code() != Code::Ok => Err(Failure::of(&status)),
-            Some(_) | None => Ok(Called { answer: called, output: self.0.output(), unread: BytesMut::new() }),
+            Some(_) | None => Ok(Called {
+                answer: called,
+                output: self.0.output(),
+                unread: BytesMut::new(),
+                telling: None,
+                waiting: 0,
+            }),
         }
     }
 
@@ -215,18 +231,27 @@ struct Called {
     answer: api::Answer,
     output: MessageDescriptor,
     unread: BytesMut,
+    /// The next one, as it becomes JSON: who waits for it may be interrupted.
+    telling: Option<BoxFuture<'static, Result<String, Failure>>>,
+    /// Its bytes until then.
+    waiting: usize,
 }
 
 impl Called {
     /// The next message in JSON; `None` after the last.
     async fn next(&mut self) -> Result<Option<String>, Failure> {
         loop {
-            if self.is_whole()? {
-                self.answer.begun.hold(self.unread.len());
-                // It is never closed.
-                let turn = Arc::clone(&self.answer.turn);
-                let _turn = turn.acquire().await;
-                return self.told().map(Some);
+            if self.telling.is_none() && self.is_whole()? {
+                let message = self.message()?;
+                self.waiting = message.len();
+                self.answer.begun.hold(self.waiting);
+                let turn = self.answer.turn.clone();
+                self.telling = Some(told_aside(message, self.output.clone(), turn).boxed());
+            }
+            if let Some(telling) = &mut self.telling {
+                let told = telling.await;
+                (self.telling, self.waiting) = (None, 0);
+                return told.map(Some);
             }
             match self.answer.response.body_mut().frame().await {
                 None => return Ok(None),
@@ -259,22 +284,39 @@ impl Called {
     }
 
     /// A message of which all has come.
-    fn told(&mut self) -> Result<String, Failure> {
+    fn message(&mut self) -> Result<Bytes, Failure> {
         let length = self.length()?.unwrap_or_default();
         self.unread.advance(PREFIX);
-        let message = self.unread.split_to(length);
+        let message = self.unread.split_to(length).freeze();
         if self.unread.is_empty() {
             // It would keep the place of the largest for as long as the stream is open.
             self.unread = BytesMut::new();
         }
-        let message = DynamicMessage::decode(self.output.clone(), message.freeze())
-            .map_err(|error| broken(&error.to_string()))?;
-        let (mut told, options) = (Vec::new(), SerializeOptions::new().skip_default_fields(false));
-        message
-            .serialize_with_options(&mut serde_json::Serializer::new(&mut told), &options)
-            .map_err(|error| broken(&error.to_string()))?;
-        String::from_utf8(told).map_err(|error| broken(&error.to_string()))
+        Ok(message)
     }
+}
+
+/// A message in JSON. What takes long is done in its turn, and where it keeps nobody from being heard.
+async fn told_aside(message: Bytes, of: MessageDescriptor, turn: Turn) -> Result<String, Failure> {
+    if message.len() < SMALL {
+        return told_as(message, of);
+    }
+    let turn = turn.take().await;
+    let telling = task::spawn_blocking(move || {
+        let told = told_as(message, of);
+        drop(turn);
+        told
+    });
+    telling.await.map_err(|error| broken(&error.to_string()))?
+}
+
+fn told_as(message: Bytes, of: MessageDescriptor) -> Result<String, Failure> {
+    let message = DynamicMessage::decode(of, message).map_err(|error| broken(&error.to_string()))?;
+    let (mut told, options) = (Vec::new(), SerializeOptions::new().skip_default_fields(false));
+    message
+        .serialize_with_options(&mut serde_json::Serializer::new(&mut told), &options)
+        .map_err(|error| broken(&error.to_string()))?;
+    String::from_utf8(told).map_err(|error| broken(&error.to_string()))
 }
 
 fn broken(what: &str) -> Failure {
@@ -296,7 +338,7 @@ fn events(called: Called) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold(Some(called), |called| async {
         let mut called = called?;
         // What was told is gone: else nobody would ask for more.
-        called.answer.begun.hold(0);
+        called.answer.begun.hold(called.waiting);
         let next = tokio::select! {
             next = called.next() => next,
             () = sleep_until(Instant::now() + BEAT) => {
