@@ -219,6 +219,7 @@ fn accompany(command: Pid, signals: &SignalFd, mut keeper: Option<Keeper>) -> io
 fn look(command: Pid) -> io::Result<Option<WaitStatus>> {
     loop {
         match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+            Ok(Some((pid, status))) if status.stopped() && tree::let_go(pid, status) => {}
             Ok(Some((pid, status))) if pid == command && status.stopped() => {
                 kill_process(getpid(), Sent::STOP)?;
                 // Somebody wants it to go on: the shell has told all of the job, and it may have stopped again, or

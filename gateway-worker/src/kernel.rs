@@ -12,7 +12,7 @@ use std::ptr;
 use nix::libc;
 use nix::sys::signal::{self, SigHandler, SigSet, Signal};
 use rustix::io::Errno;
-use rustix::process::{Signal as DeathSignal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal as DeathSignal, getpid, getppid, set_parent_process_death_signal};
 
 use crate::walls::Builder;
 
@@ -171,6 +171,21 @@ pub(crate) fn answer(calls: BorrowedFd<'_>, id: u64, outcome: Result<(), Errno>)
     let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags: 0 };
     // SAFETY: the kernel reads one such structure, of the size that the request's number holds.
     unsafe { libc::ioctl(calls.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+}
+
+/// Stops to trace a child, which takes the signal, if it is one. Whether it was traced.
+pub(crate) fn detach(child: Pid, signal: libc::c_int) -> bool {
+    let signal = ptr::without_provenance_mut::<libc::c_void>(usize::try_from(signal).unwrap_or_default());
+    // SAFETY: it takes no address of this process: the last argument is a number.
+    let detached = unsafe {
+        libc::ptrace(
+            libc::PTRACE_DETACH,
+            child.as_raw_nonzero().get(),
+            ptr::null_mut::<libc::c_void>(),
+            signal,
+        )
+    };
+    detached != -1
 }
 
 fn last() -> Errno {

@@ -222,9 +222,11 @@ fn end_of(program: Pid, heard: &mut Heard, patience: Duration) -> io::Result<Opt
     let deadline = Instant::now() + patience;
     loop {
         while let Ok(Some(_)) = heard.deaths.read_signal() {}
-        while let Reaped::Dead(dead, status) = tree::reap() {
-            if dead == program {
-                return Ok(Some(status));
+        loop {
+            match tree::reap() {
+                Reaped::Dead(dead, status) if dead == program => return Ok(Some(status)),
+                Reaped::Dead(..) | Reaped::LetGo if Instant::now() < deadline => {}
+                Reaped::Dead(..) | Reaped::LetGo | Reaped::Alive | Reaped::Empty => break,
             }
         }
         if Instant::now() >= deadline {

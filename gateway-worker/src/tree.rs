@@ -11,7 +11,10 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 
+use nix::libc;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, wait};
+
+use crate::kernel;
 
 /// Bytes enough for 52 fields of 20 digits, with a name of 16.
 const LONGEST_STAT: usize = 1200;
@@ -28,6 +31,8 @@ const LOOKS: usize = 3;
 pub(crate) enum Reaped {
     /// This one was dead, and is gone now.
     Dead(Pid, WaitStatus),
+    /// One had made this process its tracer, and stood still for that. It goes on as if it had none.
+    LetGo,
     /// There are children, all alive.
     Alive,
     /// There is no child, and so no descendant.
@@ -38,12 +43,24 @@ pub(crate) enum Reaped {
 pub(crate) fn reap() -> Reaped {
     loop {
         match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if status.stopped() => {
+                let_go(pid, status);
+                return Reaped::LetGo;
+            }
             Ok(Some((pid, status))) => return Reaped::Dead(pid, status),
             Ok(None) => return Reaped::Alive,
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return Reaped::Empty,
         }
     }
+}
+
+/// Whether a child that has stopped did so because it has made this process its tracer (`PTRACE_TRACEME` of ptrace(2)): a
+/// tracer is told of each signal before its tracee gets it. It gets it now, and is traced no more.
+pub(crate) fn let_go(pid: Pid, stopped: WaitStatus) -> bool {
+    // What an execution is told as has nobody sent.
+    let signal = stopped.stopping_signal().filter(|signal| *signal != libc::SIGTRAP);
+    kernel::detach(pid, signal.unwrap_or_default())
 }
 
 /// Kills and reaps until no descendant is left. For a process that is their subreaper.

@@ -203,6 +203,7 @@ impl Worker {
         for _ in 0..REAPED_PER_TURN {
             match tree::reap() {
                 Reaped::Dead(pid, status) => self.note_death(pid, status),
+                Reaped::LetGo => {}
                 Reaped::Alive => return self.kill_rest(now),
                 Reaped::Empty => return self.finish(now),
             }

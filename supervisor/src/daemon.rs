@@ -226,9 +226,7 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
     let lineage = from_outside(Lineage::new(&restored.id))?;
     let (host, walls) = (Arc::new(host(data_dir)), Standings::default());
     let groups = Groups::find(&restored.id, restored.records.iter().map(|record| &record.name));
-    let undying = Undying::default();
-    let sweeper = Sweeper::start(undying.clone())
-        .map_err(|source| DaemonError::Start { part: "the sweeper", source })?;
+    let (sweeper, undying) = sweeper()?;
     let surroundings = surroundings(events, &host, sweeper, (&groups, &walls, &lineage, &metrics), &restored);
     let pool = restored.pool.unwrap_or(settings.pool);
     let records = registry::restore(restored.records, &host)?;
@@ -280,6 +278,14 @@ async fn serve(begun: Begun) -> Result<(), DaemonError> {
         }
     }
     join(driver)
+}
+
+/// What kills what is left of instances, and what it cannot kill.
+fn sweeper() -> Result<(Sweeper, Undying), DaemonError> {
+    let undying = Undying::default();
+    let sweeper = Sweeper::start(undying.clone());
+    let sweeper = sweeper.map_err(|source| DaemonError::Start { part: "the sweeper", source })?;
+    Ok((sweeper, undying))
 }
 
 /// Tells whoever collects traces, if anybody does.

@@ -10,8 +10,9 @@
 //!   worker    the name, as the gateway sees it ──► the file itself ──► in a tree of its own? ──► changes it
 //! ```
 //!
-//! The file is held from the look to the change, so nobody can put another in its place. A gateway with a user of its own
-//! has nothing to open but what is its own, and to root's no mode means anything: those are asked nothing.
+//! The file is held from the look to the change, so nobody can put another in its place. For a gateway of another user, who
+//! may have more on this host than this gateway, the worker does it as that one. To root's no mode means anything: those are
+//! asked nothing.
 
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
@@ -23,6 +24,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use nix::libc::{self, c_long};
+use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, chmod, fstat, open, openat2, readlink};
 use rustix::io::{Errno, IoSlice, Result};
@@ -30,7 +32,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use rustix::process::geteuid;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use seccompiler::BpfProgram;
 use supervisor_proto::worker::Walls;
 use supervisor_proto::worker::wall::{Kind, State};
@@ -98,6 +100,7 @@ pub(super) struct Plan {
 pub(super) struct Pending {
     from: OwnedFd,
     trees: Vec<PathBuf>,
+    other: Option<(Uid, Gid)>,
 }
 
 /// Changes modes for who is behind the walls.
@@ -105,12 +108,39 @@ pub(super) struct Pending {
 pub(crate) struct Keeper {
     calls: OwnedFd,
     trees: Vec<PathBuf>,
+    /// Whose files they are, if not this process's user's.
+    other: Option<(Uid, Gid)>,
+}
+
+/// This thread opens and changes files as another user, for as long as this is kept (credentials(7)).
+struct As {
+    own: (Uid, Gid),
+}
+
+impl As {
+    fn user((uid, gid): (Uid, Gid)) -> Self {
+        // The group first: it takes a capability that goes with the user.
+        let gid = setfsgid(gid);
+        Self { own: (setfsuid(uid), gid) }
+    }
+}
+
+impl Drop for As {
+    fn drop(&mut self) {
+        let (uid, gid) = self.own;
+        setfsuid(uid);
+        setfsgid(gid);
+        // It is taken with the user. Whose this process is has not changed.
+        let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    }
 }
 
 /// Plans to keep the modes of what lies outside `walls`, if they need that.
 pub(super) fn plan(walls: &Walls, claims: &mut [Claim]) -> Result<Option<(Plan, Pending)>> {
     let Some(files) = claims.iter_mut().find(|claim| claim.kind == Kind::Files) else { return Ok(None) };
-    if geteuid().is_root() || walls.user.is_some() {
+    let other = walls.user.as_ref().map(|user| (Uid::from_raw(user.uid), Gid::from_raw(user.gid)));
+    let uid = other.map_or(geteuid(), |(uid, _)| uid);
+    if uid.is_root() {
         return Ok(None);
     }
     let taken = std::mem::replace(files, Claim::new(Kind::Files));
@@ -124,7 +154,7 @@ pub(super) fn plan(walls: &Walls, claims: &mut [Claim]) -> Result<Option<(Plan, 
     let (from, to) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let own = walls.write.iter().chain(&walls.files);
     let trees = own.filter_map(|path| place(&landlock::open(path)?).ok()).collect();
-    Ok(Some((Plan { filter: filter(), to }, Pending { from, trees })))
+    Ok(Some((Plan { filter: filter(), to }, Pending { from, trees, other })))
 }
 
 /// Which setting of this host keeps a worker from seeing the names in a gateway's memory, if one does.
@@ -174,7 +204,7 @@ impl Pending {
             let RecvAncillaryMessage::ScmRights(mut handed) = message else { return None };
             handed.next()
         });
-        Some(Keeper { calls: calls?, trees: self.trees })
+        Some(Keeper { calls: calls?, trees: self.trees, other: self.other })
     }
 }
 
@@ -232,6 +262,7 @@ impl Keeper {
     }
 
     fn change(&self, call: &Call) -> Result<()> {
+        let _as = self.other.map(As::user);
         let (_, form) = CALLS.iter().find(|(number, _)| *number == call.number).ok_or(Errno::NOSYS)?;
         let file = find(call, *form)?;
         // Until now its process number was its own, so this is what it has named.
@@ -245,7 +276,7 @@ impl Keeper {
     /// Whether it is the gateway's own.
     fn check(&self, file: &OwnedFd) -> Result<()> {
         let found = fstat(file)?;
-        if found.st_uid != geteuid().as_raw() {
+        if found.st_uid != self.other.map_or(geteuid(), |(uid, _)| uid).as_raw() {
             return Err(Errno::PERM);
         }
         match FileType::from_raw_mode(found.st_mode) {

@@ -311,6 +311,17 @@ fn an_agent_that_traces_a_neighbour_or_looks_into_its_memory_is_refused() {
 }
 
 #[test]
+fn an_agent_that_makes_its_worker_its_tracer_dies_of_what_it_dies_of() {
+    as_everybody(|who| {
+        let home = Home::of(who);
+        for walls in [Some(home.walls()), None] {
+            let outcome = home.outcome("traced", walls);
+            assert_eq!(outcome, Some(How::Signal(10)), "{who:?}: {}", home.place.captured());
+        }
+    });
+}
+
+#[test]
 fn an_agent_that_sets_limits_or_priorities_of_others_is_refused_and_may_set_its_own() {
     as_everybody(|who| {
         let (_home, worker, _link, victim) = neighbour(who);

@@ -4,12 +4,12 @@
 //! meanwhile, their descriptors and sockets, and the end of the log. As proc(5) has it, for people and agents to read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use supervisor_core::ids::{Incarnation, Name};
@@ -20,6 +20,9 @@ use crate::openclaw::{file::Durability, layout::Directories, place::Place};
 /// The kill waits so long for it. A disk that hangs must not keep a gateway hanging.
 pub(super) const LIMIT: Duration = Duration::from_secs(3);
 
+/// No look at a process begins later: what has been found by then is kept.
+const ENOUGH: Duration = Duration::from_secs(2);
+
 /// Between two looks at the processor time: a loop shows, and nobody waits for long.
 const BETWEEN: Duration = Duration::from_millis(200);
 
@@ -28,6 +31,9 @@ const KEPT: usize = 5;
 
 /// Processes, and threads of one process, that are written down. OpenClaw has three and fifteen.
 const MOST: usize = 64;
+
+/// Descriptors of one process that are looked at.
+const MOST_OPEN: usize = 4_096;
 
 /// In the instance's directory.
 const DIRECTORY: &str = "evidence";
@@ -64,11 +70,13 @@ fn describe(directories: &Directories, hung: &Hung<'_>, at: SystemTime) -> Strin
     let Hung { name, incarnation, worker, why } = hung;
     let when = humantime::format_rfc3339_millis(at);
     let mut text = format!("{when}: {name} {incarnation} is about to be killed: {why}\n");
-    let pids = descendants(*worker);
+    let (began, (pids, more)) = (Instant::now(), descendants(*worker));
     let before: BTreeMap<i32, u64> = pids.iter().filter_map(|pid| Some((*pid, ticks(*pid)?))).collect();
     thread::park_timeout(BETWEEN);
-    for pid in pids {
-        process(&mut text, pid, before.get(&pid).copied());
+    let in_time = pids.iter().take_while(|_| began.elapsed() < ENOUGH);
+    let told = in_time.map(|pid| process(&mut text, *pid, before.get(pid).copied())).count();
+    if more || told < pids.len() {
+        text.push_str("\nThere are more processes, which were not looked at.\n");
     }
     text.push_str("\nEnd of its log\n");
     for line in log_tail(&directories.logs).unwrap_or_default() {
@@ -109,18 +117,20 @@ fn process(text: &mut String, pid: i32, before: Option<u64>) {
 /// How many descriptors it has of each kind, and its TCP sockets.
 fn descriptors(text: &mut String, proc: &Path) {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    let mut inodes = Vec::new();
-    for entry in fs::read_dir(proc.join("fd")).into_iter().flatten().flatten() {
+    let (mut inodes, mut looked_at) = (HashSet::new(), 0);
+    for entry in fs::read_dir(proc.join("fd")).into_iter().flatten().flatten().take(MOST_OPEN) {
+        looked_at += 1;
         let Ok(target) = fs::read_link(entry.path()) else { continue };
         let target = target.to_string_lossy().into_owned();
         let kind = target.split_once(":[").map_or("file", |(kind, _)| kind).to_owned();
         *kinds.entry(kind).or_default() += 1;
         if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
-            inodes.push(inode.to_owned());
+            inodes.insert(inode.to_owned());
         }
     }
     let counts: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    let _ = writeln!(text, "  Descriptors: {}", counts.join(", "));
+    let more = if looked_at == MOST_OPEN { ", and more" } else { "" };
+    let _ = writeln!(text, "  Descriptors: {}{more}", counts.join(", "));
     for table in ["net/tcp", "net/tcp6"] {
         let table = fs::read_to_string(proc.join(table)).unwrap_or_default();
         for row in table.lines().skip(1) {
@@ -130,7 +140,7 @@ fn descriptors(text: &mut String, proc: &Path) {
             else {
                 continue;
             };
-            if inodes.iter().any(|own| own == inode) {
+            if inodes.contains(*inode) {
                 let (port, peer) = (port(local), port(remote));
                 let _ = writeln!(
                     text,
@@ -163,24 +173,27 @@ fn ticks(pid: i32) -> Option<u64> {
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
-/// All that descends from the worker, without it.
-fn descendants(worker: i32) -> Vec<i32> {
+/// What descends from the worker, without it, and whether there is more. First comes the gateway, its oldest child, with all
+/// that it has started; orphans come later.
+fn descendants(worker: i32) -> (Vec<i32>, bool) {
     let mut found = Vec::new();
     let mut next = vec![worker];
     while let Some(pid) = next.pop() {
-        for thread in numbers(Path::new(&format!("/proc/{pid}/task"))) {
-            let children = format!("/proc/{pid}/task/{thread}/children");
-            let children = fs::read_to_string(children).unwrap_or_default();
-            next.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
+        if found.len() == MOST {
+            return (found, true);
         }
         if pid != worker {
             found.push(pid);
         }
-        if found.len() >= MOST {
-            break;
-        }
+        let of =
+            |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap_or_default();
+        let children: Vec<String> =
+            numbers(Path::new(&format!("/proc/{pid}/task"))).into_iter().map(of).collect();
+        let children = children.iter().flat_map(|children| children.split_whitespace());
+        let children: Vec<i32> = children.filter_map(|child| child.parse().ok()).collect();
+        next.extend(children.into_iter().rev());
     }
-    found
+    (found, false)
 }
 
 /// The entries of a directory of `/proc` that are numbers.
@@ -209,6 +222,17 @@ fn forget_old(place: &Place) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        os::unix::process::CommandExt,
+        process::{Command, Stdio},
+    };
+
+    use nix::{
+        sys::signal::{Signal, killpg},
+        unistd::Pid,
+    };
+
     use super::*;
 
     #[test]
@@ -253,5 +277,25 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
         assert!(keep(&directories, &hung(8)).is_err());
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn orphans_keep_nobody_out_of_the_evidence() {
+        // A stand-in for a worker: one child that hangs, with one of its own, and beside them more than are written down.
+        let script = "sh -c 'sleep 600 & echo; wait' & for _ in $(seq 80); do sleep 600 & done; echo; wait";
+        let mut worker =
+            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).process_group(0).spawn().unwrap();
+        let mut output = BufReader::new(worker.stdout.take().unwrap());
+        for _ in 0..2 {
+            output.read_line(&mut String::new()).unwrap();
+        }
+        let pid = i32::try_from(worker.id()).unwrap();
+        let (found, more) = descendants(pid);
+        let called = |pid: &i32| line(Path::new(&format!("/proc/{pid}/comm")));
+        let first: Vec<String> = found.iter().take(2).map(called).collect();
+        killpg(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        worker.wait().unwrap();
+        assert_eq!((found.len(), more), (MOST, true));
+        assert_eq!(first, ["sh", "sleep"], "the oldest, and what it has started");
     }
 }

@@ -11,7 +11,8 @@ use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
-use std::process::exit;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, exit};
 
 use nix::libc;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -110,6 +111,7 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "bind-mptcp" => bind_mptcp(number(target)),
         "signal" => Ok(kill_process(pid(target), Signal::TERM)?),
         "trace" => outcome(call(libc::SYS_ptrace, [0x4206, number::<i64>(target), 0, 0, 0, 0])),
+        "traced" => die_traced(),
         "memory" => OpenOptions::new().read(true).write(true).open(format!("/proc/{target}/mem")).map(drop),
         "environ" => File::open(format!("/proc/{target}/environ"))?.read(&mut [0]).map(drop),
         "abstract" => UnixStream::connect_addr(&SocketAddr::from_abstract_name(target)?).map(drop),
@@ -139,6 +141,12 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "sandbox" => sandbox(),
         other => panic!("nobody knows how to `{other}`"),
     }
+}
+
+/// Makes its worker its tracer, and dies by a signal of which that is told first.
+fn die_traced() -> io::Result<()> {
+    outcome(call(libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0, 0, 0, 0]))?;
+    Err(Command::new("/bin/sh").args(["-c", "kill -USR1 $$; sleep 600"]).exec())
 }
 
 fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {

@@ -124,6 +124,26 @@ fn an_agent_that_opens_files_of_its_user_to_all_users_is_refused_in_every_way() 
 }
 
 #[test]
+fn a_gateway_of_another_user_changes_modes_of_its_own_files_alone() {
+    let Some((home, user)) = report::passable() else { return };
+    chown(home.place.home(), Some(user.uid), Some(user.gid)).unwrap();
+    let victim = Home::of(Who::Nobody);
+    for path in [victim.place.path(), home.place.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (state, granted) = (victim.file("state"), victim.file("granted"));
+    let mut walls = Walls { user: Some(user), ..home.walls() };
+    walls.read.push(granted.clone());
+    let outcome = |attack: &str| home.outcome(attack, Some(walls.clone()));
+    assert_eq!(outcome("own-modes"), Some(How::Code(0)), "{}", home.place.captured());
+    let attack = format!("open-up {state} {granted}");
+    assert_eq!(outcome(&attack), Some(How::Code(libc::EPERM)), "{}", home.place.captured());
+    for path in [&state, &granted] {
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "{path}");
+    }
+}
+
+#[test]
 fn an_agent_changes_the_modes_of_its_own_files_as_ever() {
     as_everybody(|who| {
         let home = Home::of(who);

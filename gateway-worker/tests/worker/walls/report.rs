@@ -143,7 +143,7 @@ fn a_gateway_of_another_user_has_that_users_power_and_dies_with_its_worker() {
 }
 
 /// A home through which nobody gets to its log, and that user; none, if this one cannot become it.
-fn passable() -> Option<(Home, User)> {
+pub(super) fn passable() -> Option<(Home, User)> {
     if !getuid().is_root() {
         eprintln!("skipped: only root can become another user");
         return None;
