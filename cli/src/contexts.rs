@@ -431,6 +431,14 @@ pub(crate) enum Overwrite {
     No,
 }
 
+/// Makes a directory for what nobody else may have: whoever has put a link there could.
+pub(crate) fn make_secret_directory(path: &Path) -> Result<(), ContextError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => Err(ContextError::LedAway(path.to_owned())),
+        Ok(_) | Err(_) => make_directory(path),
+    }
+}
+
 /// Makes a directory for this person alone.
 pub(crate) fn make_directory(path: &Path) -> Result<(), ContextError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);

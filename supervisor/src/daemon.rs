@@ -10,7 +10,7 @@ mod manager;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -181,7 +181,7 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         warn!("{warning}");
     }
     raise_file_limit();
-    let boot_id = boot_id();
+    let boot_id = ground::boot_id();
     let began = driver::realtime_ns().saturating_sub(driver::monotonic_ns());
     let (opened, restored) = store::open(&data_dir, (&boot_id, began))?;
     let boot = match &restored.boot {
@@ -493,10 +493,4 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         warn!(%error, "failed to raise the limit of open files");
     }
-}
-
-/// Names this boot of the host; see random(4).
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| String::new(), |id| id.trim().into())
 }

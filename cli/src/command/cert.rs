@@ -19,7 +19,9 @@ use crate::{
     complete,
     connect::request_id,
     context::{Consent, Context, Show},
-    contexts::{COPIES, Door, Entry, Overwrite, READY, Tcp, check_address, make_directory, ready, write},
+    contexts::{
+        COPIES, Door, Entry, Overwrite, READY, Tcp, check_address, make_secret_directory, ready, write,
+    },
     error::{Cause, Error, Failure, Operation},
     render::{certificate, style::talk},
 };
@@ -212,7 +214,7 @@ async fn issue(args: &Issue, context: &Context) -> Result<(), Error> {
     };
     let dir = args.dir.clone().unwrap_or_else(|| args.name.clone().into());
     // Before anything is issued that could then not be written down.
-    make_directory(&dir).map_err(|error| fail(error.into()))?;
+    make_secret_directory(&dir).map_err(|error| fail(error.into()))?;
     let supervisor = context.connect(&operation).await?;
     let request = IssueCertificateRequest {
         name: args.name.clone(),
@@ -276,7 +278,7 @@ fn request(name: &str, dir: Option<&Path>, overwrite: Overwrite) -> Result<(), E
     let dir = dir.unwrap_or(Path::new(name));
     let made = || -> Result<(), Cause> {
         let (key, request) = make_key(name)?;
-        make_directory(dir)?;
+        make_secret_directory(dir)?;
         let [_, _, key_file] = COPIES;
         write(&dir.join(key_file), key.serialize_pem().as_bytes(), overwrite)?;
         write(&dir.join(REQUEST), request.as_bytes(), overwrite)?;

@@ -30,6 +30,8 @@ pub(crate) enum ContextError {
     NoCurrent,
     #[error("{} exists already", .0.display())]
     InTheWay(PathBuf),
+    #[error("{} is a link, which may lead anywhere", .0.display())]
+    LedAway(PathBuf),
 }
 
 fn shown(place: Option<(usize, usize)>) -> String {
@@ -44,6 +46,7 @@ impl ContextError {
             | Self::Write { .. }
             | Self::Exists(_)
             | Self::InTheWay(_)
+            | Self::LedAway(_)
             | Self::Nowhere(_) => Kind::Refused,
             Self::NoHome | Self::Exposed { .. } | Self::Wrong { .. } | Self::Unfit(_) => Kind::Usage,
         }
@@ -64,6 +67,7 @@ impl ContextError {
                     .collect::<String>()
             )),
             Self::InTheWay(_) => Some("choose another directory, or add --force".into()),
+            Self::LedAway(_) => Some("name the directory itself: --dir DIR".into()),
             Self::NoHome | Self::Read { .. } | Self::Write { .. } | Self::Wrong { .. } | Self::Unfit(_) => {
                 None
             }

@@ -1,4 +1,4 @@
-//! The data directory, made ours alone before anything else is done in it.
+//! What the daemon stands on: the data directory, made ours alone before anything else is done in it, and a boot of the host.
 
 use std::{
     fs, io,
@@ -54,4 +54,10 @@ fn contents(directory: &Path) -> io::Result<Contents> {
         (false, true) => Contents::Ours,
         (false, false) => Contents::Others,
     })
+}
+
+/// Names this boot of the host; see random(4).
+pub(super) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().into())
 }

@@ -13,10 +13,10 @@ use std::{
     },
     path::Path,
     process,
-    sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
 
+use ring::rand::{SecureRandom, SystemRandom};
 use rustix::{
     fs::{self, AtFlags, Dir, Mode, OFlags, ResolveFlags},
     io::Errno,
@@ -33,12 +33,9 @@ const PRIVATE: u32 = 0o700;
 /// Names of one directory that are looked at; an agent may have filled it.
 const MAX_NAMES: usize = 10_000;
 
-/// How files that are being written are called: the supervisor's pid and a number follow. One supervisor has a directory:
+/// How files that are being written are called: the supervisor's pid and a number follow, which no agent can know and take. One supervisor has a directory:
 /// those of another pid are nobody's any more.
 pub(crate) const UNFINISHED: &str = ".unfinished-";
-
-/// Tells files apart that are being written at the same time.
-static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// The directory.
 pub(crate) struct Place {
@@ -173,8 +170,11 @@ impl Place {
         mode: u32,
         durability: Durability,
     ) -> io::Result<()> {
-        let number = WRITES.fetch_add(1, Ordering::Relaxed);
-        let fresh = format!("{UNFINISHED}{}-{number}", process::id());
+        let mut number = [0; 8];
+        SystemRandom::new()
+            .fill(&mut number)
+            .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+        let fresh = format!("{UNFINISHED}{}-{}", process::id(), u64::from_ne_bytes(number));
         let done = self.acting(|| {
             let written = self
                 .write(&fresh, content, mode, durability)
@@ -195,8 +195,6 @@ impl Place {
     }
 
     fn write(&self, name: &str, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
-        // A leftover of an earlier process that had the same pid.
-        self.unlink(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(fs::openat(&self.directory, name, flags, Mode::from_raw_mode(mode))?);
         // What is made with a user's rights is his.
@@ -264,17 +262,20 @@ mod tests {
     fn what_a_dead_supervisor_left_half_written_goes_with_the_next_write() {
         let world = tempfile::tempdir().unwrap();
         let at = |name: &str| world.path().join(name);
-        // A number that no write of this process gets to.
         let mine = format!("{UNFINISHED}{}-{}", process::id(), u64::MAX);
         for name in [&format!("{UNFINISHED}1-0"), &mine, ".unfinished", "openclaw.json"] {
             std::fs::write(at(name), "TOKEN=1").unwrap();
         }
         // No agent keeps a write from being done.
         std::fs::create_dir(at(&format!("{UNFINISHED}directory"))).unwrap();
+        for number in 0..1_000 {
+            std::fs::create_dir(at(&format!("{UNFINISHED}{}-{number}", process::id()))).unwrap();
+        }
         let place = Place::open(world.path()).unwrap();
         place.put("openclaw.json", b"{}", 0o600, Durability::Durable).unwrap();
         let mut left = place.names().unwrap();
-        left.retain(|name| ![".", ".."].contains(&name.as_str()));
+        let of_agent = |name: &str| at(name).is_dir() && name.contains(&format!("-{}-", process::id()));
+        left.retain(|name| ![".", ".."].contains(&name.as_str()) && !of_agent(name));
         left.sort();
         let mut expected = [".unfinished", &mine, &format!("{UNFINISHED}directory"), "openclaw.json"];
         expected.sort_unstable();
