@@ -17,7 +17,7 @@ const LONGEST_PART: usize = 16;
 const SHORTEST_GLUED: usize = 4;
 
 /// How secrets of well-known services begin.
-const BEGINNINGS: [&str; 25] = [
+const BEGINNINGS: [&str; 29] = [
     "sk-",
     "xoxb-",
     "xoxp-",
@@ -43,6 +43,10 @@ const BEGINNINGS: [&str; 25] = [
     "sk_live_",
     "pypi-",
     "ya29.",
+    "syt_",
+    "whsec_",
+    "gsk_",
+    "SG.",
 ];
 
 /// Whether a variable of this name probably holds a secret.
@@ -50,7 +54,7 @@ const BEGINNINGS: [&str; 25] = [
 pub fn is_secret_name(name: &str) -> bool {
     const PARTS: [&str; 8] =
         ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY", "CONNECTION_STRING"];
-    const WORDS: [&str; 12] = [
+    const WORDS: [&str; 17] = [
         "KEY",
         "KEYS",
         "AUTH",
@@ -63,6 +67,11 @@ pub fn is_secret_name(name: &str) -> bool {
         "PIN",
         "HEADER",
         "HEADERS",
+        "OTP",
+        "TOTP",
+        "MNEMONIC",
+        "NETRC",
+        "UNLOCK",
     ];
     // Of the shell, and names directories.
     const NONE: [&str; 2] = ["PWD", "OLDPWD"];
@@ -437,6 +446,8 @@ mod tests {
             "MYSQL_PWD",
             "SSHPASS",
             "CUSTOM_HEADERS",
+            "OTP_SEED",
+            "MNEMONIC",
         ] {
             assert!(is_secret_name(name), "{name}");
         }

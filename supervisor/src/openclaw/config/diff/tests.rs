@@ -111,6 +111,8 @@ fn secrets_are_withheld_by_their_looks() {
         "eyJhbGciOiJIUzI1NiJ9.e30.abc",
         "0123456789abcdef0123456789abcdef0123456789abcdef",
         "Bearer abcdefghijk",
+        "syt_Ym9i_abcdefgh_0abcde",
+        "gsk_abcdefghijklmnop",
     ] {
         let found = shown(&format!("{{harmless: '{secret}', b: 1}}"));
         assert_eq!(found, "{harmless: '[withheld 1]', b: 1}");
