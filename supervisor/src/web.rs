@@ -156,15 +156,26 @@ impl Web {
         }
     }
 
+    /// Until the browser has gone, or has to make room for others.
     async fn converse(self: Arc<Self>, stream: TcpStream) {
+        // Before anything else takes time: who has no seat is counted by nobody.
+        let visit = self.inlet.enter();
+        let ended = visit.end();
+        tokio::select! {
+            () = self.serve(stream, visit) => {}
+            () = ended.cancelled() => {}
+        }
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream, visit: Visit) {
         let (Ok(own), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
         // The kernel would keep megabytes that nobody reads, where nobody counts them.
         if set_socket_send_buffer_size(&stream, WAITING).is_err() {
             return;
         }
         let user = server::client((own, peer)).await;
-        let visit = self.inlet.enter(user);
-        let (ended, browser) = (visit.end(), Arc::new(Browser { user, visit }));
+        user.into_iter().for_each(|uid| visit.is_from(uid));
+        let browser = Arc::new(Browser { user, visit });
         let service = service_fn(move |request| {
             let (web, browser) = (Arc::clone(&self), Arc::clone(&browser));
             async move { Ok::<_, std::convert::Infallible>(web.answer(request, &browser).await) }
@@ -175,10 +186,7 @@ impl Web {
             .max_buf_size(LARGEST)
             .serve_connection(TokioIo::new(stream), service);
         // A browser that has gone is no news.
-        tokio::select! {
-            _ = served => {}
-            () = ended.cancelled() => {}
-        }
+        let _ = served.await;
     }
 
     async fn answer(&self, request: Request<Incoming>, browser: &Browser) -> Response<Body> {

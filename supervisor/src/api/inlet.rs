@@ -51,6 +51,11 @@ impl std::fmt::Debug for Inlet {
 pub(crate) struct Visit(Seat);
 
 impl Visit {
+    /// A program of this user of the host is at its other end.
+    pub(crate) fn is_from(&self, uid: u32) {
+        self.0.is_of(Party::Stranger(Crowd::of(uid)));
+    }
+
     /// Cancelled when it has to make room for others.
     pub(crate) fn end(&self) -> CancellationToken {
         self.0.end.clone()
@@ -96,11 +101,9 @@ impl Inlet {
         Self { service, gate: gate.clone(), limits, from: from.into() }
     }
 
-    /// Makes room for a connection of this user's browser, if that is a user of this host.
-    pub(crate) fn enter(&self, user: Option<u32>) -> Visit {
-        let who = user.map_or_else(|| "somebody".to_owned(), |uid| format!("user {uid}"));
-        let crowd = Crowd::of(user.unwrap_or(u32::MAX));
-        Visit(self.limits.admit(format!("{who} in a browser"), Party::Stranger(crowd)))
+    /// Makes room for a connection, of which nothing is known yet.
+    pub(crate) fn enter(&self) -> Visit {
+        Visit(self.limits.admit("somebody in a browser".to_owned(), Party::Stranger(Crowd::of(u32::MAX))))
     }
 
     /// Whether the gate would let this caller call the method at `path` now.

@@ -33,8 +33,8 @@ const PRIVATE: u32 = 0o700;
 /// Names of one directory that are looked at; an agent may have filled it.
 const MAX_NAMES: usize = 10_000;
 
-/// How files that are being written are called: the supervisor's pid and a number follow, which no agent can know and take. One supervisor has a directory:
-/// those of another pid are nobody's any more.
+/// How files that are being written are called: the supervisor's pid and a number follow, which no agent can know and take.
+/// One supervisor has a directory: those of another pid are nobody's any more.
 pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 /// The directory.

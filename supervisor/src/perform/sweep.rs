@@ -163,12 +163,15 @@ fn round(looker: &mut Looker, undying: &Undying, sweeps: &mut BTreeMap<String, S
         Some(Step::Changed) => {
             changed = true;
             sweep.fruitless = 0;
+            undying.forget(mark);
             true
         }
         Some(Step::Same(alive)) => {
             sweep.fruitless += 1;
             if sweep.fruitless >= COMPLAIN && sweep.fruitless.is_power_of_two() {
-                undying.note(mark, &alive);
+                if !alive.is_empty() {
+                    undying.note(mark, &alive);
+                }
                 let alive = &alive[..alive.len().min(NAMED)];
                 warn!(mark, ?alive, "processes of an instance are still alive after SIGKILL");
             }
