@@ -7,7 +7,14 @@ mod support;
 
 mod fort;
 
-use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 use fort::*;
 use http::Request as HttpRequest;
@@ -451,6 +458,22 @@ async fn a_key_that_was_made_elsewhere_never_leaves_there() {
         let content = String::from_utf8_lossy(&content).replace('\n', "");
         assert!(!content.contains(&secret), "the key is in {}", path.display());
     }
+}
+
+#[tokio::test]
+async fn a_key_is_not_written_where_a_link_leads() {
+    let here = tempfile::tempdir().unwrap();
+    let theirs = here.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    symlink(&theirs, here.path().join("laptop")).unwrap();
+    for args in [&["cert", "request", "laptop"][..], &["cert", "issue", "laptop", "--role", "viewer"]] {
+        let (code, said) = ctl(here.path(), args);
+        assert!(
+            code == 3 && said.contains("laptop") && said.contains("--dir DIR"),
+            "{args:?}: {code} {said}"
+        );
+    }
+    assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0);
 }
 
 /// Every file below.
