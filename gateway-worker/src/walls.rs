@@ -18,6 +18,7 @@
 
 mod landlock;
 mod limits;
+mod manager;
 pub(crate) mod modes;
 mod privileges;
 mod syscalls;
@@ -248,6 +249,7 @@ pub(crate) fn plan(walls: &Walls) -> io::Result<(Builder, Survey)> {
     let ruleset = landlock::plan(walls, &mut claims);
     let filter = syscalls::plan(walls, &mut claims);
     let (child_s, worker_s) = modes::plan(walls, &mut claims)?.unzip();
+    manager::weigh(walls, &mut claims);
     let privileges = privileges::plan(walls, &mut claims);
     let limited = limits::plan(walls, &mut claims);
     let identity = walls.user.as_ref().map(Identity::of);

@@ -28,10 +28,13 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 use supervisor_proto::v1::{
-    DeleteInstanceRequest, InstanceSpec, InstanceStatus, Phase, WallPolicy,
-    wall_status::{Kind, State},
+    DeleteInstanceRequest, InstanceSpec, InstanceStatus, Phase, WallPolicy, wall_status::Kind,
 };
-use support::{Host, PATIENCE, agent::Agent, builtin, is_alive, kill_9, program, until};
+use support::{
+    Host, PATIENCE,
+    agent::{Agent, stand},
+    builtin, is_alive, kill_9, program, until,
+};
 
 /// Users that no host has.
 const ITS_USER: u32 = 54_321;
@@ -45,13 +48,7 @@ async fn neighbours() -> (Host, Option<InstanceStatus>) {
         host.up(name).await;
     }
     let status = host.status("lab").await;
-    let stands = |wall: &supervisor_proto::v1::WallStatus| {
-        wall.kind() == Kind::Files && wall.state() == State::Enforced
-    };
-    let walled = status.walls.iter().any(stands);
-    if !walled {
-        eprintln!("nothing is tried here: {:?}", status.walls);
-    }
+    let walled = stand(&status, &[Kind::Files]);
     (host, walled.then_some(status))
 }
 

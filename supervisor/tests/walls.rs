@@ -14,27 +14,19 @@ use std::{
 };
 
 use supervisor_proto::v1::{
-    self, InstanceSpec, InstanceStatus, Phase, WallPolicy,
+    self, InstanceSpec, Phase, WallPolicy,
     config_service_client::ConfigServiceClient,
     doctor_service_client::DoctorServiceClient,
     wall_status::{Kind, State},
 };
-use support::{Host, agent::Agent, builtin, is_alive, program, until};
+use support::{
+    Host,
+    agent::{Agent, stand},
+    builtin, is_alive, program, until,
+};
 
 /// A user that no host has.
 const NOBODY_ELSE: u32 = 54_321;
-
-/// Whether all these walls stand around it; says so if not.
-fn stand(status: &InstanceStatus, kinds: &[Kind]) -> bool {
-    kinds.iter().all(|kind| {
-        let wall = status.walls.iter().find(|wall| wall.kind() == *kind);
-        let stands = wall.is_some_and(|wall| wall.state() == State::Enforced);
-        if !stands {
-            eprintln!("nothing is tried here: {kind:?} is {wall:?}");
-        }
-        stands
-    })
-}
 
 fn config(host: &Host, name: &str) -> PathBuf {
     host.data_dir().join("instances").join(name).join("state/openclaw.json")

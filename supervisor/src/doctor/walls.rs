@@ -52,7 +52,8 @@ fn told(kind: Kind) -> (&'static str, &'static str, &'static str) {
         Kind::Files => (
             "around its files",
             "an agent can read other instances' tokens and change their configurations",
-            KERNEL,
+            "use a kernel of 6.12 or later with Landlock and seccomp, and for these instances a user for whom no \
+             manager of services runs (`user:`, or the system unit), or accept it",
         ),
         Kind::Ports => (
             "around its ports",

@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use supervisor_proto::v1::{InstanceSpec, InstanceStatus, WallPolicy};
+use supervisor_proto::v1::{
+    InstanceSpec, InstanceStatus, WallPolicy, WallStatus,
+    wall_status::{Kind, State},
+};
 
 use super::{Host, shell, until};
 
@@ -23,6 +26,20 @@ pub(crate) struct Ran {
     pub(crate) status: i32,
     pub(crate) out: String,
     pub(crate) err: String,
+}
+
+/// Whether all these walls stand around it; says so if not.
+pub(crate) fn stand(status: &InstanceStatus, kinds: &[Kind]) -> bool {
+    // A manager of services is asked for nothing here, so the wall holds all that is tried.
+    let aside = |wall: &WallStatus| wall.reason.starts_with("who asks") && !wall.reason.contains("; ");
+    kinds.iter().all(|kind| {
+        let wall = status.walls.iter().find(|wall| wall.kind() == *kind);
+        let stands = wall.is_some_and(|wall| wall.state() == State::Enforced || aside(wall));
+        if !stands {
+            eprintln!("nothing is tried here: {kind:?} is {wall:?}");
+        }
+        stands
+    })
 }
 
 impl Agent {
