@@ -40,7 +40,8 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Most {
     /// Connections. Each is a descriptor, and the workers need theirs.
     pub(super) connections: usize,
-    /// Calls of all connections. Each is a task, two messages that wait, and what the connection has of it.
+    /// Calls of all connections. Each is a task, two messages that wait, what the connection has of it, and for as long as
+    /// it lasts the place of the largest message that it was given, which tonic's encoder keeps for the next.
     pub(super) calls: usize,
     /// Bytes of answers that connections have been given and have not got rid of.
     pub(super) bytes: usize,
