@@ -24,7 +24,6 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use nix::libc::{self, c_long};
-use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, chmod, fstat, open, openat2, readlink};
 use rustix::io::{Errno, IoSlice, Result};
@@ -32,11 +31,12 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::geteuid;
 use seccompiler::BpfProgram;
 use supervisor_proto::worker::Walls;
 use supervisor_proto::worker::wall::{Kind, State};
 
+use super::privileges::Identity;
 use super::syscalls::{FCHMODAT2, instruction, load, word};
 use super::{Claim, Step, landlock};
 use crate::kernel::{self, Call};
@@ -100,7 +100,7 @@ pub(super) struct Plan {
 pub(super) struct Pending {
     from: OwnedFd,
     trees: Vec<PathBuf>,
-    other: Option<(Uid, Gid)>,
+    other: Option<Identity>,
 }
 
 /// Changes modes for who is behind the walls.
@@ -109,38 +109,14 @@ pub(crate) struct Keeper {
     calls: OwnedFd,
     trees: Vec<PathBuf>,
     /// Whose files they are, if not this process's user's.
-    other: Option<(Uid, Gid)>,
-}
-
-/// This thread opens and changes files as another user, for as long as this is kept (credentials(7)).
-struct As {
-    own: (Uid, Gid),
-}
-
-impl As {
-    fn user((uid, gid): (Uid, Gid)) -> Self {
-        // The group first: it takes a capability that goes with the user.
-        let gid = setfsgid(gid);
-        Self { own: (setfsuid(uid), gid) }
-    }
-}
-
-impl Drop for As {
-    fn drop(&mut self) {
-        let (uid, gid) = self.own;
-        setfsuid(uid);
-        setfsgid(gid);
-        // It is taken with the user. Whose this process is has not changed.
-        let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
-    }
+    other: Option<Identity>,
 }
 
 /// Plans to keep the modes of what lies outside `walls`, if they need that.
 pub(super) fn plan(walls: &Walls, claims: &mut [Claim]) -> Result<Option<(Plan, Pending)>> {
     let Some(files) = claims.iter_mut().find(|claim| claim.kind == Kind::Files) else { return Ok(None) };
-    let other = walls.user.as_ref().map(|user| (Uid::from_raw(user.uid), Gid::from_raw(user.gid)));
-    let uid = other.map_or(geteuid(), |(uid, _)| uid);
-    if uid.is_root() {
+    let other = walls.user.as_ref().map(Identity::of);
+    if other.as_ref().map_or(geteuid(), Identity::user).is_root() {
         return Ok(None);
     }
     let taken = std::mem::replace(files, Claim::new(Kind::Files));
@@ -262,7 +238,7 @@ impl Keeper {
     }
 
     fn change(&self, call: &Call) -> Result<()> {
-        let _as = self.other.map(As::user);
+        let _acting = self.other.as_ref().map(Identity::act).transpose()?;
         let (_, form) = CALLS.iter().find(|(number, _)| *number == call.number).ok_or(Errno::NOSYS)?;
         let file = find(call, *form)?;
         // Until now its process number was its own, so this is what it has named.
@@ -276,7 +252,7 @@ impl Keeper {
     /// Whether it is the gateway's own.
     fn check(&self, file: &OwnedFd) -> Result<()> {
         let found = fstat(file)?;
-        if found.st_uid != self.other.map_or(geteuid(), |(uid, _)| uid).as_raw() {
+        if found.st_uid != self.other.as_ref().map_or(geteuid(), Identity::user).as_raw() {
             return Err(Errno::PERM);
         }
         match FileType::from_raw_mode(found.st_mode) {

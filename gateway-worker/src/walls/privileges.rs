@@ -6,8 +6,9 @@
 //! `AUDIT_WRITE` writes into the host's audit log, `FSETID` leaves a program that is written the bit by which it runs as
 //! its owner. No gateway does that.
 
+use nix::unistd::{self, setfsgid, setfsuid};
 use rustix::io::{Errno, Result};
-use rustix::process::{Gid, Uid};
+use rustix::process::{DumpableBehavior, Gid, Uid, getgroups, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -114,10 +115,46 @@ impl Identity {
         Self { uid: Uid::from_raw(user.uid), gid: Gid::from_raw(user.gid), groups }
     }
 
+    /// Its number.
+    pub(super) fn user(&self) -> Uid {
+        self.uid
+    }
+
+    /// Has this thread open and change files with its rights, and no others, until what this answers is dropped
+    /// (credentials(7)).
+    pub(super) fn act(&self) -> Result<Acting> {
+        let (uid, gid) = (self.uid.as_raw().into(), self.gid.as_raw().into());
+        let groups = getgroups()?;
+        set_thread_groups(&self.groups)?;
+        let gid_before = setfsgid(gid);
+        let before = Acting { uid: setfsuid(uid), gid: gid_before, groups };
+        // Each answers with what was before, and that is all it tells.
+        if (setfsgid(gid), setfsuid(uid)) == (gid, uid) { Ok(before) } else { Err(Errno::PERM) }
+    }
+
     /// Becomes it, for good. Of the process's threads only this one does, so there must be no other.
     pub(super) fn take_on(&self) -> Result<()> {
         set_thread_groups(&self.groups)?;
         set_thread_res_gid(self.gid, self.gid, self.gid)?;
         set_thread_res_uid(self.uid, self.uid, self.uid)
+    }
+}
+
+/// What a thread was that acts for another user, and will be again.
+#[derive(Debug)]
+pub(super) struct Acting {
+    uid: unistd::Uid,
+    gid: unistd::Gid,
+    groups: Vec<Gid>,
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        setfsuid(self.uid);
+        setfsgid(self.gid);
+        // It was allowed to leave them.
+        let _ = set_thread_groups(&self.groups);
+        // It is taken with the user. Whose this process is has not changed.
+        let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     }
 }

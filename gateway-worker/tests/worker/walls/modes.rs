@@ -126,10 +126,13 @@ fn an_agent_that_opens_files_of_its_user_to_all_users_is_refused_in_every_way() 
 #[test]
 fn a_gateway_of_another_user_changes_modes_of_its_own_files_alone() {
     let Some((home, user)) = report::passable() else { return };
+    let user = User { groups: vec![4711], ..user };
     chown(home.place.home(), Some(user.uid), Some(user.gid)).unwrap();
+    // Only a group of that user's may go there.
+    chown(home.place.path(), Some(4712), Some(4711)).unwrap();
     let victim = Home::of(Who::Nobody);
-    for path in [victim.place.path(), home.place.path()] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    for (path, mode) in [(victim.place.path(), 0o755), (home.place.path(), 0o710)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     let (state, granted) = (victim.file("state"), victim.file("granted"));
     let mut walls = Walls { user: Some(user), ..home.walls() };
