@@ -175,6 +175,7 @@ impl Web {
         }
         let user = server::client((own, peer)).await;
         user.into_iter().for_each(|uid| visit.is_from(uid));
+        let stream = visit.paced(stream);
         let browser = Arc::new(Browser { user, visit });
         let service = service_fn(move |request| {
             let (web, browser) = (Arc::clone(&self), Arc::clone(&browser));

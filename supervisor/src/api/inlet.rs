@@ -13,7 +13,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::{
     caller::{Caller, Peer},
     gate::{Gate, Guarded},
-    limits::{Call, Crowd, Limits, Party, Seat},
+    limits::{Call, Crowd, Limits, Paced, Party, Seat},
     patience::Leaving,
     stream::Pace,
     turn::Turn,
@@ -54,6 +54,11 @@ impl Visit {
     /// A program of this user of the host is at its other end.
     pub(crate) fn is_from(&self, uid: u32) {
         self.0.is_of(Party::Stranger(Crowd::of(uid)));
+    }
+
+    /// What it sends.
+    pub(crate) fn paced<S>(&self, stream: S) -> Paced<S> {
+        Paced::new(stream, self.0.ticket())
     }
 
     /// Cancelled when it has to make room for others.

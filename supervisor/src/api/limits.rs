@@ -12,6 +12,8 @@
 //!
 //! A party is all that somebody has at once, however many connections that are: who opens a thousand keeps out itself.
 
+mod flow;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,6 +25,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub(super) use self::flow::Paced;
+use self::flow::{CALL, Flows};
 use super::turn::{Turn, Turns};
 use crate::bindings::Bound;
 
@@ -151,6 +155,7 @@ struct Table {
     connections: BTreeMap<u64, Holder>,
     calls: BTreeMap<u64, Held>,
     bytes: usize,
+    flows: Flows,
     /// Whether somebody looks again later at those that are on their way.
     waits: bool,
     told: Option<Instant>,
@@ -232,6 +237,12 @@ impl Limits {
 }
 
 impl Table {
+    /// A connection has sent so many bytes. When more is read of it, if that is not at once.
+    fn spend(&mut self, connection: u64, bytes: usize) -> Option<Instant> {
+        let holder = self.connections.get(&connection)?;
+        self.flows.spend(&holder.party, bytes, Instant::now())
+    }
+
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -348,9 +359,15 @@ impl Ticket {
         party.map(|party| self.limits.turns.of(&party)).unwrap_or_default()
     }
 
+    /// The connection has sent so many bytes. When more is read of it, if that is not at once.
+    fn spend(&self, bytes: usize) -> Option<Instant> {
+        self.limits.lock().spend(self.connection, bytes)
+    }
+
     /// Makes room for a call.
     pub(super) fn call(&self) -> Call {
         let mut table = self.limits.lock();
+        table.spend(self.connection, CALL);
         if table.calls.len() >= self.limits.most.calls {
             let victim = table.busiest();
             table.end(victim, Short::Calls);

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use crate::api::{
     caller::{Caller, Peer},
-    limits::Seat,
+    limits::{Paced, Seat},
 };
 
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
@@ -37,7 +37,7 @@ pub(super) type Stream = Either<UnixStream, TlsStream<TcpStream>>;
 
 /// A client's connection.
 pub(super) struct Connection {
-    stream: Stream,
+    stream: Paced<Stream>,
     peer: Peer,
     seat: Seat,
     /// When it has to make room for others.
@@ -60,6 +60,7 @@ impl Connection {
     pub(super) fn new(stream: Stream, peer: Peer, seat: Seat) -> Self {
         let ended = Box::pin(seat.end.clone().cancelled_owned());
         let greeting = Greeting { missing: PREFACE.len(), patience: Box::pin(sleep(PREFACE_WITHIN)) };
+        let stream = Paced::new(stream, seat.ticket());
         Self { stream, peer, seat, ended, greeting: Some(greeting), question: None, _alive: None }
     }
 
