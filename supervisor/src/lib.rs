@@ -58,6 +58,7 @@ mod recycle;
 pub mod registry;
 pub mod role;
 mod runtimes;
+mod seldom;
 pub mod settings;
 mod setup;
 pub mod spec;

@@ -158,11 +158,32 @@ async fn a_rescue_mends_main_with_the_very_commands_of_its_incident_file() {
     assert!(!fleet.contains("other"), "{fleet}");
     let incidents = rescue.done("openclawctl incidents").await;
     assert!(incidents.contains("main"), "{incidents}");
-    let log = host.supervisor_log();
-    let asked = |method: &str| {
-        log.lines().any(|line| line.contains("from inside an instance") && line.contains(method))
+    let audit = done(&host, &["audit"]);
+    let did = |call: &str| {
+        audit.lines().any(|line| ["inside rescue", call, "done"].iter().all(|word| line.contains(word)))
     };
-    assert!(asked("ConfigService/RollBack") && asked("InstanceService/RestartInstance"), "{log}");
+    assert!(did("RollBack") && did("RestartInstance"), "{audit}");
+}
+
+#[tokio::test]
+async fn what_is_asked_inside_again_and_again_is_a_line_of_the_audit_and_does_not_fill_the_log() {
+    let host = Host::start().await;
+    let lab = Agent::new(&host, "lab");
+    host.create("main", builtin()).await;
+    host.create("lab", lab.spec()).await;
+    host.up("lab").await;
+    let restart = format!("{} restart main", program("openclawctl").display());
+    lab.refused(&restart, "lab").await;
+    let before = host.supervisor_log().lines().count();
+    for _ in 0..20 {
+        lab.refused(&restart, "lab").await;
+    }
+    let log = host.supervisor_log();
+    assert!(log.lines().count() < before + 10, "{log}");
+    until("the audit counts them", async || {
+        done(&host, &["audit"]).contains("INSIDE_INSTANCE ×21").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

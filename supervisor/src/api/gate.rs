@@ -29,7 +29,7 @@ use nix::unistd::geteuid;
 use supervisor_core::ids::Name;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
-use tracing::info;
+use tracing::debug;
 
 use self::{record::Record, refusals::Refusals, stay::Stay};
 use super::{
@@ -174,7 +174,7 @@ impl Gate {
         match rule.inside {
             Inside::Closed => return Err(insider.into()),
             Inside::Open | Inside::See => {}
-            Inside::Mend => info!(instance = %name, path = rule.path, "asked for from inside an instance"),
+            Inside::Mend => debug!(instance = %name, path = rule.path, "asked for from inside an instance"),
         }
         Ok(Scope::narrow(known.who(), insider, rule.inside, self.handle.clone()))
     }

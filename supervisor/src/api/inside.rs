@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fmt};
 
 use supervisor_core::{event::Asker, ids::Name, view::View};
 use tonic::Request;
-use tracing::warn;
+use tracing::debug;
 
 use super::status::Refusal;
 use crate::{handle::Handle, role::Role};
@@ -88,7 +88,7 @@ impl Scope {
         match &self.narrow {
             Some(narrow) if !self.contains(name) => {
                 let Insider { name: instance, how, .. } = &narrow.insider;
-                warn!(%instance, name, "a caller confined to an instance asked about another");
+                debug!(%instance, name, "a caller confined to an instance asked about another");
                 Err(Insider::new(instance.clone(), *how, &narrow.handle.view()).into())
             }
             Some(_) | None => Ok(()),

@@ -28,16 +28,13 @@ use tracing::warn;
 pub(super) use self::flow::Paced;
 use self::flow::{CALL, Flows};
 use super::turn::{Turn, Turns};
-use crate::bindings::Bound;
+use crate::{bindings::Bound, seldom::Seldom};
 
 /// An answer that was not taken for so long is not on its way any more.
 const STALLED: Duration = Duration::from_secs(5);
 
 /// Times the bytes that may wait: beyond this nobody is let through for being on its way.
 const SURGE: usize = 4;
-
-/// How often the log tells of ended connections: a flood of callers is not to become a flood of lines.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// The most of everything.
 #[derive(Debug, Clone, Copy)]
@@ -158,8 +155,8 @@ struct Table {
     flows: Flows,
     /// Whether somebody looks again later at those that are on their way.
     waits: bool,
-    told: Option<Instant>,
-    untold: u64,
+    /// A flood of callers is not to become a flood of lines.
+    ends: Seldom,
 }
 
 /// One connection.
@@ -318,16 +315,13 @@ impl Table {
             other
         });
         holder.end.cancel();
-        self.untold += 1;
-        let now = Instant::now();
-        if self.told.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
-            self.told = Some(now);
+        if let Some(count) = self.ends.count() {
             let what = match short {
                 Short::Connections => "connections",
                 Short::Calls => "calls",
                 Short::Bytes => "answers that nobody reads",
             };
-            let (who, count) = (holder.who, std::mem::take(&mut self.untold));
+            let who = holder.who;
             warn!(who, calls = holder.calls, count, "too many {what}: a caller's connection was ended");
         }
     }

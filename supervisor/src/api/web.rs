@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use supervisor_proto::v1::{CreateLinkRequest, CreateLinkResponse, web_service_server::WebService};
 use tonic::{Request, Response, Status};
-use tracing::info;
 
 use super::{
     caller::{Caller, Peer},
@@ -32,7 +31,6 @@ impl Webs {
         };
         let visitor = Visitor { uid: *uid, gid: *gid, groups: Arc::clone(groups) };
         let (url, expires) = dashboard.link(&visitor).map_err(|error| Refusal::storage(&error))?;
-        info!(uid, "a link to the dashboard was given");
         let expire_time = i64::try_from(expires).unwrap_or(i64::MAX);
         let expire_time = Some(prost_types::Timestamp { seconds: expire_time, nanos: 0 });
         Ok(CreateLinkResponse { url, expire_time })

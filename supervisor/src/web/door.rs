@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, time::sleep};
 use tracing::{info, warn};
 
 use super::{Sessions, session::NoRandomness};
-use crate::api::Visitor;
+use crate::{api::Visitor, seldom::Seldom};
 
 /// Between two tries.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
@@ -24,13 +24,14 @@ pub(crate) struct Dashboard {
     sessions: Sessions,
     /// Why it is not served, a sentence without its full stop.
     trouble: Arc<Mutex<Option<String>>>,
+    links: Arc<Mutex<Seldom>>,
 }
 
 impl Dashboard {
     /// Not served yet.
     pub(crate) fn new(address: SocketAddr, sessions: Sessions) -> Self {
         let trouble = format!("the dashboard on {address} is not served yet");
-        Self { address, sessions, trouble: Arc::new(Mutex::new(Some(trouble))) }
+        Self { address, sessions, trouble: Arc::new(Mutex::new(Some(trouble))), links: Arc::default() }
     }
 
     /// At which port of this host.
@@ -47,6 +48,9 @@ impl Dashboard {
     pub(crate) fn link(&self, visitor: &Visitor) -> Result<(String, u64), NoRandomness> {
         let (ticket, expires) = self.sessions.link(visitor)?;
         let (name, port) = (self.sessions.name()?, self.port());
+        if let Some(count) = self.links.lock().unwrap_or_else(PoisonError::into_inner).count() {
+            info!(uid = visitor.uid, count, "a link to the dashboard was given");
+        }
         // Behind the `#`, so that no log of any program has it.
         Ok((format!("http://{name}:{port}/#link={ticket}"), expires))
     }

@@ -18,6 +18,7 @@ use super::record;
 use crate::{
     api::{access::Rule, status::name},
     audit::{Audit, Caller, Note, What},
+    seldom::Seldom,
 };
 use supervisor_proto::v1::Reason;
 
@@ -26,9 +27,6 @@ const WINDOW: Duration = Duration::from_secs(3600);
 
 /// How often an entry is brought up to date.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// How often the log tells of one; the record has all.
-const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// Entries that count. Callers, methods and reasons are few; more than this begin anew.
 const MOST: usize = 4_096;
@@ -48,22 +46,16 @@ struct Lately {
     counted: HashMap<Equal, Count>,
     /// A task is to tell what has been counted since.
     is_telling: bool,
-    /// When the log was told of one, and how many it was not told of since.
-    logged: Option<Instant>,
-    unlogged: u64,
+    /// Whoever has no role may have thousands of numbers. The record has all.
+    lines: Seldom,
 }
 
 impl Lately {
-    /// Tells the log, of one in a while: whoever has no role may have thousands of numbers.
     fn log(&mut self, equal: &Equal) {
-        if self.logged.is_some_and(|at| at.elapsed() < LOG_EVERY) {
-            self.unlogged += 1;
-            return;
-        }
         let (caller, path, reason) = (&equal.caller, equal.method, &equal.reason);
-        let others = std::mem::take(&mut self.unlogged);
-        self.logged = Some(Instant::now());
-        warn!(?caller, path, reason, others, "a caller was turned away");
+        if let Some(count) = self.lines.count() {
+            warn!(?caller, path, reason, count, "a caller was turned away");
+        }
     }
 }
 

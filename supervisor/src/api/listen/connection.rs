@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use tracing::warn;
+use tracing::debug;
 
 use crate::api::{
     caller::{Caller, Peer},
@@ -124,7 +124,7 @@ impl AsyncRead for Connection {
             if greeting.missing == 0 {
                 self.greeting = None;
             } else if greeting.patience.as_mut().poll(context).is_ready() {
-                warn!("a caller that did not say what it wants was let go");
+                debug!("a caller that did not say what it wants was let go");
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }

@@ -36,6 +36,7 @@ use crate::{
         limits::{Limits, Party},
     },
     pki::{ALPN, Facts, Keeper, Kept, Trust},
+    seldom::Seldom,
 };
 
 /// Connections that wait to be accepted.
@@ -43,9 +44,6 @@ const BACKLOG: u32 = 1_024;
 
 /// A handshake takes two ways through the network.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-
-/// How often the log tells of those who were turned away.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest that is slept at once: a clock that is set is seen by then.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
@@ -79,16 +77,11 @@ pub(super) struct Reception {
 
 /// Tells of those who were turned away, without becoming a flood of lines.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<(Option<Instant>, u64)>);
+pub(super) struct Refusals(Mutex<Seldom>);
 
 impl Refusals {
     fn tell(&self, address: SocketAddr, why: &impl fmt::Display) {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.1 += 1;
-        let now = Instant::now();
-        if told.0.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
-            told.0 = Some(now);
-            let count = std::mem::take(&mut told.1);
+        if let Some(count) = self.0.lock().unwrap_or_else(PoisonError::into_inner).count() {
             warn!(%address, count, "a caller by TCP was turned away: {why}");
         }
     }
