@@ -85,6 +85,9 @@ pub fn open_own(data_dir: &Path) {
 /// Threads for file work of the driver's hands. More would only fight for the disk and the processors.
 const HELPERS: usize = 4;
 
+/// Threads for what callers ask for and takes long. Of each party a few are at work at most, and others are not to wait.
+const API_HELPERS: usize = 8;
+
 /// At the end, file work that hangs is not waited for longer than this. It is safe to break off anywhere.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -405,7 +408,7 @@ impl Driving {
         // Without a driver the API would answer from a view that never changes again.
         let _ends_all = self.inputs.shutdown.clone().drop_guard();
         let runtime =
-            runtime::Builder::new_current_thread().enable_all().max_blocking_threads(HELPERS).build()?;
+            runtime::Builder::new_current_thread().enable_all().max_blocking_threads(API_HELPERS).build()?;
         let outcome = LocalSet::new().block_on(&runtime, async {
             reap::start()?;
             let metrics = self.surroundings.metrics.clone();

@@ -22,6 +22,7 @@ use super::{
     inside::Scope,
     page::{self, Sizes},
     status::Refusal,
+    turn::Turn,
     wait::Awaited,
 };
 use crate::openclaw::snapshots;
@@ -43,6 +44,20 @@ pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     task::spawn_blocking(work).await.map_err(|_| Refusal::ShuttingDown)?
+}
+
+/// The same in a caller's turn, of what more than reads.
+async fn in_turn<T: Send + 'static>(
+    turn: &Turn,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let turn = turn.take().await;
+    let done = aside(move || {
+        let done = work();
+        drop(turn);
+        done
+    });
+    done.await
 }
 
 fn text(path: &Path) -> String {
@@ -70,17 +85,25 @@ impl Configs {
         Ok(ListSnapshotsResponse { snapshots, next_page_token, status })
     }
 
-    async fn create(self, request: CreateSnapshotRequest) -> Result<CreateSnapshotResponse, Refusal> {
+    async fn create(
+        self,
+        request: CreateSnapshotRequest,
+        turn: Turn,
+    ) -> Result<CreateSnapshotResponse, Refusal> {
         if request.note.len() > MAX_NOTE {
             let message = format!("it has {} bytes", request.note.len());
             return Err(Refusal::field("note", message, format!("keep it within {MAX_NOTE}")));
         }
         let shelf = Shelf::of(&self.0, &request.name)?;
-        let snapshot = aside(move || shelf.create(&request.note)).await?;
+        let snapshot = in_turn(&turn, move || shelf.create(&request.note)).await?;
         Ok(CreateSnapshotResponse { snapshot: Some(snapshot) })
     }
 
-    async fn roll_back(self, request: RollBackRequest, by: Asker) -> Result<RollBackResponse, Refusal> {
+    async fn roll_back(
+        self,
+        request: RollBackRequest,
+        (by, turn): (Asker, Turn),
+    ) -> Result<RollBackResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let shelf = Shelf::of(&self.0, &request.name)?;
         let kept_in = snapshots::kept_in(&shelf.directories);
@@ -88,7 +111,7 @@ impl Configs {
             let (to, from) = shelf.way_back(&request.to)?;
             Ok((to, from, shelf.rejection(to)))
         };
-        let (to, from, rejection) = aside(way_back).await?;
+        let (to, from, rejection) = in_turn(&turn, way_back).await?;
         let mut revision = self.0.handle.view().revision.0;
         if !request.validate_only {
             revision = self.0.submit_by(by, Command::RollBack { name: name.clone(), to }).await?.revision.0;
@@ -121,10 +144,10 @@ impl Configs {
         Ok(RollBackResponse { instance: self.0.shown(&name), kept_in, ..answer })
     }
 
-    async fn mark_good(self, request: MarkGoodRequest) -> Result<MarkGoodResponse, Refusal> {
+    async fn mark_good(self, request: MarkGoodRequest, turn: Turn) -> Result<MarkGoodResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let shelf = Shelf::of(&self.0, &request.name)?;
-        let content = aside(move || shelf.vouched(&request.snapshot)).await?;
+        let content = in_turn(&turn, move || shelf.vouched(&request.snapshot)).await?;
         let done = self.0.submit(Command::MarkGood { name: name.clone(), content }).await?;
         let (instance, revision) = (self.0.shown(&name), done.revision.0);
         Ok(MarkGoodResponse { instance, revision, snapshot: content.into() })
@@ -143,8 +166,9 @@ impl ConfigService for Configs {
         request: Request<CreateSnapshotRequest>,
     ) -> Answer<CreateSnapshotResponse> {
         Scope::of(&request)?.may(&request.get_ref().name)?;
+        let turn = Turn::of(&request);
         let request = request.into_inner();
-        let work = self.clone().create(request.clone());
+        let work = self.clone().create(request.clone(), turn);
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
@@ -158,9 +182,9 @@ impl ConfigService for Configs {
     async fn roll_back(&self, request: Request<RollBackRequest>) -> Answer<RollBackResponse> {
         let scope = Scope::of(&request)?;
         scope.may(&request.get_ref().name)?;
-        let deadline = deadline(&request);
+        let (deadline, turn) = (deadline(&request), Turn::of(&request));
         let request = request.into_inner();
-        let work = Configs::roll_back(self.clone(), request.clone(), scope.asker());
+        let work = Configs::roll_back(self.clone(), request.clone(), (scope.asker(), turn));
         if request.validate_only {
             return Ok(Response::new(work.await?));
         }
@@ -174,8 +198,9 @@ impl ConfigService for Configs {
 
     async fn mark_good(&self, request: Request<MarkGoodRequest>) -> Answer<MarkGoodResponse> {
         Scope::of(&request)?.may(&request.get_ref().name)?;
+        let turn = Turn::of(&request);
         let request = request.into_inner();
-        let work = Configs::mark_good(self.clone(), request.clone());
+        let work = Configs::mark_good(self.clone(), request.clone(), turn);
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
     }
 }

@@ -17,6 +17,7 @@ use super::{
     page::{self, Sizes},
     status::Refusal,
     stream::{self, Answers, Gone, Outlet, Pace, WATCHER},
+    turn::Turn,
 };
 use crate::events::{Query, Which, Whose};
 
@@ -72,6 +73,7 @@ struct Watcher {
     whose: Whose,
     outlet: Outlet<WatchEventsResponse>,
     pace: Pace,
+    turn: Turn,
     /// Everything up to here has been sent.
     sent: u64,
 }
@@ -118,7 +120,9 @@ impl Watcher {
         while self.sent < readable {
             let whose = self.whose.clone();
             let query = Query { after: self.sent, whose, limit: BATCH, ..Query::default() };
+            let turn = self.turn.take().await;
             let page = self.api.journal.read(query).await.map_err(|error| End::Refused(error.into()))?;
+            drop(turn);
             if self.sent < page.trimmed {
                 return Err(End::Refused(Refusal::Compacted { kept: page.trimmed }));
             }
@@ -153,12 +157,12 @@ impl EventService for Events {
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
         let whose = whose(&request.get_ref().instance, &Scope::of(&request)?)?;
-        let pace = Pace::of(&request);
+        let (pace, turn) = (Pace::of(&request), Turn::of(&request));
         let request = request.into_inner();
         let latest = *self.0.journal.latest().borrow();
         let sent = if request.after_revision == 0 { latest } else { request.after_revision };
         let (outlet, answers) = stream::channel(WATCHER);
-        tokio::spawn(Watcher { api: Arc::clone(&self.0), whose, outlet, pace, sent }.run());
+        tokio::spawn(Watcher { api: Arc::clone(&self.0), whose, outlet, pace, turn, sent }.run());
         Ok(Response::new(answers))
     }
 }

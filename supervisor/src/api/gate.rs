@@ -38,6 +38,7 @@ use super::{
     inside::{How, Inside, Insider, Scope},
     limits::Party,
     status::Refusal,
+    turn::Turn,
 };
 use crate::{
     audit::{self, Audit, Kept},
@@ -351,25 +352,46 @@ where
             }
         };
         request.extensions_mut().insert(scope.clone());
+        // What was found ready is what is called.
+        let fresh = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, fresh);
         match rule.effect {
-            Effect::Reads => {
-                let answer = self.inner.call(request);
-                Box::pin(async move {
-                    let answer = answer.await?;
-                    if let Some(reason) = refusals::reason(answer.headers()) {
-                        gate.refusals.note(known.recorded(), rule, reason);
-                    }
-                    let Some(bound) = bound else { return Ok(answer) };
-                    let stay = Stay { gate, rule, peer: known.peer, token, scope, bound };
-                    Ok(answer.map(|body| stay.guard(body)))
-                })
-            }
-            Effect::Changes => {
-                // What was found ready is what is called.
-                let fresh = self.inner.clone();
-                let ready = std::mem::replace(&mut self.inner, fresh);
-                Box::pin(changed((gate, rule), known, token, (ready, request)))
-            }
+            Effect::Reads => Box::pin(async move {
+                let answer = read((ready, request), rule).await?;
+                if let Some(reason) = refusals::reason(answer.headers()) {
+                    gate.refusals.note(known.recorded(), rule, reason);
+                }
+                let Some(bound) = bound else { return Ok(answer) };
+                let stay = Stay { gate, rule, peer: known.peer, token, scope, bound };
+                Ok(answer.map(|body| stay.guard(body)))
+            }),
+            Effect::Changes => Box::pin(changed((gate, rule), known, token, (ready, request))),
+        }
+    }
+}
+
+/// A call that reads something. What has one answer is read in its caller's turn, and once it has begun to its end: what takes
+/// long goes on although its caller has left, and the turn with it.
+async fn read<S>((mut service, request): (S, Request<Body>), rule: &'static Rule) -> Answer<S::Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send,
+{
+    match rule.answer {
+        Kind::Streams => service.call(request).await,
+        Kind::Once | Kind::Page => {
+            let turn = Turn::within(request.extensions());
+            let (parts, body) = request.into_parts();
+            // Whoever is slow to ask is not to have the turn meanwhile.
+            let body = message::arrive(body, rule).await.body;
+            let turn = turn.take().await;
+            let call = tokio::spawn(async move {
+                let answer = service.call(Request::from_parts(parts, body)).await;
+                drop(turn);
+                answer
+            });
+            call.await.unwrap_or_else(|_| Ok(Status::from(Refusal::ShuttingDown).into_http()))
         }
     }
 }

@@ -134,7 +134,6 @@ impl InstanceService for Instances {
         &self,
         request: Request<v1::ListInstancesRequest>,
     ) -> Answer<v1::ListInstancesResponse> {
-        let _turn = Turn::of(&request).take().await;
         Ok(Response::new(self.list(request.get_ref(), &Scope::of(&request)?).await?))
     }
 

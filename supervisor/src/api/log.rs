@@ -13,6 +13,7 @@ use super::{
     inside::Scope,
     status::Refusal,
     stream::{self, Answers, Outlet, Patience},
+    turn::Turn,
 };
 use crate::logs::{self, Cursor, Follow, LogError, Notice, Reader, Step};
 
@@ -30,6 +31,7 @@ struct Reading {
     name: Name,
     directory: PathBuf,
     outlet: Outlet<ReadLogsResponse>,
+    turn: Turn,
 }
 
 /// What a log request asks for.
@@ -46,11 +48,17 @@ fn request(name: &Name, request: &ReadLogsRequest) -> Result<logs::Request, Refu
     })
 }
 
-/// Does file work on a thread for it. The one error of that is that the process is ending.
+/// Does file work on a thread for it, in its caller's turn. The one error of that is that the process is ending.
 async fn aside<T: Send + 'static>(
-    name: &Name,
+    (name, turn): (&Name, &Turn),
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, Refusal> {
+    let turn = turn.take().await;
+    let work = move || {
+        let done = work();
+        drop(turn);
+        done
+    };
     let outcome = task::spawn_blocking(work).await.map_err(|_| Refusal::ShuttingDown)?;
     outcome.map_err(|error| Refusal::log(&error, name))
 }
@@ -70,7 +78,8 @@ impl Reading {
             if let Some(notice) = &mut notice {
                 notice.mark();
             }
-            let (step, used) = aside(&self.name, move || reader.read().map(|step| (step, reader))).await?;
+            let (step, used) =
+                aside((&self.name, &self.turn), move || reader.read().map(|step| (step, reader))).await?;
             reader = used;
             match step {
                 Step::End => return Ok(()),
@@ -132,6 +141,7 @@ impl LogService for Logs {
         request: Request<ReadLogsRequest>,
     ) -> Result<Response<Self::ReadLogsStream>, Status> {
         Scope::of(&request)?.may(&request.get_ref().name)?;
+        let turn = Turn::of(&request);
         let asked = request.into_inner();
         let name = Name::new(&asked.name).map_err(Refusal::from)?;
         let wanted = self::request(&name, &asked)?;
@@ -140,10 +150,10 @@ impl LogService for Logs {
             self.0.facts.directories_of(known(&view, &name)?).logs
         };
         let place = (name.clone(), directory.clone());
-        let reader = aside(&name, move || Reader::open(&place.0, place.1, &wanted)).await?;
+        let reader = aside((&name, &turn), move || Reader::open(&place.0, place.1, &wanted)).await?;
         // A person with a pager takes all the time there is; the lines wait on the disk.
         let (outlet, answers) = stream::channel(Patience::Endless);
-        tokio::spawn(Reading { api: Arc::clone(&self.0), name, directory, outlet }.run(reader));
+        tokio::spawn(Reading { api: Arc::clone(&self.0), name, directory, outlet, turn }.run(reader));
         Ok(Response::new(answers))
     }
 }

@@ -1,5 +1,6 @@
-//! What takes long, as to tell of a thousand instances, is done for one call of a party after the other. So whoever asks a
-//! thousand times keeps itself waiting, and others get at the processors between two of its calls.
+//! What takes long, as to tell of a thousand instances or to compare configurations, is done for one call of a party after
+//! the other. So whoever asks a thousand times keeps itself waiting, and others get at the processors, and at the threads
+//! for such work, between two of its calls.
 
 use std::{
     collections::BTreeMap,
@@ -8,9 +9,12 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
-use tonic::Request;
+use tonic::{Extensions, Request};
 
 use super::{caller::Caller, limits::Party};
+
+/// Calls at once of the supervisor's own user, who floods nobody. There are more threads for such work than that.
+const OWN: usize = 4;
 
 /// Of all parties that have one, or wait for one.
 #[derive(Debug, Default)]
@@ -27,7 +31,16 @@ impl Turns {
             return Turn(turn);
         }
         turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Turn::default();
+        let turn = match party {
+            Party::Own => Turn::with_places(OWN),
+            Party::User(_)
+            | Party::Certificate(_)
+            | Party::Group(_)
+            | Party::Inside(_)
+            | Party::Stranger(_)
+            | Party::Untraced(_)
+            | Party::Slow(_) => Turn::default(),
+        };
         turns.insert(party.clone(), Arc::downgrade(&turn.0));
         turn
     }
@@ -36,14 +49,23 @@ impl Turns {
 impl Default for Turn {
     /// Nobody else's.
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
+        Self::with_places(1)
     }
 }
 
 impl Turn {
+    fn with_places(places: usize) -> Self {
+        Self(Arc::new(Semaphore::new(places)))
+    }
+
     /// The one of whoever calls.
     pub(super) fn of<T>(request: &Request<T>) -> Self {
-        request.extensions().get().map(|caller: &Caller| caller.ticket.turn()).unwrap_or_default()
+        Self::within(request.extensions())
+    }
+
+    /// The same, by what is known of a request.
+    pub(super) fn within(extensions: &Extensions) -> Self {
+        extensions.get().map(|caller: &Caller| caller.ticket.turn()).unwrap_or_default()
     }
 
     /// Waits for it. It is over when what this answers is dropped.
@@ -67,12 +89,15 @@ mod tests {
     #[test]
     fn a_party_waits_for_itself_and_for_nobody_else() {
         let turns = Turns::default();
-        let (viewer, operator) = (Party::User(7), Party::Own);
+        let (viewer, operator) = (Party::User(7), Party::User(8));
         let first = turns.of(&viewer).take().now_or_never().unwrap();
         assert!(turns.of(&viewer).take().now_or_never().is_none());
         assert!(turns.of(&operator).take().now_or_never().is_some());
         drop(first);
         assert!(turns.of(&viewer).take().now_or_never().is_some());
         assert_eq!(turns.0.lock().unwrap().len(), 1, "nothing is kept of who does not wait");
+        let own = turns.of(&Party::Own);
+        let taken: Vec<_> = (0..OWN).filter_map(|_| own.take().now_or_never().flatten()).collect();
+        assert!(taken.len() == OWN && own.take().now_or_never().is_none());
     }
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod fort;
+mod turns;
 
 use std::{
     fs,
