@@ -13,7 +13,7 @@ use tonic::{Extensions, Request};
 
 use super::{caller::Caller, limits::Party};
 
-/// Calls at once of the supervisor's own user, who floods nobody. There are more threads for such work than that.
+/// Calls at once of the supervisor's own user. There are more threads for such work than that.
 const OWN: usize = 4;
 
 /// Of all parties that have one, or wait for one.
@@ -31,16 +31,7 @@ impl Turns {
             return Turn(turn);
         }
         turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = match party {
-            Party::Own => Turn::with_places(OWN),
-            Party::User(_)
-            | Party::Certificate(_)
-            | Party::Group(_)
-            | Party::Inside(_)
-            | Party::Stranger(_)
-            | Party::Untraced(_)
-            | Party::Slow(_) => Turn::default(),
-        };
+        let turn = if party.is_own() { Turn::with_places(OWN) } else { Turn::default() };
         turns.insert(party.clone(), Arc::downgrade(&turn.0));
         turn
     }

@@ -43,17 +43,7 @@ pub(super) struct Flows(BTreeMap<Party, Instant>);
 impl Flows {
     /// The party has sent so many bytes. When more is read of it, if that is not at once.
     pub(super) fn spend(&mut self, party: &Party, bytes: usize, now: Instant) -> Option<Instant> {
-        let unbounded = match party {
-            Party::Own => true,
-            Party::User(_)
-            | Party::Certificate(_)
-            | Party::Group(_)
-            | Party::Inside(_)
-            | Party::Stranger(_)
-            | Party::Untraced(_)
-            | Party::Slow(_) => false,
-        };
-        if unbounded {
+        if party.is_own() {
             return None;
         }
         let until = match self.0.get_mut(party) {
