@@ -260,8 +260,9 @@ impl InstanceService for Instances {
         request: Request<v1::EnterInstanceRequest>,
     ) -> Answer<v1::EnterInstanceResponse> {
         let name = Name::new(&request.get_ref().name).map_err(Refusal::from)?;
-        let api = Arc::clone(&self.0);
+        let (api, turn) = (Arc::clone(&self.0), Turn::of(&request).take().await);
         let found = task::spawn_blocking(move || {
+            let _turn = turn;
             let view = api.handle.view();
             let instance = known(&view, &name)?;
             api.facts.entry(&view, instance, &api.hold).map_err(|error| no_user(&error))

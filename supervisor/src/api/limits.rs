@@ -86,7 +86,7 @@ pub(super) enum Party {
 /// Users that may all be one: he has as many numbers more as there are in a block, by what useradd(8) writes into
 /// subuid(5). It is called by its first number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Crowd(pub(super) u32);
+pub(crate) struct Crowd(pub(in crate::api) u32);
 
 impl Crowd {
     /// From here on users are given such numbers (`SUB_UID_MIN` of login.defs(5)).
@@ -99,7 +99,7 @@ impl Crowd {
     const SIZE: u32 = 65_536;
 
     /// The one that this user is in. Those who are given their numbers by people are alone in it.
-    pub(super) const fn of(uid: u32) -> Self {
+    pub(crate) const fn of(uid: u32) -> Self {
         match uid.checked_sub(Self::FIRST) {
             None => Self(uid),
             Some(more) => Self(Self::FIRST + more / Self::SIZE * Self::SIZE),

@@ -45,6 +45,7 @@ mod web;
 
 pub(crate) use context::{Context, FindHold, FindListeners, Listener};
 pub(crate) use inlet::{Answer, Inlet, Met, Visit, Visitor};
+pub(crate) use limits::Crowd;
 pub use listen::ServeError;
 pub(crate) use listen::{serve, socket_path};
 pub(crate) use origin::FindOrigin;

@@ -12,8 +12,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
-/// Sessions whose calls are counted. Of more the oldest end.
-const SESSIONS: usize = 4_096;
+use crate::api::Crowd;
+
+/// Sessions of one user whose calls are counted. Of more the oldest end, and nobody else's.
+const SESSIONS: usize = 512;
 
 /// Calls may come so far out of their order: a browser has six connections to one name.
 const WINDOW: u64 = u128::BITS as u64;
@@ -50,12 +52,13 @@ fn key(secret: &hmac::Tag) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref())
 }
 
-/// Which calls were made, of each session of this life.
+/// Which calls were made, of each session of this life, by whose they are.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Mutex<Known>);
+pub(super) struct Counts(Mutex<HashMap<Crowd, Theirs>>);
 
+/// Sessions of one user, or of as many as may be one.
 #[derive(Debug, Default)]
-struct Known {
+struct Theirs {
     sessions: HashMap<String, Count>,
     begun: u64,
 }
@@ -79,24 +82,26 @@ pub(super) enum Uncounted {
 }
 
 impl Counts {
-    /// A session begins.
-    pub(super) fn begin(&self, session: String) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = known.begun;
-        known.begun += 1;
-        known.sessions.insert(session, Count { begun, last: 0, seen: 0 });
-        if known.sessions.len() > SESSIONS {
-            let oldest = known.sessions.iter().min_by_key(|(_, count)| count.begun);
+    /// A session of this user begins.
+    pub(super) fn begin(&self, uid: u32, session: String) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = all.entry(Crowd::of(uid)).or_default();
+        let begun = theirs.begun;
+        theirs.begun += 1;
+        theirs.sessions.insert(session, Count { begun, last: 0, seen: 0 });
+        if theirs.sessions.len() > SESSIONS {
+            let oldest = theirs.sessions.iter().min_by_key(|(_, count)| count.begun);
             if let Some(oldest) = oldest.map(|(session, _)| session.clone()) {
-                known.sessions.remove(&oldest);
+                theirs.sessions.remove(&oldest);
             }
         }
     }
 
     /// Whether this is the first time.
-    pub(super) fn count(&self, session: &str, proof: &Proof) -> Result<(), Uncounted> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = known.sessions.get_mut(session).ok_or(Uncounted::Unknown)?;
+    pub(super) fn count(&self, uid: u32, session: &str, proof: &Proof) -> Result<(), Uncounted> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = all.get_mut(&Crowd::of(uid)).ok_or(Uncounted::Unknown)?;
+        let count = theirs.sessions.get_mut(session).ok_or(Uncounted::Unknown)?;
         if let Some(ahead) = proof.count.checked_sub(count.last).filter(|ahead| *ahead > 0) {
             count.seen = if ahead < WINDOW { count.seen << ahead } else { 0 };
             count.last = proof.count;
@@ -121,25 +126,29 @@ mod tests {
     #[test]
     fn a_call_counts_once_in_whatever_order_it_comes() {
         let counts = Counts::default();
-        counts.begin("s".into());
+        counts.begin(7, "s".into());
         for count in [2, 1, 5, 3, 4, 100, 6, 1_000, 900, 2_000_000_000_000] {
-            assert_eq!(counts.count("s", &numbered(count)), Ok(()), "{count}");
-            assert_eq!(counts.count("s", &numbered(count)), Err(Uncounted::Again), "{count}");
+            assert_eq!(counts.count(7, "s", &numbered(count)), Ok(()), "{count}");
+            assert_eq!(counts.count(7, "s", &numbered(count)), Err(Uncounted::Again), "{count}");
         }
         for old in [1, 1_000, u64::MIN] {
-            assert_eq!(counts.count("s", &numbered(old)), Err(Uncounted::Again), "{old}");
+            assert_eq!(counts.count(7, "s", &numbered(old)), Err(Uncounted::Again), "{old}");
         }
-        assert_eq!(counts.count("another", &numbered(1)), Err(Uncounted::Unknown));
+        assert_eq!(counts.count(7, "another", &numbered(1)), Err(Uncounted::Unknown));
+        assert_eq!(counts.count(8, "s", &numbered(2_000_000_000_001)), Err(Uncounted::Unknown));
     }
 
     #[test]
-    fn sessions_are_bounded_and_the_oldest_end() {
+    fn sessions_are_bounded_and_whoever_has_too_many_loses_its_oldest() {
         let counts = Counts::default();
+        counts.begin(8, "of another".into());
         for session in 0..=SESSIONS {
-            counts.begin(session.to_string());
+            // A user may be a thousand (subuid(5)).
+            counts.begin(100_000 + u32::try_from(session).unwrap(), session.to_string());
         }
-        assert_eq!(counts.count("0", &numbered(1)), Err(Uncounted::Unknown));
-        assert_eq!(counts.count("1", &numbered(1)), Ok(()));
+        assert_eq!(counts.count(100_000, "0", &numbered(1)), Err(Uncounted::Unknown));
+        assert_eq!(counts.count(100_000, "1", &numbered(1)), Ok(()));
+        assert_eq!(counts.count(8, "of another", &numbered(1)), Ok(()));
     }
 
     #[test]

@@ -32,7 +32,7 @@ use ring::{
 };
 
 use super::proof::{Counts, Proof, Uncounted, knows_life};
-use crate::api::Visitor;
+use crate::api::{Crowd, Visitor};
 
 /// So long a link may be followed: it is typed, or copied, or sent to the person's own telephone.
 pub(crate) const LINK_FOR: Duration = Duration::from_secs(10 * 60);
@@ -108,7 +108,7 @@ struct Inner {
     /// Names this life of the supervisor. Links of an earlier one have been followed, for all that is known.
     life: String,
     /// By whose they are: nobody's links push out another's.
-    used: Mutex<BTreeMap<u32, Used>>,
+    used: Mutex<BTreeMap<Crowd, Used>>,
     counts: Counts,
 }
 
@@ -166,7 +166,7 @@ impl Sessions {
         let (number, expires) = (link.number.clone(), link.expires);
         {
             let mut all = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
-            let (now, used) = (now(), all.entry(link.visitor.uid).or_default());
+            let (now, used) = (now(), all.entry(Crowd::of(link.visitor.uid)).or_default());
             used.links.retain(|_, expires| *expires > now);
             if expires <= used.forgotten || used.links.insert(number, expires).is_some() {
                 return None;
@@ -202,7 +202,7 @@ impl Sessions {
         // Whoever passes it on is not to have it.
         let secret = (claims.kind == Kind::Session).then(|| URL_SAFE_NO_PAD.encode(self.secret(&claims)));
         let ticket = self.sealed(&claims);
-        self.0.counts.begin(claims.number);
+        self.0.counts.begin(claims.visitor.uid, claims.number);
         Some(Session { ticket, secret })
     }
 
@@ -224,7 +224,7 @@ impl Sessions {
         if !proof.is_of(&self.secret(&claims), session, path, body) {
             return Err(Refused::Over);
         }
-        match self.0.counts.count(&claims.number, proof) {
+        match self.0.counts.count(claims.visitor.uid, &claims.number, proof) {
             Ok(()) => Ok(claims.visitor),
             Err(Uncounted::Unknown) => Err(Refused::Over),
             Err(Uncounted::Again) => Err(Refused::Again),
@@ -409,7 +409,7 @@ mod tests {
         let followed = links.iter().filter(|link| sessions.follow(link, ME).is_some()).count();
         assert!(followed >= USED);
         assert!(links.iter().all(|link| sessions.follow(link, ME).is_none()));
-        assert!(sessions.0.used.lock().unwrap()[&visitor().uid].links.len() <= USED);
+        assert!(sessions.0.used.lock().unwrap()[&Crowd::of(visitor().uid)].links.len() <= USED);
         assert!(sessions.follow(&others, ME).is_some(), "given before all of them");
     }
 }
