@@ -173,6 +173,24 @@ pub(crate) fn answer(calls: BorrowedFd<'_>, id: u64, outcome: Result<(), Errno>)
     unsafe { libc::ioctl(calls.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
 }
 
+/// Whether the signal for which a traced child stands still is one that it has sent itself by kill(2).
+pub(crate) fn has_sent_itself(child: Pid) -> bool {
+    let mut about = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the kernel writes one such structure.
+    let told = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GETSIGINFO,
+            child.as_raw_nonzero().get(),
+            ptr::null_mut::<libc::c_void>(),
+            about.as_mut_ptr(),
+        )
+    };
+    // SAFETY: all of it is numbers and addresses, and zeroes at the least.
+    let about = unsafe { about.assume_init() };
+    // SAFETY: of what this code says there is a process number, and zeroes are one, too.
+    told != -1 && about.si_code == libc::SI_USER && unsafe { about.si_pid() } == child.as_raw_nonzero().get()
+}
+
 /// Stops to trace a child, which takes the signal, if it is one. Whether it was traced.
 pub(crate) fn detach(child: Pid, signal: libc::c_int) -> bool {
     let signal = ptr::without_provenance_mut::<libc::c_void>(usize::try_from(signal).unwrap_or_default());

@@ -58,8 +58,9 @@ pub(crate) fn reap() -> Reaped {
 /// Whether a child that has stopped did so because it has made this process its tracer (`PTRACE_TRACEME` of ptrace(2)): a
 /// tracer is told of each signal before its tracee gets it. It gets it now, and is traced no more.
 pub(crate) fn let_go(pid: Pid, stopped: WaitStatus) -> bool {
-    // What an execution is told as has nobody sent.
-    let signal = stopped.stopping_signal().filter(|signal| *signal != libc::SIGTRAP);
+    // That of an execution is none of its own: it is told as if the process had sent it to itself.
+    let of_execution = |signal: &i32| *signal == libc::SIGTRAP && kernel::has_sent_itself(pid);
+    let signal = stopped.stopping_signal().filter(|signal| !of_execution(signal));
     kernel::detach(pid, signal.unwrap_or_default())
 }
 

@@ -315,8 +315,10 @@ fn an_agent_that_makes_its_worker_its_tracer_dies_of_what_it_dies_of() {
     as_everybody(|who| {
         let home = Home::of(who);
         for walls in [Some(home.walls()), None] {
-            let outcome = home.outcome("traced", walls);
-            assert_eq!(outcome, Some(How::Signal(10)), "{who:?}: {}", home.place.captured());
+            for (attack, signal) in [("traced", libc::SIGUSR1), ("trapped", libc::SIGTRAP)] {
+                let outcome = home.outcome(attack, walls.clone());
+                assert_eq!(outcome, Some(How::Signal(signal)), "{who:?}: {}", home.place.captured());
+            }
         }
     });
 }

@@ -112,6 +112,7 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "signal" => Ok(kill_process(pid(target), Signal::TERM)?),
         "trace" => outcome(call(libc::SYS_ptrace, [0x4206, number::<i64>(target), 0, 0, 0, 0])),
         "traced" => die_traced(),
+        "trapped" => die_trapped(),
         "memory" => OpenOptions::new().read(true).write(true).open(format!("/proc/{target}/mem")).map(drop),
         "environ" => File::open(format!("/proc/{target}/environ"))?.read(&mut [0]).map(drop),
         "abstract" => UnixStream::connect_addr(&SocketAddr::from_abstract_name(target)?).map(drop),
@@ -147,6 +148,12 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
 fn die_traced() -> io::Result<()> {
     outcome(call(libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0, 0, 0, 0]))?;
     Err(Command::new("/bin/sh").args(["-c", "kill -USR1 $$; sleep 600"]).exec())
+}
+
+/// The same by the signal of which executions are told as well.
+fn die_trapped() -> io::Result<()> {
+    outcome(call(libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0, 0, 0, 0]))?;
+    Ok(nix::sys::signal::raise(nix::sys::signal::Signal::SIGTRAP)?)
 }
 
 fn number<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
