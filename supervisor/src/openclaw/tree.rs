@@ -7,7 +7,7 @@
 use std::{
     ffi::{CStr, OsStr},
     fs::File,
-    io,
+    io::{self, Read},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -17,8 +17,8 @@ use std::{
 
 use rustix::{
     fs::{
-        self, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Timespec,
-        Timestamps, Uid,
+        self, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, SeekFrom, Stat,
+        Timespec, Timestamps, Uid,
     },
     io::Errno,
 };
@@ -49,12 +49,15 @@ const PRIVATE: Mode = Mode::RWXU;
 /// The least that a file takes on a disk.
 const BLOCK: u64 = 4096;
 
-/// Counts bytes of what is in `tree` under `wanted` names.
+/// In what a file's blocks are counted (stat(3type)).
+const SECTOR: u64 = 512;
+
+/// Counts what takes place on the disk of what is in `tree` under `wanted` names.
 pub(crate) fn measure(tree: &Path, wanted: &dyn Fn(&CStr) -> bool) -> io::Result<u64> {
     let (mut files, mut bytes) = (0, 0);
     measure_in(&open(tree)?, DEPTH, wanted, &mut |about| {
         count(&mut files)?;
-        bytes += u64::try_from(about.st_size).unwrap_or(0).max(BLOCK);
+        bytes += u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(SECTOR).max(BLOCK);
         Ok(())
     })?;
     Ok(bytes)
@@ -135,13 +138,16 @@ impl Copying {
         self.like(to, &fs::fstat(from)?)
     }
 
-    /// On file systems that can, the copy shares its blocks with the original (copy_file_range(2)).
     fn content(&self, mut source: File, mut target: File) -> io::Result<()> {
         let about = fs::fstat(&source)?;
         if !kind(&about).is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        io::copy(&mut source, &mut target)?;
+        copy_data(&mut source, &mut target)?;
+        let size = u64::try_from(about.st_size).unwrap_or(0);
+        if target.metadata()?.len() < size {
+            target.set_len(size)?;
+        }
         self.like(&target, &about)
     }
 
@@ -155,6 +161,26 @@ impl Copying {
             Timespec { tv_sec: about.st_mtime, tv_nsec: about.st_mtime_nsec.try_into().unwrap_or_default() };
         let last_access = Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT };
         Ok(fs::futimens(copy, &Timestamps { last_access, last_modification: modified })?)
+    }
+}
+
+/// Copies what has been written of a file: a hole of terabytes takes no place, and the copy is to take none. On file systems
+/// that can, it shares its blocks with the original (copy_file_range(2)).
+fn copy_data(source: &mut File, target: &mut File) -> io::Result<()> {
+    let mut at = 0;
+    loop {
+        let data = match fs::seek(&*source, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // There is nothing behind.
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let hole = fs::seek(&*source, SeekFrom::Hole(data))?;
+        for file in [&*source, &*target] {
+            fs::seek(file, SeekFrom::Start(data))?;
+        }
+        io::copy(&mut source.take(hole.saturating_sub(data)), target)?;
+        at = hole;
     }
 }
 

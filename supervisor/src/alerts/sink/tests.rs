@@ -160,10 +160,14 @@ async fn why_nothing_was_told_names_no_secret() {
     assert!(whys[2].contains("chmod 600"), "{}", whys[2]);
     let (service, at) = Service::start().await;
     *service.answer.lock().unwrap() = (404, None);
-    let token = Some(file(&directory, "away", 0o600));
-    let way = Way::Webhook { place: Place::Url(at), token };
-    let Outcome::Failed(why, _) = tell(&way, &message, &http).await else { panic!("it was taken") };
-    assert_eq!(why, "it answered 404 Not Found");
+    let token = file(&directory, "away", 0o600);
+    for way in [
+        Way::Webhook { place: Place::Url(at.clone()), token: Some(token.clone()) },
+        Way::Telegram { api: at, chat: "1".into(), token },
+    ] {
+        let Outcome::Failed(why, _) = tell(&way, &message, &http).await else { panic!("it was taken") };
+        assert_eq!(why, "it answered 404 Not Found");
+    }
     let gone = Way::Slack { place: Place::File(directory.path().join("gone")) };
     assert!(
         matches!(tell(&gone, &message, &http).await, Outcome::Failed(why, _) if why.contains("cannot be read"))

@@ -86,6 +86,29 @@ fn a_copy_has_the_owners_and_times_of_the_original_and_runs_as_nobody_else() {
 }
 
 #[test]
+fn a_hole_of_a_terabyte_takes_no_place_and_its_copy_takes_none() {
+    use std::os::unix::fs::FileExt;
+    const FAR: u64 = 1 << 39;
+    let (_world, at) = world();
+    let file = File::create(at.join("tree/file")).unwrap();
+    for (offset, text) in [(0, "first"), (FAR, "in the middle")] {
+        file.write_all_at(text.as_bytes(), offset).unwrap();
+    }
+    file.set_len(2 * FAR).unwrap();
+    assert!(measure(&at.join("tree"), &all).unwrap() < 1 << 20);
+    copy(&at.join("tree"), &at.join("copy"), &all).unwrap();
+    let copied = File::open(at.join("copy/file")).unwrap();
+    let about = copied.metadata().unwrap();
+    assert_eq!(about.len(), 2 * FAR);
+    assert!(about.blocks() * SECTOR < 1 << 20, "{about:?}");
+    for (offset, text) in [(0, "first"), (FAR, "in the middle")] {
+        let mut read = vec![0; text.len()];
+        copied.read_exact_at(&mut read, offset).unwrap();
+        assert_eq!(read, text.as_bytes());
+    }
+}
+
+#[test]
 fn what_is_no_file_is_left_out() {
     let (_world, at) = world();
     let _socket = std::os::unix::net::UnixListener::bind(at.join("tree/socket")).unwrap();
