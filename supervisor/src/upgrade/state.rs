@@ -182,20 +182,14 @@ impl Kept {
         let config = config.filter(|config| inside(config).is_none() && config.exists());
         let (workspace, user) = (inside(&directories.workspace), spec.user.clone());
         let kept = Self { aside: base.join(number.to_string()), config, user, workspace, state };
-        kept.has_room(&beside)?;
+        has_room(&beside, kept.needed()?)?;
         Ok(kept)
     }
 
-    fn has_room(&self, path: &Path) -> Result<(), Unfit> {
-        let looked = |source| Unfit::Look { path: path.to_owned(), source };
+    /// What a copy takes of the disk.
+    fn needed(&self) -> Result<u64, Unfit> {
         let measured = self.acting(|| tree::measure(&self.state, &|name| self.is_copied(name)));
-        let needed = measured.map_err(|source| Unfit::Look { path: self.state.clone(), source })?;
-        let disk = statvfs(path).map_err(|error| looked(error.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        match needed.saturating_add(SPARE) <= free {
-            true => Ok(()),
-            false => Err(Unfit::Room { needed, free, path: path.to_owned() }),
-        }
+        measured.map_err(|source| Unfit::Look { path: self.state.clone(), source })
     }
 
     fn is_copied(&self, name: &CStr) -> bool {
@@ -367,6 +361,17 @@ fn is_kept_by(directory: &Path, user: &User) -> io::Result<bool> {
     // Most hosts give each user a group of his own, and let that one write.
     let by_a_group = mode & 0o020 != 0 && ![ROOT, user.gid].contains(&gid);
     Ok([ROOT, user.uid].contains(&uid) && mode & 0o002 == 0 && !by_a_group)
+}
+
+/// Whether so much fits on the disk that `path` is on.
+fn has_room(path: &Path, needed: u64) -> Result<(), Unfit> {
+    let looked = |source| Unfit::Look { path: path.to_owned(), source };
+    let disk = statvfs(path).map_err(|error| looked(error.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    match needed.saturating_add(SPARE) <= free {
+        true => Ok(()),
+        false => Err(Unfit::Room { needed, free, path: path.to_owned() }),
+    }
 }
 
 #[cfg(test)]

@@ -437,16 +437,16 @@ fn putting_back_goes_on_wherever_it_was_broken_off() {
 #[test]
 fn a_state_that_has_no_room_is_not_copied() {
     let world = World::new(None);
-    // It takes no room itself.
-    File::create(world.directories.state.join("huge")).unwrap().set_len(8 << 40).unwrap();
-    let error = Kept::plan(&world.directories, &world.spec, "main", 1).unwrap_err();
+    let error = has_room(&world.directories.state, 8 << 40).unwrap_err();
     assert!(
         error.to_string().starts_with("there is no room for a copy of its state: it has 8388"),
         "{error}"
     );
-    // What is not copied needs none.
-    fs::rename(world.directories.state.join("huge"), world.directories.state.join("cache/huge")).unwrap();
-    world.plan(1);
+    // What is not copied needs none, and what has never been written neither.
+    let before = world.plan(1).needed().unwrap();
+    fs::write(world.directories.state.join("cache/large"), vec![1; 1 << 20]).unwrap();
+    File::create(world.directories.state.join("huge")).unwrap().set_len(8 << 40).unwrap();
+    assert!(world.plan(1).needed().unwrap() < before + (1 << 20));
 }
 
 #[test]
