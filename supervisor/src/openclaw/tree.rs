@@ -5,6 +5,7 @@
 //! levels, as directories in one another, a hundred thousand of them, end a thread's stack and the supervisor with it.
 
 use std::{
+    collections::BTreeMap,
     ffi::{CStr, OsStr},
     fs::File,
     io::{self, Read},
@@ -12,7 +13,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -30,6 +31,9 @@ const DEPTH: u32 = 128;
 
 /// Files of one tree that are copied. Years of sessions have tens of thousands.
 const MOST_FILES: u64 = 1_000_000;
+
+/// Files with several names of which each is one file in a copy as well, and counted once. Of more every name is a file.
+const MOST_LINKED: usize = 100_000;
 
 /// How often what was moved up is gone through, [`DEPTH`] levels each time.
 const MOST_PASSES: u32 = 100_000;
@@ -54,9 +58,13 @@ const SECTOR: u64 = 512;
 
 /// Counts what takes place on the disk of what is in `tree` under `wanted` names.
 pub(crate) fn measure(tree: &Path, wanted: &dyn Fn(&CStr) -> bool) -> io::Result<u64> {
-    let (mut files, mut bytes) = (0, 0);
+    let (mut files, mut bytes, mut linked) = (0, 0, Linked::default());
     measure_in(&open(tree)?, DEPTH, wanted, &mut |about| {
         count(&mut files)?;
+        if linked.find(about).is_some() {
+            return Ok(());
+        }
+        linked.keep(about, ());
         bytes += u64::try_from(about.st_blocks).unwrap_or(0).saturating_mul(SECTOR).max(BLOCK);
         Ok(())
     })?;
@@ -88,19 +96,46 @@ pub(crate) fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&CStr) -> bool) -> io
     let (above, name) = entry(to)?;
     fs::mkdirat(&above, name, PRIVATE)?;
     let to = fs::openat(&above, name, DIRECTORY, Mode::empty())?;
-    Copying { files: 0, is_root: Owner::me().is_root() }.directory((&from, &to), DEPTH, wanted)
+    let (is_root, linked) = (Owner::me().is_root(), Linked::default());
+    Copying { files: 0, is_root, top: &to, linked }.directory((&from, &to), Path::new(""), DEPTH, wanted)
+}
+
+/// What is known of files that have several names, as those that package managers install do.
+struct Linked<T>(BTreeMap<(u64, u64), T>);
+
+impl<T> Default for Linked<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> Linked<T> {
+    fn find(&self, about: &Stat) -> Option<&T> {
+        self.0.get(&(about.st_dev, about.st_ino))
+    }
+
+    fn keep(&mut self, about: &Stat, what: T) {
+        if kind(about).is_file() && about.st_nlink > 1 && self.0.len() < MOST_LINKED {
+            self.0.insert((about.st_dev, about.st_ino), what);
+        }
+    }
 }
 
 /// On the way.
-struct Copying {
+struct Copying<'a> {
     files: u64,
     is_root: bool,
+    /// Of the copy.
+    top: &'a OwnedFd,
+    /// Where each was copied to.
+    linked: Linked<PathBuf>,
 }
 
-impl Copying {
+impl Copying<'_> {
     fn directory(
         &mut self,
         (from, to): (&OwnedFd, &OwnedFd),
+        path: &Path,
         depth: u32,
         wanted: &dyn Fn(&CStr) -> bool,
     ) -> io::Result<()> {
@@ -112,7 +147,8 @@ impl Copying {
             match kind(about) {
                 FileType::Directory => {
                     fs::mkdirat(to, name, PRIVATE)?;
-                    self.directory((&below(from, name)?, &below(to, name)?), deeper(depth)?, &|_| true)
+                    let both = (&below(from, name)?, &below(to, name)?);
+                    self.directory(both, &path.join(named(name)), deeper(depth)?, &|_| true)
                 }
                 FileType::Symlink => {
                     fs::symlinkat(&*fs::readlinkat(from, name, Vec::new())?, to, name)?;
@@ -123,8 +159,13 @@ impl Copying {
                     }
                 }
                 FileType::RegularFile => {
+                    // What cannot be one file, as it has too many names already, is two.
+                    if self.linked.find(about).is_some_and(|first| self.link(first, (to, name)).is_ok()) {
+                        return Ok(());
+                    }
                     let source = fs::openat(from, name, READ, Mode::empty())?;
                     let target = fs::openat(to, name, FRESH, Mode::RUSR | Mode::WUSR)?;
+                    self.linked.keep(about, path.join(named(name)));
                     self.content(source.into(), target.into())
                 }
                 FileType::Fifo
@@ -136,6 +177,14 @@ impl Copying {
         })?;
         // Only now: what is made in a directory changes its time.
         self.like(to, &fs::fstat(from)?)
+    }
+
+    /// Gives the file that was copied to `first` another name.
+    fn link(&self, first: &Path, (to, name): (&OwnedFd, &CStr)) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let first = fs::openat2(self.top, first, flags, Mode::empty(), way)?;
+        Ok(fs::linkat(CWD, path_of(&first), to, name, AtFlags::SYMLINK_FOLLOW)?)
     }
 
     fn content(&self, mut source: File, mut target: File) -> io::Result<()> {
@@ -318,8 +367,8 @@ fn to_empty(directory: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     let about = fs::fstat(&held)?;
     let mode = Mode::from_raw_mode(about.st_mode & MODE);
     if about.st_uid == Owner::me().uid && !mode.contains(PRIVATE) {
-        // By the descriptor of the directory itself (proc(5)): one that is held so cannot be changed otherwise.
-        fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), mode | PRIVATE)?;
+        // One that is held so cannot be changed otherwise.
+        fs::chmod(path_of(&held), mode | PRIVATE)?;
     }
     below(directory, name)
 }
@@ -377,6 +426,15 @@ fn entry(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
         (Some(directory), Some(name)) => Ok((open(directory)?, name)),
         (None, _) | (_, None) => Err(io::ErrorKind::InvalidInput.into()),
     }
+}
+
+fn named(name: &CStr) -> &OsStr {
+    OsStr::from_bytes(name.to_bytes())
+}
+
+/// The path of what is open under this descriptor, and not of what may have its name by now (proc(5)).
+fn path_of(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
 fn kind(about: &Stat) -> FileType {

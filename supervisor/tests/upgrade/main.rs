@@ -13,7 +13,7 @@ mod users;
 mod world;
 
 use std::{
-    fs::{self, File},
+    fs,
     process::{Command, Stdio},
 };
 
@@ -21,6 +21,9 @@ use rusqlite::Connection;
 use supervisor_proto::v1::{InstanceSpec, Phase, Wish};
 use support::{program, until};
 use world::World;
+
+/// Why such a state is not copied.
+const TOO_DEEP: &str = "directories lie in one another more than 128 deep";
 
 #[tokio::test]
 async fn an_instance_is_upgraded_with_its_state_and_once_is_enough() {
@@ -94,7 +97,7 @@ async fn a_version_that_dies_in_its_soak_is_put_back_with_its_state_and_remember
 }
 
 #[tokio::test]
-async fn a_version_that_declines_or_has_no_room_stops_nothing() {
+async fn a_version_that_declines_or_a_state_that_cannot_be_copied_stops_nothing() {
     let world = World::new().await;
     world.version("2.0.0", "");
     let before = world.instance("main", InstanceSpec::default()).await;
@@ -104,10 +107,9 @@ async fn a_version_that_declines_or_has_no_room_stops_nothing() {
         "nothing was done: the version does not take the configuration: `gateway.port`: no such key";
     assert!(code == 3 && told.contains(expected), "{told}");
     fs::remove_file(world.at("2.0.0/declines")).unwrap();
-    // It takes no room itself.
-    File::create(world.state("main", "huge")).unwrap().set_len(8 << 40).unwrap();
+    world.dig("main");
     let (code, told) = world.upgrade(&["main"], "2.0.0", &[]).await;
-    assert!(code == 3 && told.contains("there is no room for a copy of its state"), "{told}");
+    assert!(code == 3 && told.contains(TOO_DEEP), "{told}");
     let (code, told) = world.run(&["upgrade", "main", "--to", "9.9.9", "--from", "/nowhere"]).await;
     assert!(code == 3 && told.contains("`/nowhere` is neither an executable"), "{told}");
     let after = world.host.status("main").await;
@@ -235,10 +237,10 @@ async fn a_wave_goes_side_by_side_and_a_failure_in_it_is_the_end_of_the_waves() 
     }
     // One that fails is no reason for the other one of its wave to stop.
     world.version("3.0.0", "");
-    File::create(world.state("a", "huge")).unwrap().set_len(8 << 40).unwrap();
+    world.dig("a");
     let flags = ["--parallel", "2", "--yes", "--soak", "0s"];
     let (code, told) = world.upgrade(&["a-rescue", "a", "b", "c"], "3.0.0", &flags).await;
-    assert!(code == 3 && told.contains("there is no room for a copy of its state"), "{told}");
+    assert!(code == 3 && told.contains(TOO_DEEP), "{told}");
     assert_eq!(told.matches("not tried, as an earlier one failed").count(), 2, "{told}");
     world.is_on("a", "2.0.0").await;
     world.is_on("b", "3.0.0").await;
@@ -298,8 +300,7 @@ async fn a_fleet_is_upgraded_one_at_a_time_and_stops_at_the_first_failure_before
     let (code, told) = world.upgrade(&["--all"], "2.0.0", &["--canary", "--yes", "--soak", "0s"]).await;
     assert!(code == 0 && told.contains("c, d, a-rescue still to be upgraded"), "{told}");
     world.is_on("b", "2.0.0").await;
-    fs::write(world.state("c", "huge"), "").unwrap();
-    File::options().write(true).open(world.state("c", "huge")).unwrap().set_len(8 << 40).unwrap();
+    world.dig("c");
     let (code, told) = world.upgrade(&["--all"], "2.0.0", &["--yes", "--soak", "0s"]).await;
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("b: it is on 2.0.0 already"), "{told}");
@@ -307,7 +308,7 @@ async fn a_fleet_is_upgraded_one_at_a_time_and_stops_at_the_first_failure_before
     world.is_on("c", "1.0.0").await;
     assert_eq!(world.host.status("d").await.pid, last.pid);
     assert_eq!(world.host.status("a-rescue").await.pid, rescue.pid);
-    fs::remove_file(world.state("c", "huge")).unwrap();
+    fs::remove_dir_all(world.state("c", "deep")).unwrap();
     let (code, told) = world.upgrade(&["--all"], "2.0.0", &["--yes", "--soak", "0s"]).await;
     assert_eq!(code, 0, "{told}");
     for name in ["b", "c", "d", "a-rescue"] {

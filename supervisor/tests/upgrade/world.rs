@@ -95,6 +95,11 @@ impl World {
         self.host.data_dir().join("instances").join(name).join("state").join(file)
     }
 
+    /// Makes the state one that is not copied.
+    pub(crate) fn dig(&self, name: &str) {
+        fs::create_dir_all(self.state(name, &format!("deep{}", "/er".repeat(200)))).unwrap();
+    }
+
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(program("openclawctl"));
         command.arg("--data-dir").arg(self.host.data_dir()).args(words);

@@ -109,6 +109,26 @@ fn a_hole_of_a_terabyte_takes_no_place_and_its_copy_takes_none() {
 }
 
 #[test]
+fn a_file_of_many_names_takes_its_place_once_and_is_one_file_in_the_copy() {
+    let (_world, at) = world();
+    std_fs::create_dir_all(at.join("tree/deep/er")).unwrap();
+    std_fs::write(at.join("tree/file"), vec![7; 1 << 20]).unwrap();
+    for number in 0..100 {
+        std_fs::hard_link(at.join("tree/file"), at.join(format!("tree/deep/er/{number}"))).unwrap();
+    }
+    std_fs::hard_link(at.join("tree/file"), at.join("elsewhere")).unwrap();
+    assert!(measure(&at.join("tree"), &all).unwrap() < 2 << 20);
+    copy(&at.join("tree"), &at.join("copy"), &all).unwrap();
+    let about = std_fs::metadata(at.join("copy/file")).unwrap();
+    assert_eq!((about.len(), about.nlink()), (1 << 20, 101));
+    for name in ["0", "99"] {
+        let other = std_fs::metadata(at.join("copy/deep/er").join(name)).unwrap();
+        assert_eq!(other.ino(), about.ino());
+    }
+    assert_eq!(std_fs::metadata(at.join("elsewhere")).unwrap().nlink(), 102, "the copy has none of its own");
+}
+
+#[test]
 fn what_is_no_file_is_left_out() {
     let (_world, at) = world();
     let _socket = std::os::unix::net::UnixListener::bind(at.join("tree/socket")).unwrap();
