@@ -13,10 +13,10 @@ use std::{
 use futures_util::Stream;
 use tokio::{
     sync::mpsc,
-    task::{self, JoinHandle},
+    task::{self, JoinError},
     time,
 };
-use tokio_util::sync::PollSemaphore;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status};
 
 use super::{status::Refusal, turn::Turn};
@@ -78,10 +78,8 @@ pub(super) struct Outlet<T> {
 /// The connection's end.
 pub(super) struct Answers<T> {
     messages: mpsc::Receiver<Due<T>>,
-    /// Waits for its turn.
-    to_make: Option<Make<T>>,
-    making: Option<JoinHandle<T>>,
-    turn: PollSemaphore,
+    making: Option<AbortOnDropHandle<Result<T, JoinError>>>,
+    turn: Turn,
     end: End,
 }
 
@@ -94,7 +92,7 @@ pub(super) fn channel<T>(patience: Patience) -> (Outlet<T>, Answers<T>) {
     let end = End::default();
     (
         Outlet { messages: sender, end: Arc::clone(&end), patience },
-        Answers { messages, to_make: None, making: None, turn: Turn::default().polled(), end },
+        Answers { messages, making: None, turn: Turn::default(), end },
     )
 }
 
@@ -142,7 +140,7 @@ impl<T: Send + 'static> Outlet<T> {
 impl<T: Send + 'static> Answers<T> {
     /// Large ones are made in this turn.
     pub(super) fn in_turn(self, turn: &Turn) -> Self {
-        Self { turn: turn.polled(), ..self }
+        Self { turn: turn.clone(), ..self }
     }
 }
 
@@ -150,38 +148,41 @@ impl<T: Send + 'static> Stream for Answers<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.to_make.is_none() && self.making.is_none() {
+        if self.making.is_none() {
             match ready!(self.messages.poll_recv(context)) {
                 Some(Due::Made(message)) => return Poll::Ready(Some(Ok(message))),
-                Some(Due::ToMake(make)) => self.to_make = Some(make),
+                Some(Due::ToMake(make)) => self.making = Some(made(make, self.turn.clone())),
                 None => {
                     let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
                     return Poll::Ready(end.map(Err));
                 }
             }
         }
-        if let Some(make) = self.to_make.take() {
-            let Poll::Ready(turn) = self.turn.poll_acquire(context) else {
-                self.to_make = Some(make);
-                return Poll::Pending;
-            };
-            // Whoever does such work here keeps those from being heard who have just called.
-            self.making = Some(task::spawn_blocking(move || {
-                let made = make();
-                drop(turn);
-                made
-            }));
-        }
         let Some(making) = &mut self.making else { return Poll::Ready(None) };
         let made = ready!(Pin::new(making).poll(context));
         self.making = None;
-        Poll::Ready(Some(made.map_err(|error| Status::internal(error.to_string()))))
+        Poll::Ready(Some(made.flatten().map_err(|error| Status::internal(error.to_string()))))
     }
+}
+
+/// Makes a message in this turn. That is a task's, not the connection's: it looks at an answer no more while the reader has
+/// no room for it, and would keep a turn that came meanwhile.
+fn made<T: Send + 'static>(make: Make<T>, turn: Turn) -> AbortOnDropHandle<Result<T, JoinError>> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let turn = turn.take().await;
+        // Whoever does such work here keeps those from being heard who have just called.
+        let made = task::spawn_blocking(move || {
+            let made = make();
+            drop(turn);
+            made
+        });
+        made.await
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt;
+    use futures_util::{FutureExt, StreamExt};
     use tonic::Code;
 
     use super::*;
@@ -199,6 +200,20 @@ mod tests {
         }
         assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::ResourceExhausted);
         assert!(answers.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_no_room_when_its_turn_comes_does_not_keep_it() {
+        let turn = Turn::default();
+        let before = turn.take().await;
+        let (outlet, answers) = channel(Patience::Endless);
+        let mut answers = answers.in_turn(&turn);
+        outlet.send_made(|| 7).await.unwrap();
+        assert!(answers.next().now_or_never().is_none());
+        drop(before);
+        // It is looked at only after the turn of the next.
+        drop(turn.take().await);
+        assert_eq!(answers.next().await.unwrap().unwrap(), 7);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,6 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::PollSemaphore;
 use tonic::{Extensions, Request};
 
 use super::{caller::Caller, limits::Party};
@@ -63,11 +62,6 @@ impl Turn {
     pub(crate) async fn take(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         Arc::clone(&self.0).acquire_owned().await.ok()
-    }
-
-    /// The same for who is polled.
-    pub(super) fn polled(&self) -> PollSemaphore {
-        PollSemaphore::new(Arc::clone(&self.0))
     }
 }
 
