@@ -7,7 +7,7 @@
 //! ```text
 //! Connection ── Seat ─┐                    ┌─ connections   of the party with most: fewest calls, then the oldest
 //!                     ├──► Limits: short ──┼─ calls         of the party with most: the one with most of them
-//! answer ────── Call ─┘                    └─ bytes         the one with most that nobody has taken for a while
+//! answer ────── Call ─┘                    └─ bytes         of the party with most: the one with most that nobody has taken for a while
 //! ```
 //!
 //! A party is all that somebody has at once, however many connections that are: who opens a thousand keeps out itself.
@@ -15,6 +15,7 @@
 mod flow;
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -243,11 +244,11 @@ impl Table {
 
     /// The connections of the party that has most of something. Strangers are one among the others, as an agent of root's
     /// can be all of them; among themselves they are told apart, as one of them may have a token.
-    fn of_the_greediest(&self, has: impl Fn(&Holder) -> usize) -> impl Iterator<Item = (&u64, &Holder)> {
+    fn of_the_greediest(&self, has: impl Fn(u64, &Holder) -> usize) -> impl Iterator<Item = (&u64, &Holder)> {
         const STRANGERS: &Party = &Party::Stranger(Crowd::ALL);
         let (mut sums, mut crowds) = (BTreeMap::<&Party, usize>::new(), BTreeMap::<Crowd, usize>::new());
-        for holder in self.connections.values() {
-            let has = has(holder);
+        for (id, holder) in &self.connections {
+            let has = has(*id, holder);
             let mut party = &holder.party;
             if let Party::Stranger(crowd) = party {
                 *crowds.entry(*crowd).or_default() += has;
@@ -268,13 +269,13 @@ impl Table {
 
     /// The connection that makes room for another.
     fn idlest(&self) -> Option<u64> {
-        self.of_the_greediest(|_| 1).min_by_key(|(id, holder)| (holder.calls, **id)).map(|(id, _)| *id)
+        self.of_the_greediest(|_, _| 1).min_by_key(|(id, holder)| (holder.calls, **id)).map(|(id, _)| *id)
     }
 
     /// The one that makes room for another call; of several the oldest.
     fn busiest(&self) -> Option<u64> {
-        let theirs = self.of_the_greediest(|holder| holder.calls);
-        theirs.max_by_key(|(id, holder)| (holder.calls, std::cmp::Reverse(**id))).map(|(id, _)| *id)
+        let theirs = self.of_the_greediest(|_, holder| holder.calls);
+        theirs.max_by_key(|(id, holder)| (holder.calls, Reverse(**id))).map(|(id, _)| *id)
     }
 
     /// Ends who keeps bytes from being less than `most`. Whether they are.
@@ -288,17 +289,19 @@ impl Table {
         true
     }
 
-    /// The connection that has most bytes which nobody has taken for so long, if there are any; of several the oldest.
+    /// The connection that has most bytes which nobody has taken for so long, if there are any, of the party that has most
+    /// bytes on their way or not; of several the oldest.
     fn heaviest(&self, now: Instant, patience: Duration) -> Option<u64> {
-        let mut sums = BTreeMap::<u64, usize>::new();
-        for held in self.calls.values().filter(|held| now.duration_since(held.since) >= patience) {
-            *sums.entry(held.connection).or_default() += held.bytes;
+        // All of them, and those that nobody takes.
+        let mut sums = BTreeMap::<u64, (usize, usize)>::new();
+        for held in self.calls.values() {
+            let (all, stalled) = sums.entry(held.connection).or_default();
+            *all += held.bytes;
+            *stalled += if now.duration_since(held.since) >= patience { held.bytes } else { 0 };
         }
-        sums.into_iter()
-            .rev()
-            .filter(|(_, bytes)| *bytes > 0)
-            .max_by_key(|(_, bytes)| *bytes)
-            .map(|(id, _)| id)
+        let sum = |id| sums.get(&id).copied().unwrap_or_default();
+        let theirs = self.of_the_greediest(|id, _| sum(id).0).map(|(id, _)| (sum(*id).1, Reverse(*id)));
+        theirs.filter(|(stalled, _)| *stalled > 0).max().map(|(_, Reverse(id))| id)
     }
 
     /// Ends a connection, and counts nothing of it any more.

@@ -4,6 +4,10 @@ use super::*;
 
 const MOST: Most = Most { connections: 3, calls: 4, bytes: 100 };
 
+fn seats_ended(seats: &[Seat]) -> usize {
+    seats.iter().filter(|seat| seat.end.is_cancelled()).count()
+}
+
 #[tokio::test]
 async fn who_comes_gets_in_and_the_oldest_without_a_call_goes() {
     let limits = Limits::new(MOST);
@@ -122,6 +126,27 @@ async fn answers_that_nobody_takes_go_before_those_on_their_way() {
     moving.hold(0);
     drop((forgotten, moving));
     assert_eq!(limits.lock().bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_a_little_unread_on_each_of_many_connections_goes_before_who_leaves_less_on_one() {
+    let limits = Limits::new(Most { connections: 20, calls: 20, ..MOST });
+    let operator = limits.admit(String::new(), Party::User(1_000));
+    let paused = operator.ticket().call();
+    paused.hold(30);
+    let agent = || limits.admit(String::new(), Party::Inside(Name::new("main").unwrap()));
+    let theirs: Vec<Seat> = (0..15).map(|_| agent()).collect();
+    let calls: Vec<Call> = theirs.iter().map(|seat| seat.ticket().call()).collect();
+    // As long as they take a little now and then, these are on their way.
+    for _ in 0..4 {
+        advance(STALLED / 2).await;
+        calls.iter().for_each(|call| call.hold(6));
+    }
+    assert!(seats_ended(&theirs) == 0 && !operator.end.is_cancelled());
+    sleep(STALLED * 2).await;
+    assert!(seats_ended(&theirs) > 0 && !operator.end.is_cancelled());
+    assert!(limits.lock().bytes <= MOST.bytes);
+    drop((paused, calls));
 }
 
 #[tokio::test(start_paused = true)]
