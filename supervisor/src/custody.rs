@@ -35,7 +35,10 @@ use tracing::warn;
 
 pub(crate) use self::private::Exposed;
 use self::private::{Exposure, Private};
-use crate::{alerts, lock, openclaw::snapshots, perform::store, settings, web};
+use crate::{
+    typed::word,
+    {alerts, lock, openclaw::snapshots, perform::store, settings, web},
+};
 
 /// Of a file that others need not read.
 const FILE: u32 = 0o600;
@@ -162,7 +165,8 @@ pub enum CustodyError {
     /// Nobody knows what is in it.
     #[error(
         "other users could change `{path}` (mode {mode:o}), and what it says decides what runs here; see that it is as \
-         you left it, then type `chmod {should:o} {path}`"
+         you left it, then type `chmod {should:o} {}`",
+        word(path)
     )]
     Changed {
         /// Which.
@@ -173,7 +177,7 @@ pub enum CustodyError {
         should: u32,
     },
     /// It cannot be closed to others.
-    #[error("failed to close `{path}` to other users; type `chmod {should:o} {path}`")]
+    #[error("failed to close `{path}` to other users; type `chmod {should:o} {}`", word(path))]
     Close {
         /// Which.
         path: PathBuf,
@@ -355,7 +359,7 @@ fn close_again(data_dir: &Path, exposed: &Exposed) {
 pub(crate) fn own(path: &Path, user: u32) -> String {
     let sudo = if geteuid().is_root() { "" } else { "sudo " };
     let all = if path.is_dir() { "R" } else { "" };
-    format!("{sudo}chown -h{all} {user} {}", path.display())
+    format!("{sudo}chown -h{all} {user} {}", word(path))
 }
 
 /// What is not the supervisor's alone, the data directory first: that may lie behind links. A link in it stands for

@@ -23,7 +23,8 @@
 //!   [`events`] and [`logs`]: what they read; [`metrics`]: what Prometheus does, and [`traces`] what OpenTelemetry does.
 //! * [`web`]: the dashboard, for a browser; [`alerts`]: what people are told who look at none of this.
 //! * [`role`]: what callers may do; [`bindings`]: who has which role; [`audit`]: what they did.
-//! * [`logging`]: what the supervisor says about itself; [`custody`]: whose the supervisor's own files are.
+//! * [`logging`]: what the supervisor says about itself; [`typed`]: what it tells people to type; [`custody`]: whose its own
+//!   files are.
 //! * [`daemon`]: puts the rooms together.
 //!
 //! A gateway never depends on this process: its worker holds its pipes, its exit status and its process tree.
@@ -64,6 +65,7 @@ mod setup;
 pub mod spec;
 mod tool;
 mod traces;
+mod typed;
 mod undying;
 mod upgrade;
 pub mod user;

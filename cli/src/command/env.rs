@@ -12,7 +12,7 @@ use crate::{
     connect::Supervisor,
     context::{Context, Show},
     error::{Cause, Error, Failure, Operation},
-    render::style::printable,
+    render::style::{printable, quoted},
 };
 
 const ROOT: u32 = 0;
@@ -89,29 +89,9 @@ fn is_identifier(name: &str) -> bool {
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// `value` as one word of a POSIX shell, whatever it holds.
-fn quoted(value: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
-    if !value.is_empty() && value.chars().all(harmless) {
-        return value.to_owned();
-    }
-    format!("'{}'", value.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_in_a_value_is_seen_by_the_shell() {
-        assert_eq!(quoted("/usr/bin:/bin"), "/usr/bin:/bin");
-        assert_eq!(quoted(""), "''");
-        assert_eq!(quoted("a b"), "'a b'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-        assert_eq!(quoted("$(reboot)"), "'$(reboot)'");
-        assert_eq!(quoted("~"), "'~'");
-        assert_eq!(quoted("a\nb"), "'a\nb'");
-    }
 
     #[test]
     fn a_name_that_no_shell_can_hold_becomes_a_comment() {

@@ -29,7 +29,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{
     contexts::{Contexts, Tcp},
     error::{Cause, Kind},
-    render::time::humane,
+    render::{style::quoted, time::humane},
 };
 
 /// For name resolution, connection and handshake, each.
@@ -98,7 +98,7 @@ impl RemoteError {
 
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Exposed { path } => Some(format!("chmod 600 {}", path.display())),
+            Self::Exposed { path } => Some(format!("chmod 600 {}", quoted(&path.to_string_lossy()))),
             Self::Refused { .. } => Some(
                 "an administrator issues another on the supervisor's host: openclawctl cert issue".into(),
             ),

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::{COPIES, READY};
-use crate::error::Kind;
+use crate::{error::Kind, render::style::quoted};
 
 /// Why contexts cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +56,14 @@ impl ContextError {
         match self {
             Self::Unknown { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::Unknown { .. } | Self::NoCurrent => Some("openclawctl context list".into()),
-            Self::Exposed { path } => Some(format!("chmod go-w {}", path.display())),
+            Self::Exposed { path } => Some(format!("chmod go-w {}", quoted(&path.to_string_lossy()))),
             Self::Exists(name) => Some(format!("remove it first with openclawctl context rm {name}")),
             Self::Nowhere(path) => Some(format!(
                 "name its address: openclawctl context add NAME --tcp HOST:PORT{}",
                 ["--ca", "--cert", "--key"]
                     .iter()
                     .zip(COPIES)
-                    .map(|(option, file)| format!(" {option} {}", path.join(file).display()))
+                    .map(|(option, file)| format!(" {option} {}", quoted(&path.join(file).to_string_lossy())))
                     .collect::<String>()
             )),
             Self::InTheWay(_) => Some("choose another directory, or add --force".into()),

@@ -4,7 +4,7 @@ use supervisor_proto::v1::ImportableProfile;
 
 use super::{
     status::Breadth,
-    style::{self, INDENT, clause, paint, printable, stdout_width, wrapped},
+    style::{self, INDENT, clause, paint, printable, quoted, stdout_width, wrapped},
     table::{Cell, Side, Table},
 };
 
@@ -49,7 +49,7 @@ pub(crate) fn list(profiles: &[ImportableProfile], breadth: Breadth) -> String {
         text.push_str(&format!(
             "\n{} openclawctl import {}\n",
             paint(style::HINT, "hint:"),
-            printable(first)
+            printable(&quoted(first))
         ));
     }
     text

@@ -180,6 +180,15 @@ pub(crate) fn printable_styled(text: &str) -> String {
     printable_but(text, &['\t', ESCAPE])
 }
 
+/// `value` as one word of a POSIX shell, whatever it holds.
+pub(crate) fn quoted(value: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
+    if !value.is_empty() && value.chars().all(harmless) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
 fn printable_but(text: &str, kept: &[char]) -> String {
     let misleads = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if misleads(c) && !kept.contains(&c) { INSTEAD } else { c }).collect()
@@ -293,6 +302,17 @@ pub(crate) fn severity_style(severity: Severity) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_in_a_value_is_seen_by_the_shell() {
+        assert_eq!(quoted("/usr/bin:/bin"), "/usr/bin:/bin");
+        assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted("$(reboot)"), "'$(reboot)'");
+        assert_eq!(quoted("~"), "'~'");
+        assert_eq!(quoted("a\nb"), "'a\nb'");
+    }
 
     #[test]
     fn only_sequences_of_its_own_reach_a_terminal() {

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     settings::alerts::{Place, Way},
     tool::Tool,
+    typed::word,
 };
 
 /// A program has this long.
@@ -198,11 +199,12 @@ fn secret(path: &Path) -> Result<String, String> {
         return Err(format!("`{shown}` is not a file with one line in it"));
     }
     if ![0, geteuid().as_raw()].contains(&found.uid()) {
-        return Err(format!("`{shown}` belongs to user {}; type `chown root {shown}`", found.uid()));
+        return Err(format!("`{shown}` belongs to user {}; type `chown root {}`", found.uid(), word(path)));
     }
     if found.mode() & 0o077 != 0 {
         return Err(format!(
-            "`{shown}` is open to others; type `chmod 600 {shown}`, and put a new secret into it"
+            "`{shown}` is open to others; type `chmod 600 {}`, and put a new secret into it",
+            word(path)
         ));
     }
     let mut content = String::new();

@@ -12,6 +12,8 @@ use nix::{fcntl::OFlag, unistd::geteuid};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::typed::word;
+
 /// The shortest token: what nobody guesses, if it was made by chance.
 const SHORTEST: usize = 20;
 
@@ -53,7 +55,7 @@ pub(super) enum TokenError {
     #[error("it is no file")]
     NoFile,
     /// Somebody else may change it.
-    #[error("it belongs to user {owner}; `chown root {}`", path.display())]
+    #[error("it belongs to user {owner}; `chown root {}`", word(path))]
     Foreign {
         /// Whose it is.
         owner: u32,
@@ -61,7 +63,7 @@ pub(super) enum TokenError {
         path: PathBuf,
     },
     /// Others may read it.
-    #[error("it is open to others; `chmod 600 {}`, and put a new token into it", path.display())]
+    #[error("it is open to others; `chmod 600 {}`, and put a new token into it", word(path))]
     Open {
         /// Which it is.
         path: PathBuf,

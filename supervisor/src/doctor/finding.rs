@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use supervisor_core::ids::Name;
 
 use super::fix::Fix;
-use crate::problem::{Place, cut};
+use crate::{
+    problem::{Place, cut},
+    typed::word,
+};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,20 +133,10 @@ pub(super) fn few(items: &[String]) -> String {
 /// A command on some paths; on many, the one that does it for all of them.
 pub(super) fn typed<'a>(command: &str, paths: impl IntoIterator<Item = &'a PathBuf>) -> Mend {
     const TYPED: usize = 3;
-    let words: Vec<String> = paths.into_iter().map(|path| word(path)).collect();
+    let words: Vec<String> = paths.into_iter().map(word).collect();
     match words.len() <= TYPED {
         true => Mend::Type(format!("{command} {}", words.join(" "))),
         false => Mend::Type("openclawctl doctor --fix".to_owned()),
-    }
-}
-
-/// A path as one word of a shell's command line.
-pub(super) fn word(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
@@ -159,11 +152,5 @@ mod tests {
             (count(1, "file", "files"), count(2, "file", "files")),
             ("1 file".into(), "2 files".into())
         );
-    }
-
-    #[test]
-    fn a_path_can_be_typed_as_it_is_shown() {
-        assert_eq!(word(Path::new("/home/me/.openclaw")), "/home/me/.openclaw");
-        assert_eq!(word(Path::new("/home/my bot's")), r"'/home/my bot'\''s'");
     }
 }

@@ -15,10 +15,10 @@ use nix::sys::{
 
 use super::{
     ASK,
-    finding::{Finding, Mend, Severity, word},
+    finding::{Finding, Mend, Severity},
     scene::{Budget, Patient, Scene},
 };
-use crate::tool::Tool;
+use crate::{tool::Tool, typed::word};
 
 /// 2026-01-01: this program is younger.
 const OLDEST: u64 = 1_767_225_600;

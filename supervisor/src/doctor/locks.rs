@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::{
     files::old,
-    finding::{Finding, Mend, Severity, count, typed, word},
+    finding::{Finding, Mend, Severity, count, typed},
     fix::{Fix, Seen, has_worker},
     ground,
     scene::{Budget, Patient, Scene},
@@ -27,6 +27,8 @@ use crate::openclaw::{
     layout::resolve,
     walls::shared::{self, Squat},
 };
+
+use crate::typed::word;
 
 /// Session locks are deep: `agents/main/sessions/ID.jsonl.lock`.
 const DEEP: u32 = 5;
@@ -180,7 +182,7 @@ pub(super) fn run_directories(scene: &Scene, budget: &Budget) -> Vec<Finding> {
         };
         let (severity, mend) = match fixes.is_empty() {
             false => (Severity::Note, format!("rm -r {}", word(&path))),
-            true => (Severity::Error, format!("kill $(cat {})", word(&path.join("worker.lock")))),
+            true => (Severity::Error, format!("kill $(cat {})", word(path.join("worker.lock")))),
         };
         found.push(
             Finding::new("run.leftover", severity, what, why, Mend::Type(mend))

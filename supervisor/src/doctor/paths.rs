@@ -10,12 +10,13 @@ use std::{
 use supervisor_core::ids::Name;
 
 use super::{
-    finding::{Finding, Mend, Severity, word},
+    finding::{Finding, Mend, Severity},
     scene::{Budget, Patient, Scene},
 };
 use crate::{
     openclaw::layout::{Layout, Relation, relation, resolve},
     problem::Place,
+    typed::word,
 };
 
 const SHARED: &str = "two agents that write the same files undo each other's work, and one can break both";

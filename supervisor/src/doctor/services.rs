@@ -13,10 +13,13 @@ use std::{
 use supervisor_core::ports::DEFAULT_FIRST;
 
 use super::{
-    finding::{Finding, Mend, Severity, word},
+    finding::{Finding, Mend, Severity},
     scene::{Budget, Patient, Scene, text},
 };
-use crate::{figures::descendants, lineage::field, openclaw::layout::resolve, problem::Place};
+use crate::{
+    typed::word,
+    {figures::descendants, lineage::field, openclaw::layout::resolve, problem::Place},
+};
 
 const TWICE: &str =
     "two gateways on one state directory: the second refuses to start, or both answer as one bot";
@@ -34,8 +37,8 @@ impl Manager {
     /// How the service is ended and kept from coming back.
     fn disable(self, unit: &str) -> String {
         match self {
-            Self::User => format!("systemctl --user disable --now {unit}"),
-            Self::System => format!("sudo systemctl disable --now {unit}"),
+            Self::User => format!("systemctl --user disable --now {}", word(unit)),
+            Self::System => format!("sudo systemctl disable --now {}", word(unit)),
         }
     }
 }

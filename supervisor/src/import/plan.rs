@@ -24,6 +24,7 @@ use crate::{
     registry,
     settings::ephemeral_ports,
     spec::{InstanceSpec, Runtime},
+    typed::word,
 };
 
 impl Importer {
@@ -197,7 +198,7 @@ fn of_system(found: &Found, wish: &Wish) -> Vec<String> {
         obstacles.push(format!("its unit is of the system; end it yourself with `sudo {stop}`"));
     }
     if found.ocm_runs {
-        let name = &found.name;
+        let name = word(&found.name);
         obstacles.push(format!("OCM runs it, and would start it again; `ocm service stop {name}` ends that"));
     }
     let by_hand = found.running.filter(|_| !found.unit.as_ref().is_some_and(|unit| unit.active));

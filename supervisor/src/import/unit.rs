@@ -12,6 +12,7 @@ use super::process::Running;
 use crate::{
     doctor::services::{Manager, is_gateway_unit, unit_directories},
     tool::Tool,
+    typed::word,
 };
 
 /// What systemd takes to answer, on a loaded host.
@@ -84,7 +85,7 @@ impl Unit {
     /// As people type it.
     pub(super) fn typed(&self, verb: &str) -> String {
         let user = if self.system { "" } else { "--user " };
-        format!("systemctl {user}{verb} {}", self.name)
+        format!("systemctl {user}{verb} {}", word(&self.name))
     }
 
     /// Whether it runs, or is about to; `None` if systemd does not answer. Blocks, as all of these do.

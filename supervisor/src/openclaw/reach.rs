@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     custody,
+    typed::word,
     user::{User, acting_as},
 };
 
@@ -77,20 +78,22 @@ impl ReachError {
             Self::Barred { at, barrier: Barrier::Above, .. } => format!(
                 "let others pass with `chmod go+x {}`, start the supervisor with a directory (`--data-dir`) that they get \
                  at, e.g. in /var/lib, or remove `user` from the spec",
-                at.display()
+                word(at)
             ),
             Self::Barred { barrier: Barrier::Version(home), .. } => format!(
                 "open that version with `{}` and `chmod -R go+rX {}`",
                 custody::own(home, nix::unistd::geteuid().as_raw()),
-                home.display()
+                word(home)
             ),
             Self::Open { path, .. } => {
-                let path = path.display();
-                let version = path.to_string();
+                let version = path.to_string_lossy();
                 let version =
                     version.rsplit_once(&format!("/{OPENCLAW}-")).map_or("VERSION", |(_, version)| version);
                 format!(
-                    "move it away with `mv {path} {path}.old`, and type `openclawctl runtimes install {version}`"
+                    "move it away with `mv {} {}`, and type `openclawctl runtimes install {}`",
+                    word(path),
+                    word(format!("{}.old", path.display())),
+                    word(version)
                 )
             }
         }

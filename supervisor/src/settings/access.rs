@@ -23,6 +23,7 @@ use super::Wrong;
 use crate::{
     openclaw::walls::open_to_all,
     role::{Grant, GrantError, Role},
+    typed::word,
 };
 
 /// The most bindings: each call looks through all of them.
@@ -192,7 +193,7 @@ fn apart(tokens: &mut HashMap<OsString, (usize, PathBuf)>, index: usize, path: &
         "" => format!("other-{name}"),
         within => format!("{within}-{name}"),
     });
-    let mend = format!("`mv {} {}`, and write the new path here", path.display(), newer.display());
+    let mend = format!("`mv {} {}`, and write the new path here", word(path), word(&newer));
     Err((Some("token_file"), message, mend))
 }
 

@@ -33,6 +33,7 @@ use crate::{
         tree,
     },
     spec::{InstanceSpec, UserName},
+    typed::word,
     user::{self, User, UserError},
 };
 
@@ -78,7 +79,7 @@ pub(super) struct Kept {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unfit {
     /// It cannot be read, or the copy has no place.
-    #[error("failed to look at `{}`: {source}; see what is there with `ls -la {}`", path.display(), path.display())]
+    #[error("failed to look at `{}`: {source}; see what is there with `ls -la {}`", path.display(), word(path))]
     Look {
         /// What.
         path: PathBuf,
@@ -106,7 +107,7 @@ pub(super) enum Unfit {
     #[error(
         "its state `{}` belongs to user {owner} and not to the instance's; if a link has led there (`ls -ld {}`), remove \
          that, and if it is this instance's, type `{}`",
-        path.display(), named.display(), custody::own(path, *user)
+        path.display(), word(named), custody::own(path, *user)
     )]
     Foreign {
         /// What.

@@ -11,6 +11,7 @@ use super::{Directories, Layout, Neighbour};
 use crate::{
     openclaw::{ways::Ways, written::Written},
     spec::{FieldPath, InstanceSpec},
+    typed::word,
 };
 
 /// A link leads there.
@@ -29,13 +30,12 @@ impl Led {
     /// What to do about it: a sentence without its full stop.
     #[must_use]
     pub fn mend(&self) -> String {
-        let link = self.link.display();
         match &self.end {
             Some(end) => format!(
                 "if nobody knows of that link, remove it; else write `{}`, where no link can lead it elsewhere",
                 end.display()
             ),
-            None => format!("see where it leads (`readlink {link}`), and name that"),
+            None => format!("see where it leads (`readlink {}`), and name that", word(&self.link)),
         }
     }
 
@@ -91,10 +91,39 @@ pub(crate) fn led_by_agents(data_dir: &Path, paths: &[&Path], others: &[Neighbou
     let link = |path: &Path| ways.links(path).into_iter().find(|link| written.holds(link));
     paths.iter().find_map(|path| {
         let (path, link) = (path.display(), link(path)?);
-        let link = link.display();
         Some(format!(
-            "the way to `{path}` leads over `{link}`, where an instance writes; see where that leads (`readlink {link}`), and \
-             remove it"
+            "the way to `{path}` leads over `{}`, where an instance writes; see where that leads (`readlink {}`), and \
+             remove it",
+            link.display(),
+            word(&link)
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use supervisor_core::ports::Block;
+
+    use super::*;
+
+    #[test]
+    fn what_an_agent_calls_its_link_is_run_by_nobody_who_does_as_he_is_told() {
+        let world = tempfile::tempdir().unwrap();
+        let at = world.path().canonicalize().unwrap();
+        let data_dir = at.join("data");
+        let name = supervisor_core::ids::Name::new("main").unwrap();
+        let block = Block::at(20_000).unwrap();
+        let main = Neighbour { name, block, profile: None, writes: vec![at.join("shared")] };
+        for directory in ["data", "shared", "elsewhere"] {
+            fs::create_dir(at.join(directory)).unwrap();
+        }
+        let planted = at.join("shared/$(reboot);it's");
+        symlink(at.join("elsewhere"), &planted).unwrap();
+        symlink(&planted, at.join("profile")).unwrap();
+        let told = led_by_agents(&data_dir, &[&at.join("profile")], &[main]).unwrap();
+        let typed = format!(r"`readlink '{}/shared/$(reboot);it'\''s'`", at.display());
+        assert!(told.contains(&typed), "{told}");
+    }
 }

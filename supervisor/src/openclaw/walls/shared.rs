@@ -26,6 +26,8 @@ use rustix::{
 
 use super::Trees;
 
+use crate::typed::word;
+
 /// Memory that all processes of the host share.
 pub(crate) const MEMORY: &str = "/dev/shm";
 
@@ -91,11 +93,11 @@ impl Squat {
     /// What to type about it.
     pub(crate) fn mend(self, path: &Path) -> String {
         match self {
-            Self::Open(_) => format!("chmod {PRIVATE:o} {}", path.display()),
+            Self::Open(_) => format!("chmod {PRIVATE:o} {}", word(path)),
             // /tmp is sticky: only its owner and root can.
             Self::Link | Self::NoDirectory | Self::Foreign(_) => {
                 let sudo = if nix::unistd::geteuid().is_root() { "" } else { "sudo " };
-                format!("{sudo}rm -r {}", path.display())
+                format!("{sudo}rm -r {}", word(path))
             }
         }
     }
