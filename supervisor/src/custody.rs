@@ -35,10 +35,7 @@ use tracing::warn;
 
 pub(crate) use self::private::Exposed;
 use self::private::{Exposure, Private};
-use crate::{
-    typed::word,
-    {alerts, lock, openclaw::snapshots, perform::store, settings, web},
-};
+use crate::{alerts, lock, openclaw::snapshots, perform::store, settings, typed::word, web};
 
 /// Of a file that others need not read.
 const FILE: u32 = 0o600;

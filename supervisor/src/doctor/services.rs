@@ -16,10 +16,7 @@ use super::{
     finding::{Finding, Mend, Severity},
     scene::{Budget, Patient, Scene, text},
 };
-use crate::{
-    typed::word,
-    {figures::descendants, lineage::field, openclaw::layout::resolve, problem::Place},
-};
+use crate::{figures::descendants, lineage::field, openclaw::layout::resolve, problem::Place, typed::word};
 
 const TWICE: &str =
     "two gateways on one state directory: the second refuses to start, or both answer as one bot";
