@@ -23,12 +23,13 @@ use super::{
     scene::{Budget, Patient, Scene},
 };
 
-use crate::openclaw::{
-    layout::resolve,
-    walls::shared::{self, Squat},
+use crate::{
+    openclaw::{
+        layout::resolve,
+        walls::shared::{self, Squat},
+    },
+    typed::word,
 };
-
-use crate::typed::word;
 
 /// Session locks are deep: `agents/main/sessions/ID.jsonl.lock`.
 const DEEP: u32 = 5;
