@@ -12,7 +12,7 @@
 //! * [`driver`]: the loop; the only caller of core and the only reader of the clock.
 //! * [`handle`]: the door to it: commands in, views out.
 //! * [`perform`]: the hands. They begin what they are told and report what became of it; they never decide. [`undying`]:
-//!   what they cannot kill.
+//!   what they cannot kill; [`proc`]: what processes show of themselves.
 //! * [`openclaw`]: what is particular to OpenClaw: environment, configuration, directories.
 //! * [`spec`], [`fleet`], [`settings`]: what people write, with line and column for every mistake.
 //! * [`doctor`]: examines fleet and host, when somebody asks.
@@ -55,6 +55,7 @@ pub mod openclaw;
 mod perform;
 mod pki;
 pub mod problem;
+mod proc;
 mod recycle;
 pub mod registry;
 pub mod role;

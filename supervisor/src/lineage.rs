@@ -27,8 +27,7 @@
 //! its own.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs, io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     str,
@@ -41,7 +40,10 @@ use rustix::{
 };
 use supervisor_core::ids::Name;
 
-use crate::openclaw::{contract::WORKER, environment::MARK};
+use crate::{
+    openclaw::{contract::WORKER, environment::MARK},
+    proc,
+};
 
 /// How much is looked at to trace a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,9 +95,6 @@ const MOST_GROUPS: u64 = 64 << 10;
 
 /// Who may do everything, beside the supervisor's own user.
 const ROOT: u32 = 0;
-
-/// Of an environment. A worker's has one variable; what others hide beyond this says nothing of a worker.
-const MOST_ENVIRONMENT: u64 = 256 << 10;
 
 /// Where a process belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,7 +242,8 @@ impl Lineage {
 
     /// The mark that a process carries, and how much was looked through for it.
     fn marked(&self, pid: i32) -> (io::Result<Mark>, usize) {
-        match read(pid, "environ", MOST_ENVIRONMENT) {
+        // A worker's has one variable; what others hide beyond this says nothing of a worker.
+        match read(pid, "environ", proc::ENVIRONMENT) {
             Ok(environment) => (Ok(self.mark_in(&environment)), environment.len()),
             Err(error) => (Err(error), 0),
         }
@@ -411,9 +411,7 @@ pub(crate) fn field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
 }
 
 fn read(pid: i32, file: &str, most: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(format!("/proc/{pid}/{file}"))?.take(most).read_to_end(&mut content)?;
-    Ok(content)
+    proc::read(format!("/proc/{pid}/{file}"), most)
 }
 
 /// A descriptor of a process can be read from once that has ended (pidfd_open(2)).

@@ -207,6 +207,10 @@ const TYPING: [u64; 2] = [0x5412, 0x541C];
 /// BTRFS_IOC_SNAP_CREATE and BTRFS_IOC_SNAP_CREATE_V2, whose types hold the size of what they take.
 const COPYING: [u64; 2] = [0x5000_9401, 0x5000_9417];
 
+/// By this a process makes its command line and its environment as long as it likes, for whoever reads them in /proc to
+/// run out of memory or time: PR_SET_MM (prctl(2)).
+const LENGTHENING: u64 = 35;
+
 /// By these whoever has a file holds up everybody who opens it, for as long as a minute at a time: F_SETLEASE, and
 /// F_SETDELEG of newer kernels.
 const LEASING: [u64; 2] = [1_024, 1_040];
@@ -273,7 +277,8 @@ fn filter(privileges: bool, ports: bool, arch: TargetArch) -> Result<Filter, Bac
     Ok(Filter { rules, arch, privileges, apart })
 }
 
-/// Which calls are refused when they are about other processes, type for somebody else, copy what is his, or hold it up.
+/// Which calls are refused when they are about other processes, type for somebody else, copy what is his, or hold it or
+/// its reader up.
 fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     let when = |argument, operator, value| {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
@@ -292,6 +297,7 @@ fn about_others() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
     for command in LEASING {
         rules.entry(libc::SYS_fcntl).or_default().push(when(1, SeccompCmpOp::Eq, command)?);
     }
+    rules.insert(libc::SYS_prctl, vec![when(0, SeccompCmpOp::Eq, LENGTHENING)?]);
     Ok(rules)
 }
 

@@ -246,6 +246,11 @@ fn an_agent_that_has_others_wait_for_a_file_is_refused() {
 }
 
 #[test]
+fn an_agent_that_makes_its_command_line_longer_is_refused() {
+    as_everybody(|who| Home::of(who).is_stopped("lengthen", libc::EPERM));
+}
+
+#[test]
 fn an_agent_that_copies_a_tree_past_landlock_is_refused() {
     as_everybody(|who| Home::of(who).is_stopped("copy", libc::EPERM));
 }

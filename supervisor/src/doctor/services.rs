@@ -16,7 +16,9 @@ use super::{
     finding::{Finding, Mend, Severity},
     scene::{Budget, Patient, Scene, text},
 };
-use crate::{figures::descendants, lineage::field, openclaw::layout::resolve, problem::Place, typed::word};
+use crate::{
+    figures::descendants, lineage::field, openclaw::layout::resolve, problem::Place, proc, typed::word,
+};
 
 const TWICE: &str =
     "two gateways on one state directory: the second refuses to start, or both answer as one bot";
@@ -219,11 +221,11 @@ pub(super) fn processes(scene: &Scene, budget: &Budget) -> Vec<Finding> {
         let Some(pid) = process.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else {
             continue;
         };
-        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = proc::look(process.join("cmdline"), proc::COMMAND);
         if !is_gateway(&line) {
             continue;
         }
-        let environ = fs::read(process.join("environ")).unwrap_or_default();
+        let environ = proc::look(process.join("environ"), proc::ENVIRONMENT);
         let patient = states.get(&resolve(&state_of(&environ))).copied();
         let Some(patient) = patient.filter(|patient| is_of(&process, patient.uid())) else { continue };
         let family = patient.worker_pid.map(descendants).unwrap_or_default();

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     doctor::services::{environment, is_gateway, is_of, state_of, user_of},
     openclaw::{layout::resolve, place::Place},
+    proc,
 };
 
 /// Locks in one directory that are looked at; OpenClaw keeps two for each gateway.
@@ -138,10 +139,10 @@ fn runs_on(pid: i32, state: &Path) -> bool {
     let process = PathBuf::from(format!("/proc/{pid}"));
     // Anybody's process may be called a gateway, and say that it has this state.
     let is_its = fs::metadata(state).is_ok_and(|state| is_of(&process, state.uid()));
-    if !is_its || !is_gateway(&fs::read(process.join("cmdline")).unwrap_or_default()) {
+    if !is_its || !is_gateway(&proc::look(process.join("cmdline"), proc::COMMAND)) {
         return false;
     }
-    let environ = fs::read(process.join("environ")).unwrap_or_default();
+    let environ = proc::look(process.join("environ"), proc::ENVIRONMENT);
     // One of a supervisor's own.
     if environment(&environ, "OPENCLAWCTL_MARK").is_some() {
         return false;

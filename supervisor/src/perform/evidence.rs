@@ -15,7 +15,10 @@ use std::{
 use supervisor_core::ids::{Incarnation, Name};
 
 use super::launch::log_tail;
-use crate::openclaw::{file::Durability, layout::Directories, place::Place};
+use crate::{
+    openclaw::{file::Durability, layout::Directories, place::Place},
+    proc,
+};
 
 /// The kill waits so long for it. A disk that hangs must not keep a gateway hanging.
 pub(super) const LIMIT: Duration = Duration::from_secs(3);
@@ -31,6 +34,9 @@ const KEPT: usize = 5;
 
 /// Processes, and threads of one process, that are written down. OpenClaw has three and fifteen.
 const MOST: usize = 64;
+
+/// Of its list of sockets, which are those of all processes of its network.
+const MOST_SOCKETS: u64 = 4 << 20;
 
 /// Descriptors of one process that are looked at.
 const MOST_OPEN: usize = 4_096;
@@ -115,10 +121,10 @@ fn process(text: &mut String, pid: i32, before: Option<u64>) {
 }
 
 /// How many descriptors it has of each kind, and its TCP sockets.
-fn descriptors(text: &mut String, proc: &Path) {
+fn descriptors(text: &mut String, directory: &Path) {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let (mut inodes, mut looked_at) = (HashSet::new(), 0);
-    for entry in fs::read_dir(proc.join("fd")).into_iter().flatten().flatten().take(MOST_OPEN) {
+    for entry in fs::read_dir(directory.join("fd")).into_iter().flatten().flatten().take(MOST_OPEN) {
         looked_at += 1;
         let Ok(target) = fs::read_link(entry.path()) else { continue };
         let target = target.to_string_lossy().into_owned();
@@ -132,7 +138,8 @@ fn descriptors(text: &mut String, proc: &Path) {
     let more = if looked_at == MOST_OPEN { ", and more" } else { "" };
     let _ = writeln!(text, "  Descriptors: {}{more}", counts.join(", "));
     for table in ["net/tcp", "net/tcp6"] {
-        let table = fs::read_to_string(proc.join(table)).unwrap_or_default();
+        let table = proc::look(directory.join(table), MOST_SOCKETS);
+        let table = String::from_utf8_lossy(&table);
         for row in table.lines().skip(1) {
             let fields: Vec<&str> = row.split_whitespace().collect();
             let (Some(local), Some(remote), Some(state), Some(queues), Some(inode)) =

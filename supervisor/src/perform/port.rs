@@ -20,6 +20,8 @@ use rustix::{
     process::geteuid,
 };
 
+use crate::proc;
+
 /// The longest command shown, in characters.
 const COMMAND: usize = 120;
 
@@ -189,12 +191,12 @@ fn socket_inode(link: &str) -> Option<u64> {
 
 /// The command line, or the name if there is none.
 fn command(pid: i32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = proc::look(format!("/proc/{pid}/cmdline"), proc::COMMAND);
     let line = presentable(&line);
     if !line.is_empty() {
         return line;
     }
-    presentable(&fs::read(format!("/proc/{pid}/comm")).unwrap_or_default())
+    presentable(&proc::look(format!("/proc/{pid}/comm"), proc::COMMAND))
 }
 
 fn presentable(bytes: &[u8]) -> String {

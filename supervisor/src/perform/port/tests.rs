@@ -38,6 +38,22 @@ impl Drop for Squatter {
 const LISTEN: &str = "import socket,sys
 s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print(s.getsockname()[1]); sys.stdin.read()";
 
+/// Makes its command line as long as it likes (prctl(2), PR_SET_MM_MAP), with a word where nobody is to look for one.
+const LENGTHEN: &str = r"
+import ctypes, mmap, struct
+of = open('/proc/self/stat').read().rsplit(')', 1)[1].split()
+code, end, stack = (int(of[n - 3]) for n in (26, 27, 28))
+data, data_end, brk, _, _, env, env_end = (int(of[n - 3]) for n in range(45, 52))
+line = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+line[512 << 10:] = b'deep\0\0\0\0' * (64 << 10)
+at = ctypes.addressof(ctypes.c_char.from_buffer(line))
+libc = ctypes.CDLL(None)
+libc.sbrk.restype = ctypes.c_void_p
+now = libc.sbrk(0)
+like = struct.pack('11QQIi', code, end, data, data_end, brk, now, stack, at, at + len(line), env, env_end, 0, 0, -1)
+libc.prctl(35, 14, like, len(like), 0) and exit(1)
+";
+
 /// A port on which nobody listens, and what keeps it from everybody else.
 fn free_port() -> (u16, rustix::fd::OwnedFd) {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -104,6 +120,15 @@ fn a_squatter_is_named_with_pid_and_command() {
     assert!(sentence.starts_with(&format!("process {pid} (")), "{sentence}");
     assert!(sentence.contains("python3 -uc import socket,sys s = "), "{sentence}");
     assert!(holder.command.chars().count() <= COMMAND + 1 && holder.command.ends_with('…'), "{sentence}");
+}
+
+#[test]
+fn of_a_squatter_with_an_endless_command_line_no_more_is_read_than_can_be_shown() {
+    let squatter = Squatter::start(&format!("{LENGTHEN}{LISTEN}"));
+    let [holder] = &holders(&[squatter.port])[..] else { panic!("nobody holds it") };
+    let whole = std::fs::read(format!("/proc/{}/cmdline", squatter.child.id())).unwrap();
+    assert_eq!(whole.len(), 1 << 20);
+    assert_eq!(holder.command, "python3", "it is named as one that shows no command line");
 }
 
 #[test]
