@@ -1,8 +1,9 @@
-//! Modes of files, by user notification (seccomp_unotify(2)).
+//! Modes of files and their groups, by user notification (seccomp_unotify(2)).
 //!
 //! Landlock looks at what is opened and not at whose mode is changed: an agent of the supervisor's own user could open to
-//! all users of the host what it may not open itself, the supervisor's state among it. So who changes a mode waits until
-//! the worker has done it in its place, for what lies in the gateway's own trees:
+//! all users of the host what it may not open itself, the supervisor's state among it, or take the control socket from the
+//! group that may call. So who changes a mode or an owner waits until the worker has done it in its place, for what lies in
+//! the gateway's own trees:
 //!
 //! ```text
 //!   gateway   chmod("notes", 0600) ── waits ──────────────────────────────────── 0
@@ -19,13 +20,15 @@ use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use nix::libc::{self, c_long};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, chmod, fstat, open, openat2, readlink};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, chmod, chownat, fstat, open, openat2, readlink,
+};
 use rustix::io::{Errno, IoSlice, Result};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -41,13 +44,22 @@ use super::syscalls::{FCHMODAT2, instruction, load, word};
 use super::{Claim, Step, landlock};
 use crate::kernel::{self, Call};
 
-/// The calls that change a mode, and the arguments by which each says of what.
+/// The calls that change a mode or an owner, and the arguments by which each says of what.
 const CALLS: &[(c_long, Form)] = &[
     #[cfg(target_arch = "x86_64")]
-    (libc::SYS_chmod, Form { at: None, path: Some(0), mode: 1, flags: None }),
-    (libc::SYS_fchmod, Form { at: Some(0), path: None, mode: 1, flags: None }),
-    (libc::SYS_fchmodat, Form { at: Some(0), path: Some(1), mode: 2, flags: None }),
-    (FCHMODAT2, Form { at: Some(0), path: Some(1), mode: 2, flags: Some(3) }),
+    (libc::SYS_chmod, Form { path: Some(0), ..Form::of(Change::Mode(1)) }),
+    (libc::SYS_fchmod, Form { at: Some(0), ..Form::of(Change::Mode(1)) }),
+    (libc::SYS_fchmodat, Form { at: Some(0), path: Some(1), ..Form::of(Change::Mode(2)) }),
+    (FCHMODAT2, Form { at: Some(0), path: Some(1), flags: Flags::At(3), ..Form::of(Change::Mode(2)) }),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chown, Form { path: Some(0), ..Form::of(Change::Owner(1)) }),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_lchown, Form { path: Some(0), flags: Flags::Are(NOT_FOLLOWED), ..Form::of(Change::Owner(1)) }),
+    (libc::SYS_fchown, Form { at: Some(0), ..Form::of(Change::Owner(1)) }),
+    (
+        libc::SYS_fchownat,
+        Form { at: Some(0), path: Some(1), flags: Flags::At(4), ..Form::of(Change::Owner(2)) },
+    ),
 ];
 
 /// Which argument is what.
@@ -56,9 +68,33 @@ struct Form {
     /// A directory, or without a path the file itself. Without this, the path begins where the process is.
     at: Option<usize>,
     path: Option<usize>,
-    mode: usize,
-    flags: Option<usize>,
+    flags: Flags,
+    change: Change,
 }
+
+#[derive(Debug, Clone, Copy)]
+enum Flags {
+    Are(i32),
+    At(usize),
+}
+
+/// To what.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    /// To the mode in this argument.
+    Mode(usize),
+    /// To the user in this argument and the group in the next.
+    Owner(usize),
+}
+
+impl Form {
+    const fn of(change: Change) -> Self {
+        Self { at: None, path: None, flags: Flags::Are(0), change }
+    }
+}
+
+/// For a user or a group that stays.
+const STAYS: u32 = u32::MAX;
 
 /// Where a process is, for who names no directory.
 const HERE: i32 = libc::AT_FDCWD;
@@ -72,6 +108,9 @@ const DESCRIPTORS: [&str; 3] = ["/proc/self/fd/", "/proc/thread-self/fd/", "/dev
 
 /// Bits that chmod(2) looks at.
 const BITS: u32 = 0o7777;
+
+/// Where memory lies that has a descriptor and never had a name (memfd_create(2)).
+const MEMORY: &[u8] = b"/memfd:";
 
 /// The longest path, with the NUL behind it.
 const LONGEST: usize = 4_096;
@@ -245,23 +284,42 @@ impl Keeper {
         if !kernel::waits(self.as_fd(), call.id) {
             return Err(Errno::SRCH);
         }
-        self.check(&file)?;
-        chmod(itself(&file), Mode::from_raw_mode(low(call.arguments[form.mode]) & BITS))
+        let argument = |index: usize| low(call.arguments[index]);
+        let kind = self.check(&file)?;
+        match form.change {
+            Change::Mode(_) if kind.is_symlink() => Err(Errno::OPNOTSUPP),
+            Change::Mode(mode) => chmod(itself(&file), Mode::from_raw_mode(argument(mode) & BITS)),
+            Change::Owner(user) if ![STAYS, self.user()].contains(&argument(user)) => Err(Errno::PERM),
+            Change::Owner(user) => {
+                let group = Some(argument(user + 1)).filter(|group| *group != STAYS);
+                chownat(&file, c"", None, group.map(Gid::from_raw), AtFlags::EMPTY_PATH)
+            }
+        }
     }
 
-    /// Whether it is the gateway's own.
-    fn check(&self, file: &OwnedFd) -> Result<()> {
+    /// Whose files they are.
+    fn user(&self) -> u32 {
+        self.other.as_ref().map_or(geteuid(), Identity::user).as_raw()
+    }
+
+    /// What it is, if it is the gateway's own.
+    fn check(&self, file: &OwnedFd) -> Result<FileType> {
         let found = fstat(file)?;
-        if found.st_uid != self.other.as_ref().map_or(geteuid(), Identity::user).as_raw() {
+        if found.st_uid != self.user() {
             return Err(Errno::PERM);
         }
-        match FileType::from_raw_mode(found.st_mode) {
-            FileType::Symlink => Err(Errno::OPNOTSUPP),
-            // Nobody gets at it by a name any more.
-            FileType::RegularFile if found.st_nlink == 0 => Ok(()),
-            FileType::RegularFile | FileType::Directory | FileType::Fifo | FileType::Socket => {
+        let kind = FileType::from_raw_mode(found.st_mode);
+        match kind {
+            FileType::RegularFile
+            | FileType::Directory
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::Symlink => {
+                // What has lost its name is where it had it: a neighbour's file can be held from before it was replaced.
                 let place = place(file)?;
-                self.trees.iter().any(|tree| place.starts_with(tree)).then_some(()).ok_or(Errno::PERM)
+                let is_memory = found.st_nlink == 0 && place.as_os_str().as_bytes().starts_with(MEMORY);
+                let is_own = is_memory || self.trees.iter().any(|tree| place.starts_with(tree));
+                is_own.then_some(kind).ok_or(Errno::PERM)
             }
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Unknown => Err(Errno::PERM),
         }
@@ -272,7 +330,10 @@ impl Keeper {
 fn find(call: &Call, form: Form) -> Result<OwnedFd> {
     let argument = |index: usize| low(call.arguments[index]).cast_signed();
     let at = form.at.map_or(HERE, argument);
-    let flags = form.flags.map_or(0, argument);
+    let flags = match form.flags {
+        Flags::Are(flags) => flags,
+        Flags::At(index) => argument(index),
+    };
     if flags & !(NOT_FOLLOWED | ITSELF) != 0 {
         return Err(Errno::INVAL);
     }

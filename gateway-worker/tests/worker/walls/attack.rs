@@ -131,6 +131,7 @@ fn carry_out(what: &str, target: &str) -> io::Result<()> {
         "bits-unseen" => bits_unseen(),
         "own-bits" => own_bits(),
         "open-up" => super::modes::open_up(target),
+        "open-up-replaced" => super::modes::open_up_replaced(target),
         "own-modes" => super::modes::own(),
         "calls" => calls(&CALLS),
         "rings" => calls(&RINGS),

@@ -3,8 +3,12 @@
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, chmod, chmodat, fchmod, memfd_create, open};
+use rustix::fs::{
+    AtFlags, CWD, MemfdFlags, Mode, OFlags, chmod, chmodat, chown, chownat, fchmod, fchown, memfd_create,
+    open,
+};
 use rustix::io::Errno;
 
 use super::*;
@@ -26,6 +30,7 @@ fn chmodat2(at: BorrowedFd<'_>, path: &CStr, flags: i32) -> rustix::io::Result<(
 /// Opens `target` to all users of the host, in every way there is. It is outside, but for `readable`, which may be read.
 pub(super) fn open_up(targets: &str) -> std::io::Result<()> {
     let (target, readable) = targets.split_once(' ').unwrap();
+    let group = Some(rustix::process::getegid());
     let all = Mode::from_raw_mode(0o666);
     let (directory, name) = target.rsplit_once('/').unwrap();
     let held: OwnedFd = open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -45,6 +50,11 @@ pub(super) fn open_up(targets: &str) -> std::io::Result<()> {
         ("held, by /dev", chmod(format!("/dev/fd/{}", held.as_raw_fd()), all)),
         ("held", chmodat2(held.as_fd(), c"", libc::AT_EMPTY_PATH)),
         ("read", fchmod(&read, all)),
+        ("to its group", chown(target, None, group)),
+        ("to its group, by a link", chown("leads-out", None, group)),
+        ("to its group, in its directory", chownat(&directory, name, None, group, AtFlags::SYMLINK_NOFOLLOW)),
+        ("to its group, held", chownat(&held, "", None, group, AtFlags::EMPTY_PATH)),
+        ("to its group, read", fchown(&read, None, group)),
         ("what is above", chmod("..", Mode::from_raw_mode(0o777))),
     ];
     let refused = |(way, outcome): &(&str, rustix::io::Result<()>)| {
@@ -52,6 +62,15 @@ pub(super) fn open_up(targets: &str) -> std::io::Result<()> {
         matches!(*outcome, Err(Errno::PERM | Errno::LOOP | Errno::ACCESS))
     };
     attack::all_or_none(outcomes.iter().filter(|outcome| refused(outcome)).count(), outcomes.len())
+}
+
+/// Opens what `target` was to all users of the host, once something else has its name.
+pub(super) fn open_up_replaced(target: &str) -> std::io::Result<()> {
+    let held: OwnedFd = open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    std::fs::write("held", "")?;
+    eventually("the file is replaced", || rustix::fs::fstat(&held).unwrap().st_nlink == 0);
+    chmodat2(held.as_fd(), c"", libc::AT_EMPTY_PATH)?;
+    Ok(())
 }
 
 /// What every program does with modes of its own files.
@@ -80,6 +99,16 @@ pub(super) fn own() -> std::io::Result<()> {
     assert_eq!(mode("tree/file")?, 0o604);
     chmodat(CWD, "tree/within", at(0o1755), AtFlags::empty())?;
     assert_eq!(mode("tree/within")?, 0o1755);
+    let groups = rustix::process::getgroups()?.into_iter().chain([rustix::process::getegid()]);
+    for group in groups.filter(|group| group.as_raw() != u32::MAX) {
+        chown("tree/file", Some(rustix::process::geteuid()), Some(group))?;
+        fchown(&file, None, Some(group))?;
+        chownat(&tree, "file", None, Some(group), AtFlags::empty())?;
+        chownat(CWD, "leads-in", None, Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+        for path in ["tree/file", "leads-in"] {
+            assert_eq!(std::fs::symlink_metadata(path)?.gid(), group.as_raw(), "{path}");
+        }
+    }
     std::env::set_current_dir("tree/within")?;
     chmod("..", at(0o711))?;
     assert_eq!(mode("..")?, 0o711);
@@ -124,12 +153,31 @@ fn an_agent_that_opens_files_of_its_user_to_all_users_is_refused_in_every_way() 
 }
 
 #[test]
+fn an_agent_that_opens_what_a_neighbours_file_was_before_it_was_replaced_is_refused() {
+    as_everybody_but_root(|who| {
+        let (attacker, victim) = (Home::of(who), Home::of(who));
+        for (walls, code) in [(Some(attacker.walls()), libc::EPERM), (None, 0)] {
+            let (state, held) = (victim.file("state"), attacker.place.home().join("held"));
+            let opened = File::open(&state).unwrap();
+            let launch = attacker.attack(&format!("open-up-replaced {state}"), walls);
+            let (_worker, mut link, _) = attacker.start(launch);
+            eventually("it holds the file", || held.exists());
+            fs::remove_file(held).unwrap();
+            fs::rename(victim.file("state.new"), &state).unwrap();
+            assert_eq!(link.exited().how, Some(How::Code(code)), "{}", attacker.place.captured());
+            let mode = opened.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, if code == 0 { 0o666 } else { 0o600 });
+        }
+    });
+}
+
+#[test]
 fn a_gateway_of_another_user_changes_modes_of_its_own_files_alone() {
     let Some((home, user)) = report::passable() else { return };
     let user = User { groups: vec![4711], ..user };
-    chown(home.place.home(), Some(user.uid), Some(user.gid)).unwrap();
+    std::os::unix::fs::chown(home.place.home(), Some(user.uid), Some(user.gid)).unwrap();
     // Only a group of that user's may go there.
-    chown(home.place.path(), Some(4712), Some(4711)).unwrap();
+    std::os::unix::fs::chown(home.place.path(), Some(4712), Some(4711)).unwrap();
     let victim = Home::of(Who::Nobody);
     for (path, mode) in [(victim.place.path(), 0o755), (home.place.path(), 0o710)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
