@@ -75,6 +75,9 @@ const KEPT: &str = "TERM";
 /// By which the supervisor knows the processes of an instance.
 const MARK: &str = "OPENCLAWCTL_MARK";
 
+/// By which it knows that the session is that of whoever typed this.
+const GUEST: &str = "OPENCLAWCTL_GUEST";
+
 /// Who is believed about others.
 const ROOT: u32 = 0;
 
@@ -153,14 +156,14 @@ async fn inside(
     let mut command = Command::new(&worker);
     command.args(["behind", "--launch-fd", &launch.as_raw_fd().to_string()]).args(&args.command);
     // No variable of an instance changes how the worker itself is loaded.
-    let source = command.env_clear().env(MARK, mark).exec();
+    let source = command.env_clear().env(MARK, mark).env(GUEST, "1").exec();
     Err(failed(Cause::Exec { program: worker.to_string_lossy().into_owned(), source }))
 }
 
 /// What the worker is told, beside the command.
 fn launch(entry: EnterInstanceResponse, walls: Walls) -> Launch {
     let term = env::var(KEPT).ok().map(|term| (KEPT.to_owned(), term));
-    let own = term.into_iter().chain([(MARK.to_owned(), entry.mark)]);
+    let own = term.into_iter().chain([(MARK.to_owned(), entry.mark), (GUEST.to_owned(), "1".to_owned())]);
     let mut environment = entry.variables;
     for (name, value) in own {
         environment.entry(name).or_insert(value);

@@ -47,6 +47,9 @@ const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"
 /// By which the supervisor knows an instance's processes again: found in all of them, worker included.
 pub const MARK: &str = "OPENCLAWCTL_MARK";
 
+/// What a person runs in an instance says so beside the mark: the session that it is in is that person's.
+pub const GUEST: &str = "OPENCLAWCTL_GUEST";
+
 /// Where programs are looked for if the supervisor has no PATH itself (the default of systemd.exec(5)).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

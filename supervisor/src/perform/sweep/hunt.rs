@@ -189,7 +189,7 @@ fn claim(look: &[Seen], hunts: &mut [&mut Hunt]) -> Vec<Vec<Seen>> {
         }
     }
     for (at, seen) in look.iter().enumerate() {
-        if let Mark::Sought(index) = seen.mark {
+        if let Mark::Sought(index) | Mark::Guest(index) = seen.mark {
             claims.claim(at, index);
         }
     }
@@ -233,7 +233,7 @@ impl<'a> Claims<'a> {
         let Seen { identity, mark, .. } = self.look[at];
         let eligible = match mark {
             Mark::None | Mark::Blank => true,
-            Mark::Sought(index) => index == hunt,
+            Mark::Sought(index) | Mark::Guest(index) => index == hunt,
             Mark::Other => false,
         };
         let exempt = identity.pid == 1 || identity.pid == getpid().as_raw_pid();
@@ -278,7 +278,8 @@ impl<'a> Claims<'a> {
             let ours = match leader {
                 Some(leader) if leader.identity == identity => true,
                 Some(Seen { state: State::Running | State::Still, .. }) => false,
-                // Only what was born in it can be in it; its leader was the worker, or a process of the worker.
+                // Only what was born in it can be in it; its leader was the worker, or a process of the worker, unless
+                // somebody has run a command there from a shell that has ended.
                 Some(Seen { state: State::Dead, .. }) | None => mark == Mark::Sought(hunt),
             };
             let started = leader.map(|leader| leader.identity.started);

@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::signal;
-use crate::openclaw::environment::MARK;
+use crate::openclaw::environment::{GUEST, MARK};
 
 /// Bound of an environment: the kernel gives arguments and environment 6 MiB together at most (execve(2)).
 const ENVIRONMENT: usize = 6 * 1024 * 1024;
@@ -75,6 +75,8 @@ pub(super) enum Mark {
     None,
     /// That of the sweep with this index.
     Sought(usize),
+    /// The same, of what a person has run there, in a session of his own.
+    Guest(usize),
     /// That of another instance.
     Other,
     /// It could not be seen: the process is just executing its program, or ending.
@@ -211,11 +213,12 @@ impl Looker {
         if length == 0 && stat.environment_end == 0 {
             return Ok(Mark::Blank);
         }
-        let environment = &self.buffer[..length];
-        let mark = environment
-            .split(|&byte| byte == 0)
-            .find_map(|variable| variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
-        Ok(match mark.map(|mark| marks.get(mark)) {
+        let variable = |name: &str| {
+            let mut variables = self.buffer[..length].split(|&byte| byte == 0);
+            variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        };
+        Ok(match variable(MARK).map(|mark| marks.get(mark)) {
+            Some(Some(&sought)) if variable(GUEST).is_some() => Mark::Guest(sought),
             Some(Some(&sought)) => Mark::Sought(sought),
             Some(None) => Mark::Other,
             None => Mark::None,

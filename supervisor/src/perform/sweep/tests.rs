@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use rustix::process::{Pid, Signal};
 
 use super::*;
-use crate::openclaw::environment::MARK;
+use crate::openclaw::environment::{GUEST, MARK};
 
 /// Marks of one test, and a token that all its processes show.
 struct Scene {
@@ -99,6 +99,18 @@ impl Drop for Scene {
             let _ = child.wait();
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_left_in_the_session_of_a_person_whose_shell_has_ended_is_not_the_instances() {
+    let mut scene = Scene::new();
+    let job = format!("exec env -u {MARK} sh -c '{MARK}=$STORE/main {GUEST}=1 $S & $S & echo'");
+    scene.run("main", &job, 1);
+    scene.until_alive(2).await;
+    let leader = scene.children.last_mut().unwrap();
+    leader.wait().unwrap();
+    Sweeper::start(Undying::default()).unwrap().sweep(&scene.mark("main")).await;
+    assert_eq!(scene.alive().len(), 1, "{:?}", scene.alive());
 }
 
 #[tokio::test]

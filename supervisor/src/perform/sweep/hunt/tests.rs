@@ -52,6 +52,15 @@ fn another_instances_process_belongs_to_that_one_wherever_it_hangs() {
 }
 
 #[test]
+fn a_session_whose_leader_has_ended_belongs_to_nobody_who_was_a_guest_in_it() {
+    let mut look =
+        [seen(11, 1, 10, Mark::Guest(0)), seen(12, 11, 10, Mark::None), seen(13, 1, 10, Mark::None)];
+    assert_eq!(claimed(&look, &mut one()), [[11, 12]], "13 is that of whoever ran 11");
+    look[0].mark = Mark::Sought(0);
+    assert_eq!(claimed(&look, &mut one()), [[11, 12, 13]]);
+}
+
+#[test]
 fn a_session_belongs_to_the_instance_if_its_leader_does() {
     let look = [
         seen(9, 1, 9, Mark::None),
