@@ -92,6 +92,24 @@ pub struct Limits {
     pub bytes: u64,
 }
 
+impl Limits {
+    fn half(self) -> Self {
+        Self { count: self.count / 2, bytes: self.bytes / 2 }
+    }
+
+    /// How many of the first of `more` there is room for beside `kept`.
+    fn fit(self, kept: &[&Snapshot], more: &[&Snapshot]) -> usize {
+        let mut count = kept.len();
+        let mut bytes: u64 = kept.iter().map(|snapshot| snapshot.bytes).sum();
+        let fitting = more.iter().take_while(|snapshot| {
+            count += 1;
+            bytes = bytes.saturating_add(snapshot.bytes);
+            count <= self.count && bytes <= self.bytes
+        });
+        fitting.count()
+    }
+}
+
 impl Default for Limits {
     /// Weeks of edits by hand; a day of an agent that edits all the time.
     fn default() -> Self {
@@ -245,20 +263,19 @@ impl Snapshots {
         Ok(ids)
     }
 
-    /// Removes the oldest until the rest is within the limits, but none of `wanted`. Answers how many went.
+    /// Removes the oldest until the rest is within the limits, but none of `wanted`. Those that somebody has noted go last as
+    /// long as they are within half of them: an agent that edits all the time has no others forgotten. Answers how many went.
     pub fn prune(&self, wanted: &[ConfigId], limits: Limits) -> Result<usize, SnapshotError> {
         let Some(place) = self.open()? else { return Ok(0) };
         let all = self.list()?;
         let (kept, others): (Vec<&Snapshot>, Vec<&Snapshot>) =
             all.iter().partition(|snapshot| wanted.contains(&snapshot.id));
-        let mut count = kept.len();
-        let mut bytes: u64 = kept.iter().map(|snapshot| snapshot.bytes).sum();
-        let fitting = others.iter().take_while(|snapshot| {
-            count += 1;
-            bytes = bytes.saturating_add(snapshot.bytes);
-            count <= limits.count && bytes <= limits.bytes
-        });
-        let old = &others[fitting.count()..];
+        let noted: Vec<&Snapshot> =
+            others.iter().copied().filter(|snapshot| snapshot.note.is_some()).collect();
+        let noted = &noted[..limits.half().fit(&[], &noted)];
+        let is_noted = |snapshot: &Snapshot| noted.iter().any(|noted| noted.id == snapshot.id);
+        let others: Vec<&Snapshot> = others.into_iter().filter(|snapshot| !is_noted(snapshot)).collect();
+        let old = &others[limits.fit(&[&kept, noted].concat(), &others)..];
         let prune = || -> io::Result<()> {
             for snapshot in old {
                 let name = snapshot.id.to_string();

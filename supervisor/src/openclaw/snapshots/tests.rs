@@ -178,6 +178,24 @@ fn the_oldest_go_first_and_what_is_wanted_stays() {
 }
 
 #[test]
+fn what_somebody_has_noted_is_not_pushed_out_by_edits() {
+    let world = World::new();
+    let limits = Limits { count: 6, bytes: 100 };
+    let noted = |number: u64| world.keep(&format!("noted {number}"), &Why::Asked("mine".into()), number);
+    let notes: Vec<ConfigId> = (0..4).map(noted).collect();
+    let edits: Vec<ConfigId> =
+        (0..9).map(|number| world.keep(&format!("edit {number}"), &Why::Seen, 100 + number)).collect();
+    world.snapshots().prune(&[], limits).unwrap();
+    let left: Vec<ConfigId> = world.snapshots().list().unwrap().iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(left, [edits[8], edits[7], edits[6], notes[3], notes[2], notes[1]], "half is for them");
+    // Nor by a large one.
+    world.keep(&"x".repeat(90), &Why::Seen, 200);
+    world.snapshots().prune(&[], limits).unwrap();
+    let left: Vec<ConfigId> = world.snapshots().list().unwrap().iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(left, [notes[3], notes[2], notes[1]]);
+}
+
+#[test]
 fn what_a_dead_supervisor_left_half_written_goes_with_the_next_pruning() {
     let world = World::new();
     world.keep("1", &Why::Seen, 0);
