@@ -85,7 +85,7 @@ fn directories(own: &Directories, theirs: u32) -> Vec<Kept> {
 
 /// Secrets that others can read or change, by their modes.
 pub(super) fn open(scene: &Scene, budget: &Budget) -> Vec<Finding> {
-    scene.patients.iter().flat_map(|patient| open_of(scene, patient, budget)).collect()
+    budget.fairly(&scene.asked_for(), |patient, budget| open_of(scene, patient, budget)).concat()
 }
 
 fn open_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Vec<Finding> {
@@ -165,7 +165,8 @@ fn own(path: &Path, owner: u32, budget: &Budget) -> Option<Metadata> {
 
 /// What belongs to another user than the one who is to have it.
 pub(super) fn foreign(scene: &Scene, budget: &Budget) -> Vec<Finding> {
-    scene.patients.iter().filter_map(|patient| foreign_of(scene, patient, budget)).collect()
+    let found = budget.fairly(&scene.asked_for(), |patient, budget| foreign_of(scene, patient, budget));
+    found.into_iter().flatten().collect()
 }
 
 fn foreign_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Option<Finding> {
@@ -203,32 +204,28 @@ fn foreign_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Option<Findi
 
 /// Halves of files that were being replaced when a supervisor was killed.
 pub(super) fn leftovers(scene: &Scene, budget: &Budget) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for patient in &scene.patients {
-        let Some(theirs) = patient.owner() else { continue };
-        let halves = halves(scene, patient, budget).into_iter();
-        let left = halves.filter_map(|path| Some((old(&path, theirs, budget)?, path)));
-        let left: Vec<(Metadata, PathBuf)> = left.collect();
-        let Some((_, first)) = left.first() else { continue };
-        let what = format!(
-            "{} left over in the directories of `{}`: `{}`",
-            count(left.len(), "file is", "files are"),
-            patient.name,
-            first.display()
-        );
-        let why = "it is half of a write that was broken off; it may hold the gateway's token";
-        let mend = typed("rm", left.iter().map(|(_, path)| path));
-        let file = first.clone();
-        let fixes =
-            left.into_iter().map(|(found, path)| Fix::Remove { seen: Seen::of(&found), path }).collect();
-        found.push(
-            Finding::new("file.leftover", Severity::Note, what, why, mend)
-                .of(&patient.name)
-                .in_file(&file, None)
-                .fixed_by(fixes),
-        );
-    }
-    found
+    let found = budget.fairly(&scene.asked_for(), |patient, budget| leftovers_of(scene, patient, budget));
+    found.into_iter().flatten().collect()
+}
+
+fn leftovers_of(scene: &Scene, patient: &Patient, budget: &Budget) -> Option<Finding> {
+    let theirs = patient.owner()?;
+    let halves = halves(scene, patient, budget).into_iter();
+    let left = halves.filter_map(|path| Some((old(&path, theirs, budget)?, path)));
+    let left: Vec<(Metadata, PathBuf)> = left.collect();
+    let (_, first) = left.first()?;
+    let what = format!(
+        "{} left over in the directories of `{}`: `{}`",
+        count(left.len(), "file is", "files are"),
+        patient.name,
+        first.display()
+    );
+    let why = "it is half of a write that was broken off; it may hold the gateway's token";
+    let mend = typed("rm", left.iter().map(|(_, path)| path));
+    let file = first.clone();
+    let fixes = left.into_iter().map(|(found, path)| Fix::Remove { seen: Seen::of(&found), path }).collect();
+    let finding = Finding::new("file.leftover", Severity::Note, what, why, mend);
+    Some(finding.of(&patient.name).in_file(&file, None).fixed_by(fixes))
 }
 
 /// What is called as the halves of an instance's files are, beside those that hold secrets.

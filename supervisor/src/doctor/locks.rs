@@ -69,7 +69,9 @@ pub(super) fn stale(scene: &Scene, budget: &Budget) -> Vec<Finding> {
     let in_common = dead(
         budget.files(&resolve(&scene.at("/tmp")).join(shared_directory(nix::unistd::geteuid().as_raw())), 0),
     );
-    scene.patients.iter().filter_map(|patient| stale_of(scene, patient, &in_common, budget)).collect()
+    let found =
+        budget.fairly(&scene.asked_for(), |patient, budget| stale_of(scene, patient, &in_common, budget));
+    found.into_iter().flatten().collect()
 }
 
 /// Where OpenClaw keeps the locks of one user below a directory for temporary files.

@@ -113,6 +113,13 @@ impl fmt::Debug for Scene {
 }
 
 impl Scene {
+    /// Whom findings about one instance are to be about.
+    pub(super) fn asked_for(&self) -> Vec<&Patient> {
+        let is_wanted =
+            |patient: &&Patient| self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&patient.name));
+        self.patients.iter().filter(is_wanted).collect()
+    }
+
     /// The supervisor's data directory.
     pub(super) fn data_dir(&self) -> &Path {
         &self.host.control.data_dir
@@ -186,17 +193,61 @@ pub(super) fn bounded(file: fs::File) -> Option<String> {
     (read as u64 <= MOST_BYTES).then_some(text)
 }
 
+fn length<T>(all: &[T]) -> u32 {
+    u32::try_from(all.len()).unwrap_or(u32::MAX).max(1)
+}
+
+/// Files of one of many, before the others have had theirs. Most have some hundred.
+const FIRST: u32 = 1_000;
+
 /// What a check may spend.
 #[derive(Debug)]
 pub(super) struct Budget {
     until: Instant,
     files: Cell<u32>,
     spent: Cell<bool>,
+    /// Something of one of many was left out.
+    partly: Cell<bool>,
 }
 
 impl Budget {
     pub(super) fn new(until: Instant, files: u32) -> Self {
-        Self { until, files: Cell::new(files), spent: Cell::new(false) }
+        Self { until, files: Cell::new(files), spent: Cell::new(false), partly: Cell::new(false) }
+    }
+
+    /// Looks at each of `all`, so that one with very much leaves something for the others: at no more than some of it before
+    /// all have had their turn, and then at the rest as far as it goes.
+    pub(super) fn fairly<T, R>(&self, all: &[T], mut look: impl FnMut(&T, &Self) -> R) -> Vec<R> {
+        let first = (self.files.get() / length(all)).max(FIRST);
+        let mut cut = Vec::new();
+        let mut found: Vec<R> = Vec::with_capacity(all.len());
+        for (at, one) in all.iter().enumerate() {
+            let (seen, whole) = self.part(first, |share| look(one, share));
+            found.push(seen);
+            if !whole {
+                cut.push(at);
+            }
+        }
+        while let Some(at) = cut.pop() {
+            let more = self.files.get() / length(&cut).saturating_add(1);
+            if more <= first {
+                self.partly.set(true);
+                break;
+            }
+            let (seen, whole) = self.part(more, |share| look(&all[at], share));
+            found[at] = seen;
+            self.partly.set(self.partly.get() || !whole);
+        }
+        found
+    }
+
+    /// Spends so much of this at most. Whether that was enough.
+    pub(super) fn part<R>(&self, most: u32, look: impl FnOnce(&Self) -> R) -> (R, bool) {
+        let most = most.min(self.files.get());
+        let share = Self::new(self.until, most);
+        let seen = look(&share);
+        self.files.set(self.files.get() - most + share.files.get());
+        (seen, !share.is_spent())
     }
 
     /// Takes one more file; `false` if that would be too much.
@@ -210,7 +261,7 @@ impl Budget {
 
     /// Whether something was left out.
     pub(super) fn is_spent(&self) -> bool {
-        self.spent.get()
+        self.spent.get() || self.partly.get()
     }
 
     /// The entries of a directory of the host, in the order of their names, as far as they can be looked at.

@@ -583,6 +583,33 @@ fn a_check_that_has_looked_at_enough_says_so() {
     assert_eq!(told(&outcome.findings), [("doctor.incomplete", String::new())]);
 }
 
+#[test]
+fn one_instance_with_very_many_files_keeps_nobody_elses_from_being_looked_at() {
+    let mut world = World::new();
+    for (name, base) in [("evil", 20_000), ("main", 20_020)] {
+        world.instance(name, base);
+        let open = world.write(&format!("data/instances/{name}/state/credentials/x.json"), "");
+        fs::set_permissions(open, Permissions::from_mode(0o666)).unwrap();
+    }
+    for number in 0..3_000 {
+        world.write(&format!("data/instances/evil/state/credentials/{number}"), "");
+    }
+    let look = |world: &World, files| {
+        let budget = Budget::new(Instant::now().into_std() + Duration::from_secs(60), files);
+        let outcome = run("modes of files", files::open, &world.scene(), &budget, Mode::Look);
+        told(&outcome.findings)
+    };
+    let about = |told: &[(&str, String)], name: &str| told.iter().filter(|(_, of)| of == name).count();
+    let told = look(&world, 3_000);
+    assert!(about(&told, "main") > 0 && told.contains(&("doctor.incomplete", String::new())), "{told:?}");
+    let told = look(&world, 30_000);
+    assert!(about(&told, "main") > 0 && about(&told, "evil") > 0, "{told:?}");
+    assert!(!told.contains(&("doctor.incomplete", String::new())), "all have been looked at: {told:?}");
+    world.wanted = Some([Name::new("main").unwrap()].into());
+    let told = look(&world, 500);
+    assert!(about(&told, "main") == told.len() && !told.is_empty(), "{told:?}");
+}
+
 mod planted;
 mod users;
 
