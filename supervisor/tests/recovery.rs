@@ -257,7 +257,8 @@ async fn what_a_gateway_was_doing_when_it_hung_is_written_down_before_it_is_kill
     let watched = Probe { interval: millis(100), timeout: millis(500), ..Default::default() };
     let probes = Some(Probes { liveness: Some(watched), ..Default::default() });
     let hangs = host.directory.path().join("hang");
-    let how = format!("hang,while-file={}", hangs.display());
+    // Once: another one is started before the file is gone.
+    let how = format!("hang,times=1,while-file={}", hangs.display());
     host.create("main", InstanceSpec { probes, ..misbehaving(&how) }).await;
     let before = host.up("main").await;
     fs::write(&hangs, "").unwrap();
