@@ -17,6 +17,7 @@ use std::{
 
 use rustix::io::Errno;
 use supervisor_core::ids::ConfigId;
+use uuid::Uuid;
 
 use super::{PRIVATE, SnapshotError, Snapshots, Why, content_id};
 use crate::openclaw::{
@@ -100,7 +101,7 @@ pub fn restore(
             place
                 .put(&format!("{aside}{WHY}"), text.as_bytes(), PRIVATE, Durability::Quick)
                 .map_err(failed)?;
-            forget_old(&place, name).map_err(failed)?;
+            forget_old(&place, name);
             return Ok(Restored::Replaced { rejected: None, aside: file.with_file_name(aside) });
         }
         Err(error) => return Err(failed(error)),
@@ -114,7 +115,7 @@ pub fn restore(
         let text = explanation(snapshots.root(), Some(rejected), to, why, at);
         place.put(&aside, &found.content, mode(found.mode), Durability::Durable)?;
         place.put(&format!("{aside}{WHY}"), text.as_bytes(), PRIVATE, Durability::Quick)?;
-        forget_old(&place, name)?;
+        forget_old(&place, name);
         Ok(aside)
     };
     let aside = beside().map_err(failed)?;
@@ -159,16 +160,15 @@ fn open(directories: &Directories) -> io::Result<(Place, PathBuf)> {
     Ok((place, file))
 }
 
-/// A name for what is rolled back at this time.
+/// A name for what is rolled back at this time. An agent that has taken all that it could foresee has not taken it.
 fn free_name(place: &Place, name: &str, at: SystemTime) -> io::Result<String> {
     let time = humantime::format_rfc3339_seconds(at).to_string().replace(['-', ':'], "");
     let first = format!("{name}{ASIDE}{time}");
     let others = (2..=MAX_A_SECOND).map(|number| format!("{first}-{number}"));
     let taken = place.names()?;
-    std::iter::once(first.clone())
-        .chain(others)
-        .find(|free| !taken.contains(free))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::AlreadyExists, "rolled back too often within a second"))
+    let is_free = |name: &String| !taken.contains(name) && !taken.contains(&format!("{name}{WHY}"));
+    let free = std::iter::once(first.clone()).chain(others).find(is_free);
+    Ok(free.unwrap_or_else(|| format!("{first}-{}", Uuid::now_v7().simple())))
 }
 
 /// What was rolled back, the oldest first: the times sort as they are written.
@@ -180,18 +180,13 @@ fn asides(place: &Place, name: &str) -> io::Result<Vec<String>> {
     Ok(all)
 }
 
-/// Removes the oldest of what was rolled back.
-fn forget_old(place: &Place, name: &str) -> io::Result<()> {
-    let all = asides(place, name)?;
-    let old = all.len().saturating_sub(MAX_ASIDE);
-    all[..old].iter().try_for_each(|old| {
-        place.remove(&format!("{old}{WHY}"))?;
-        match place.remove(old) {
-            // Whoever made it knows what is in it.
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(()),
-            removed => removed,
-        }
-    })
+/// Removes the oldest of what was rolled back, as far as that goes: an agent may have put anything under such names.
+fn forget_old(place: &Place, name: &str) {
+    let all = asides(place, name).unwrap_or_default();
+    for old in &all[..all.len().saturating_sub(MAX_ASIDE)] {
+        let _ = place.remove(&format!("{old}{WHY}"));
+        let _ = place.remove(old);
+    }
 }
 
 /// What is laid beside a rolled-back configuration. `root` is the instance's directory, which has its name.

@@ -225,6 +225,28 @@ fn many_may_keep_at_once() {
 }
 
 #[test]
+fn an_agent_that_takes_the_names_of_what_is_rolled_back_keeps_nothing_from_being_put_back() {
+    let world = World::new();
+    let good = world.keep("{good: 1}", &Why::Started, 0);
+    let name = |second: u64, more: &str| {
+        let time = format!("openclaw.json.rolled-back-20261121T03051{}Z", 2 + second);
+        world.directories.state.join(format!("{time}{more}"))
+    };
+    let numbers = || std::iter::once(String::new()).chain((2..=9).map(|number| format!("-{number}")));
+    for number in numbers() {
+        fs::write(name(0, &number), "").unwrap();
+        // Or only those of what is said about it, with what cannot be removed.
+        fs::create_dir_all(name(1, &format!("{number}.why")).join("full")).unwrap();
+        fs::create_dir_all(name(2, &number).join("full")).unwrap();
+    }
+    for second in 0..3 {
+        world.write("{broken");
+        world.restore(good, second).unwrap();
+        assert_eq!(world.text(), "{good: 1}");
+    }
+}
+
+#[test]
 fn a_restored_configuration_is_the_snapshot_and_the_rejected_one_lies_beside_it() {
     let world = World::new();
     let good = world.keep("{good: 1}", &Why::Started, 0);
