@@ -5,6 +5,7 @@
 //! not read its reports is dropped once they exceed a bound, and one that does not say what it wants soon
 //! is dropped too.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -192,8 +193,7 @@ impl Server {
                 None
             }
             Err(error) => {
-                complain(format_args!("dropped a connection: {error}"));
-                peer.cut_off();
+                peer.drop_for(format_args!("{error}"));
                 None
             }
         }
@@ -324,14 +324,20 @@ impl Connection {
         }
     }
 
+    /// Cuts it off, and says so of the supervisor alone: others of its user can have that happen as often as they like.
+    fn drop_for(&mut self, why: fmt::Arguments<'_>) {
+        if self.role == Role::Control {
+            complain(format_args!("dropped a connection: {why}"));
+        }
+        self.cut_off();
+    }
+
     fn send(&mut self, bytes: &[u8]) {
         if self.fate != Fate::Open {
             return;
         }
         if self.outbox.len() + bytes.len() > MAX_UNREAD {
-            complain(format_args!("dropped a connection that does not read its reports"));
-            self.cut_off();
-            return;
+            return self.drop_for(format_args!("it does not read its reports"));
         }
         let was_empty = self.outbox.is_empty();
         self.outbox.extend_from_slice(bytes);

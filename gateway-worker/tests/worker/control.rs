@@ -1,6 +1,6 @@
 //! Supervisors that come, go, lie and babble.
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 use std::time::Duration;
 
@@ -216,7 +216,10 @@ fn orders_sent_just_before_a_supervisor_goes_away_are_obeyed() {
 #[test]
 fn garbage_ends_its_connection_and_disturbs_nothing() {
     let place = Place::new();
-    let (_worker, mut link, started) = place.start_shell("exec sleep 1000");
+    let log = place.path().join("worker.log");
+    let mut worker = Command::new(WORKER);
+    worker.stderr(File::create(&log).unwrap());
+    let (_worker, mut link, started) = place.start_by(worker, place.shell("exec sleep 1000"));
     for garbage in [&[0xff; 64][..], b"GET / HTTP/1.1\r\n\r\n", &[0, 0, 0, 2, 0xff, 0xff], &[0, 0, 0, 0]] {
         let mut babbler = place.connect();
         babbler.bytes(garbage);
@@ -229,10 +232,16 @@ fn garbage_ends_its_connection_and_disturbs_nothing() {
     let mut hoarder = place.connect();
     hoarder.bytes(&[&[0, 0x0f, 0, 0][..], &[0; 4096]].concat());
     assert_eq!(hoarder.next(), None);
+    assert_eq!(
+        fs::read_to_string(&log).unwrap(),
+        "",
+        "who can do this without end is given no line of a log"
+    );
 
     // The controller's own connection is no exception, and the gateway does not care.
     link.bytes(&[0xff; 8]);
     assert_eq!(link.next(), None);
+    assert!(fs::read_to_string(&log).unwrap().contains("dropped a connection: "));
     assert!(alive(pid(&started)));
     let (mut next, _) = place.attach(Role::Control, 2);
     next.kill(1);
