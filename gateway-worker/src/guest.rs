@@ -4,8 +4,9 @@
 //! run behind the walls of the gateway, and below this process, which carries the instance's mark in an environment of
 //! its own: what it asks of the supervisor is known to come from inside.
 //!
-//! Standard input, output and error stay the person's, the terminal and its foreground group among them. So this process
-//! stands between a shell and its job, and passes on what either is told:
+//! If standard input, output and error are a terminal, the command gets [another one](crate::terminal), and else it has
+//! them as they are, in the foreground group of a terminal that is among them. So this process stands between a shell and
+//! its job, and passes on what either is told:
 //!
 //! | | |
 //! |---|---|
@@ -30,7 +31,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal as Sent, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid,
-    kill_process, setrlimit, wait, waitid,
+    kill_process, kill_process_group, setrlimit, wait, waitid,
 };
 use supervisor_proto::worker::wall::{Kind, State};
 use supervisor_proto::worker::{Launch, Wall, Walls};
@@ -38,6 +39,7 @@ use thiserror::Error;
 
 use crate::complain::{chain, complain};
 use crate::kernel;
+use crate::terminal::{self, Side};
 use crate::tool::{self, BEHIND, KILLED, NoLaunch, Unready};
 use crate::tree;
 use crate::walls::Surveyed;
@@ -75,6 +77,14 @@ const HEARD: [Signal; 10] = [
     Signal::SIGTTOU,
 ];
 
+/// What is run.
+#[derive(Debug)]
+struct Command {
+    pid: Pid,
+    /// It is a job of its own, of which the person's shell knows nothing.
+    is_apart: bool,
+}
+
 /// Why nothing was run, or why it is not known how it ended.
 #[derive(Debug, Error)]
 pub(crate) enum GuestError {
@@ -87,6 +97,9 @@ pub(crate) enum GuestError {
     /// Nothing can be run behind the walls.
     #[error(transparent)]
     Unready(#[from] Unready),
+    /// It gets no terminal, and is not to have the person's.
+    #[error("failed to give the command a terminal of its own")]
+    Terminal(#[source] io::Error),
     /// Signals cannot be heard.
     #[error("failed to receive signals")]
     Signals(#[source] io::Error),
@@ -121,6 +134,7 @@ impl GuestError {
             Self::NoProgram
             | Self::NoLaunch(_)
             | Self::Unready(_)
+            | Self::Terminal(_)
             | Self::Signals(_)
             | Self::Become { .. }
             | Self::Wait(_) => FAILED,
@@ -132,16 +146,24 @@ impl GuestError {
 pub(crate) fn run(descriptor: &OsStr, command: &[OsString]) -> Result<ExitCode, GuestError> {
     let (launch, walls) = read(descriptor)?;
     let (program, args) = command.split_first().ok_or(GuestError::NoProgram)?;
+    let is_apart = match terminal::part(walls.user.as_ref()).map_err(GuestError::Terminal)? {
+        Side::Given => false,
+        Side::Within => true,
+        Side::Without(code) => return Ok(code),
+    };
     let signals = hear().map_err(|errno| GuestError::Signals(errno.into()))?;
     let (builder, survey) = tool::ready(&walls)?;
-    let child = kernel::spawn_bound(&mut tool::command(program, args, &launch), Some(builder));
+    let mut command = tool::command(program, args, &launch);
+    let spawn = if is_apart { kernel::spawn_bound_as_job } else { kernel::spawn_bound };
+    let child = spawn(&mut command, Some(builder));
     let Surveyed { walls, not_become, keeper } = survey.take();
     let child = child.map_err(|source| match not_become {
         Some(uid) => GuestError::Become { uid, source },
         None => GuestError::Run { program: program.to_string_lossy().into_owned(), source },
     })?;
     tell(&walls);
-    let status = accompany(Pid::from_child(&child), &signals, keeper).map_err(GuestError::Wait)?;
+    let command = Command { pid: Pid::from_child(&child), is_apart };
+    let status = accompany(&command, &signals, keeper).map_err(GuestError::Wait)?;
     Ok(end_as(status))
 }
 
@@ -189,7 +211,7 @@ fn gap(wall: &Wall) -> Option<String> {
 }
 
 /// Passes on what is told to the command or to this process, until the command has ended and all that it has started.
-fn accompany(command: Pid, signals: &SignalFd, mut keeper: Option<Keeper>) -> io::Result<WaitStatus> {
+fn accompany(command: &Command, signals: &SignalFd, mut keeper: Option<Keeper>) -> io::Result<WaitStatus> {
     loop {
         if !modes::wait(signals, &mut keeper, None)? {
             continue;
@@ -210,25 +232,27 @@ fn accompany(command: Pid, signals: &SignalFd, mut keeper: Option<Keeper>) -> io
         {
             // A process has sent it, and to this one: what the kernel sends it sends to the whole job. The command has
             // not been reaped, so its number is still its own.
-            let _ = kill_process(command, signal);
+            let _ = kill_process(command.pid, signal);
         }
     }
 }
 
 /// How the command has ended, if it has. Reaps what else has, and stops with it.
-fn look(command: Pid) -> io::Result<Option<WaitStatus>> {
+fn look(command: &Command) -> io::Result<Option<WaitStatus>> {
     loop {
         match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             Ok(Some((pid, status))) if status.stopped() && tree::let_go(pid, status) => {}
-            Ok(Some((pid, status))) if pid == command && status.stopped() => {
+            Ok(Some((pid, status))) if pid == command.pid && status.stopped() => {
                 kill_process(getpid(), Sent::STOP)?;
                 // Somebody wants it to go on: the shell has told all of the job, and it may have stopped again, or
                 // others have told this process alone.
-                if !is_told(command)? {
-                    let _ = kill_process(command, Sent::CONT);
+                if command.is_apart {
+                    let _ = kill_process_group(pid, Sent::CONT);
+                } else if !is_told(pid)? {
+                    let _ = kill_process(pid, Sent::CONT);
                 }
             }
-            Ok(Some((pid, status))) if pid == command => return Ok(Some(status)),
+            Ok(Some((pid, status))) if pid == command.pid => return Ok(Some(status)),
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Ok(None) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -261,7 +285,7 @@ fn has_gone_on(command: Pid) -> io::Result<bool> {
 }
 
 /// Ends as the command has: by the same signal, or with the status to be answered.
-fn end_as(status: WaitStatus) -> ExitCode {
+pub(crate) fn end_as(status: WaitStatus) -> ExitCode {
     let code = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => code,
         (None, Some(number)) => {

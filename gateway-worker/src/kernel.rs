@@ -11,8 +11,13 @@ use std::ptr;
 
 use nix::libc;
 use nix::sys::signal::{self, SigHandler, SigSet, Signal};
+use nix::unistd::ForkResult;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal as DeathSignal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal as DeathSignal, getpid, getppid, set_parent_process_death_signal, setpgid,
+};
+use rustix::stdio::stdin;
+use rustix::termios::tcsetpgrp;
 
 use crate::walls::Builder;
 
@@ -89,6 +94,41 @@ pub(crate) fn landlock_abi() -> Result<i32, Errno> {
     }
 }
 
+/// Goes on in two processes, and so that the kernel kills the new one should the other die. Answers the new one's number
+/// in the other. To be called while there is one thread.
+pub(crate) fn fork_bound() -> io::Result<Option<Pid>> {
+    let parent = getpid();
+    // SAFETY: this process has one thread, so the new one has all there is of it, and no lock is held by another.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Pid::from_raw(child.as_raw())),
+        ForkResult::Child => {
+            die_with(parent)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Has the kernel kill this process should its parent die.
+fn die_with(parent: Pid) -> io::Result<()> {
+    set_parent_process_death_signal(Some(DeathSignal::KILL))?;
+    // Had it died before the call above, no signal would ever come.
+    if getppid() != Some(parent) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(())
+}
+
+/// The same, as a job of its own in the foreground of this session's terminal.
+pub(crate) fn spawn_bound_as_job(command: &mut Command, walls: Option<Builder>) -> io::Result<Child> {
+    let lead = || {
+        setpgid(None, None)?;
+        // Signals are held back still, that for who does this from the background among them.
+        Ok(tcsetpgrp(stdin(), getpid())?)
+    };
+    // SAFETY: as of the closure below.
+    spawn_bound(unsafe { command.pre_exec(lead) }, walls)
+}
+
 /// Spawns `command` with no signal blocked, behind its walls, and so that the kernel kills it should this process
 /// die.
 pub(crate) fn spawn_bound(command: &mut Command, mut walls: Option<Builder>) -> io::Result<Child> {
@@ -99,12 +139,7 @@ pub(crate) fn spawn_bound(command: &mut Command, mut walls: Option<Builder>) -> 
             walls.build()?;
         }
         // The kernel forgets this when a process changes its user, so it comes last.
-        set_parent_process_death_signal(Some(DeathSignal::KILL))?;
-        // Had the worker died before the call above, no signal would ever come.
-        if getppid() != Some(parent) {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
-        Ok(())
+        die_with(parent)
     };
     // SAFETY: between fork and exec the closure makes system calls on values it owns. This process has one thread,
     // so no lock, that of the allocator included, can be held by another at the fork.

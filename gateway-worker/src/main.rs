@@ -34,6 +34,7 @@ mod output;
 mod record;
 mod segment;
 mod serve;
+mod terminal;
 mod tool;
 mod tree;
 mod turn;

@@ -25,7 +25,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::{Winsize, openpty},
     sys::signal::{Signal, kill},
-    unistd::{Pid, geteuid},
+    unistd::{Pid, geteuid, ttyname},
 };
 use supervisor_proto::v1::{
     DeleteInstanceRequest, InstanceSpec, InstanceStatus, Phase, WallPolicy, wall_status::Kind,
@@ -241,6 +241,7 @@ fn pid(child: &Child) -> Pid {
 /// A terminal, and whoever sits at it.
 struct Terminal {
     side: File,
+    name: String,
     shown: String,
     read: usize,
 }
@@ -254,7 +255,8 @@ impl Terminal {
         let mut leader = Command::new("setsid");
         leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
         let child = leader.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        (Self { side: File::from(pair.master), shown: String::new(), read: 0 }, child)
+        let name = ttyname(&pair.slave).unwrap().to_str().unwrap().to_owned();
+        (Self { side: File::from(pair.master), name, shown: String::new(), read: 0 }, child)
     }
 
     fn type_in(&mut self, text: &str) {
@@ -302,6 +304,31 @@ async fn a_command_has_the_terminal_its_size_and_its_interrupt() {
     terminal.shows("go on");
     terminal.type_in("\x03");
     assert_eq!(end_of(&mut leader).await.signal(), Some(Signal::SIGINT as i32));
+}
+
+#[tokio::test]
+async fn a_command_gets_nothing_of_the_terminal_that_it_could_hand_on() {
+    let (host, _) = neighbours().await;
+    let script = "echo at; readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2; echo done; \
+                  ps -o sid= -p $$; stty -echo; echo asks >/dev/tty; read word </dev/tty; echo \"got $word\"";
+    let (mut terminal, mut leader) =
+        Terminal::run(&command(&host, &["run", "lab", "--", "sh", "-c", script]));
+    terminal.shows("asks");
+    terminal.type_in("secret\r");
+    terminal.shows("got secret");
+    assert!(end_of(&mut leader).await.success());
+    let (_, shown) = terminal.shown.split_once("at\r\n").unwrap();
+    let (streams, session) = shown.split_once("done\r\n").unwrap();
+    let streams: Vec<&str> = streams.lines().collect();
+    assert!(streams.len() == 3 && streams.iter().all(|stream| stream.starts_with("/dev/pts/")), "{shown}");
+    assert!(streams.iter().all(|stream| *stream != terminal.name), "{shown}");
+    let session: u32 = session.lines().next().unwrap().trim().parse().unwrap();
+    assert_ne!(session, leader.id(), "nor does /dev/tty lead to it");
+    assert_eq!(
+        terminal.shown.matches("secret").count(),
+        1,
+        "what is typed is not shown where the command says so"
+    );
 }
 
 #[tokio::test]
