@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl, fstat};
@@ -97,12 +97,12 @@ pub(crate) fn part(user: Option<&User>) -> io::Result<Side> {
     if let Some(user) = user.filter(|_| geteuid().is_root()) {
         fchown(&theirs, Some(Uid::from_raw(user.uid)), None)?;
     }
-    // From here on, so that no stop and no end of the other is missed.
+    // From here on, so that no stop and no end of the other is missed, whatever was inherited.
+    kernel::restore_signal(Signal::SIGCHLD);
     let heard: SigSet = HEARD.into_iter().collect();
-    let mask = heard.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    heard.thread_set_mask()?;
     let Some(leader) = kernel::fork_bound()? else {
         drop(inner);
-        mask.thread_set_mask()?;
         setsid()?;
         ioctl_tiocsctty(&theirs)?;
         dup2_stdin(&theirs)?;

@@ -50,8 +50,9 @@ Examples:
   openclawctl run --outside main -- openclawctl restart other
 
 The command gets the instance's environment, TERM, and nothing else of this
-shell's; it begins in the instance's home. Its terminal, its exit code and the
-signal that ends it are this program's.
+shell's; it begins in the instance's home. Its exit code and the signal that
+ends it are this program's. At a terminal it gets another one, which ends with
+it, so that nothing in the instance reads what you type later.
 
 It is run behind the walls of the instance's gateway, as its user, and counts as
 the instance: it opens what the gateway opens, wherever you stand, and asks of
