@@ -3,6 +3,7 @@
 mod addresses;
 mod connection;
 mod doors;
+mod polite;
 mod residents;
 mod tcp;
 mod unix;

@@ -18,6 +18,7 @@ use tokio_util::{either::Either, sync::WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tracing::debug;
 
+use super::polite::Polite;
 use crate::api::{
     caller::{Caller, Peer},
     limits::{Paced, Seat},
@@ -37,7 +38,7 @@ pub(super) type Stream = Either<UnixStream, TlsStream<TcpStream>>;
 
 /// A client's connection.
 pub(super) struct Connection {
-    stream: Paced<Stream>,
+    stream: Polite<Paced<Stream>>,
     peer: Peer,
     seat: Seat,
     /// When it has to make room for others.
@@ -60,7 +61,7 @@ impl Connection {
     pub(super) fn new(stream: Stream, peer: Peer, seat: Seat) -> Self {
         let ended = Box::pin(seat.end.clone().cancelled_owned());
         let greeting = Greeting { missing: PREFACE.len(), patience: Box::pin(sleep(PREFACE_WITHIN)) };
-        let stream = Paced::new(stream, seat.ticket());
+        let stream = Polite::new(Paced::new(stream, seat.ticket()));
         Self { stream, peer, seat, ended, greeting: Some(greeting), question: None, _alive: None }
     }
 

@@ -43,6 +43,9 @@ const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
 /// The head of a HEADERS frame of 1,000 bytes on stream 1, which never come.
 const HEADERS: &[u8] = &[0, 0x03, 0xe8, 1, 4, 0, 0, 0, 1];
 
+/// The head of a HEADERS frame that is a whole call, up to the number of its stream: `POST http:/`, in five bytes.
+const UNKNOWN_METHOD: &[u8] = &[0, 0, 5, 1, 5];
+
 async fn crowded(most: Most) -> Server {
     let world = World::new(10);
     let gate = world.gate();
@@ -111,6 +114,28 @@ async fn who_sends_headers_a_byte_at_a_time_is_let_go() {
     let took = begun.elapsed();
     assert!(took <= TRACED + Duration::from_secs(45), "{took:?}");
     sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_calls_on_and_on_and_reads_no_answer_is_not_listened_to_and_is_let_go() {
+    const ENOUGH: usize = 8 << 20;
+    let server = Server::start().await;
+    let mut deaf = UnixStream::connect(server.socket()).await.unwrap();
+    deaf.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+    is_answered(server.channel.clone()).await.unwrap();
+    time::pause();
+    let begun = time::Instant::now();
+    let (mut sent, mut streams) = (0, (1u32..).step_by(2));
+    while sent < ENOUGH {
+        let stream = streams.next().unwrap().to_be_bytes();
+        let call = [UNKNOWN_METHOD, &stream, b"\x83\x86\x04\x01/"].concat();
+        match deaf.write_all(&call).await {
+            Ok(()) => sent += call.len(),
+            Err(_) => break,
+        }
+    }
+    assert!(sent < ENOUGH, "it is read whatever it does");
+    assert!(begun.elapsed() <= TRACED + Duration::from_secs(45), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
