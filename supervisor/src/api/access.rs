@@ -143,8 +143,9 @@ pub(crate) const METHODS: &[Rule] = &[
     operate("/openclaw.supervisor.v1.AlertService/TestAlerts", Closed),
     view("/grpc.health.v1.Health/Check", See),
     view("/grpc.health.v1.Health/Watch", See).streaming(),
-    view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Open).streaming(),
-    view("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Open).streaming(),
+    // Of its answers some are kept that are not counted.
+    view("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Closed).streaming(),
+    view("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Closed).streaming(),
     // Of all instances at once.
     view(METRICS, Closed).page(),
 ];

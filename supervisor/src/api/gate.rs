@@ -45,6 +45,7 @@ use crate::{
     bindings::{Bindings, Digest, Table},
     handle::Handle,
     lineage::Origin,
+    problem::cut,
     registry,
     role::Grant,
     user,
@@ -57,6 +58,9 @@ const BEARER: &[u8] = b"Bearer ";
 
 /// The user who may do everything.
 const ROOT: u32 = 0;
+
+/// Of a path that is none of ours, so much is quoted.
+const LONGEST_PATH: usize = 100;
 
 /// Admits two users to everything, others to what their roles allow, and nobody to more from inside an instance.
 #[derive(Debug, Clone)]
@@ -332,8 +336,8 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let Some(rule) = rule(request.uri().path()) else {
-            let none =
-                Status::new(Code::Unimplemented, format!("there is no method {}.", request.uri().path()));
+            let path = cut(request.uri().path(), LONGEST_PATH);
+            let none = Status::new(Code::Unimplemented, format!("there is no method {path}."));
             return Box::pin(async move { Ok(none.into_http()) });
         };
         let gate = self.gate.clone();

@@ -136,7 +136,7 @@ impl Inlet {
     /// Calls the method at `path` with a message in its frame.
     pub(crate) async fn call(&self, caller: &Met<'_>, path: &str, message: Bytes) -> Answer {
         let (peer, ticket) = (self.peer(&caller.visitor), caller.visit.0.ticket());
-        let (begun, turn) = (Begun(ticket.call()), ticket.turn());
+        let (begun, turn) = (Begun(ticket.call(0)), ticket.turn());
         let mut request = Request::new(Body::new(Full::new(message)));
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

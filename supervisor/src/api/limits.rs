@@ -357,10 +357,10 @@ impl Ticket {
         self.limits.lock().spend(self.connection, bytes)
     }
 
-    /// Makes room for a call.
-    pub(super) fn call(&self) -> Call {
+    /// Makes room for a call, in which so many bytes were said.
+    pub(super) fn call(&self, said: usize) -> Call {
         let mut table = self.limits.lock();
-        table.spend(self.connection, CALL);
+        table.spend(self.connection, said.max(CALL));
         if table.calls.len() >= self.limits.most.calls {
             let victim = table.busiest();
             table.end(victim, Short::Calls);

@@ -15,7 +15,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{caller::Caller, limits::Call, status::Refusal};
+use super::{
+    caller::Caller,
+    limits::Call,
+    status::{Refusal, keep_brief},
+};
 
 /// A request has this long to arrive, once its headers have. The largest is 4 MiB, and the way is a Unix socket.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
@@ -50,11 +54,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = request.extensions().get().map(|caller: &Caller| caller.ticket.call());
+        let said = size(&request);
+        let call = request.extensions().get().map(|caller: &Caller| caller.ticket.call(said));
         let is_asked = request.version() >= Version::HTTP_2;
         let answer = self.0.call(request.map(|body| Body::new(Arriving::new(body))));
         let leave = move |answer: Response<Body>| {
             let mut answer = answer.map(|body| Body::new(Leaving::new(body, call)));
+            keep_brief(answer.headers_mut());
             if !is_asked {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -62,6 +68,13 @@ where
         };
         answer.map_ok(leave).boxed()
     }
+}
+
+/// What the headers of a request come to. As they were sent they may be a few bytes: such as were sent before are called by
+/// a number (RFC 7541, section 2.3).
+fn size<T>(request: &Request<T>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    request.uri().path().len() + headers.sum::<usize>()
 }
 
 /// A request on its way in.
@@ -128,7 +141,12 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Leaving<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let mut polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            keep_brief(trailers);
+        }
         let given = match &polled {
             Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
             Poll::Ready(Some(Err(_)) | None) | Poll::Pending => 0,
@@ -147,5 +165,16 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Leaving<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_size_of_what_it_says() {
+        let request = Request::get("http://localhost/seven").header("name", "value").body(()).unwrap();
+        assert_eq!(size(&request), "/sevennamevalue".len());
     }
 }

@@ -1,5 +1,6 @@
 //! From refusals to gRPC statuses: a code, a reason by name, a sentence that says what to do next.
 
+mod brief;
 mod denied;
 mod unmet;
 
@@ -8,8 +9,9 @@ use std::{collections::HashMap, time::Duration};
 use supervisor_core::{denied::Denied, ids::InvalidName};
 use supervisor_proto::v1::{ERROR_DOMAIN, Reason};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
+use tonic_types::{ErrorDetails, PreconditionViolation, StatusExt};
 
+pub(super) use self::brief::keep_brief;
 pub(crate) use self::unmet::Unmet;
 use super::inside::Insider;
 use crate::{
@@ -138,7 +140,10 @@ fn role(has: Option<&str>) -> String {
 }
 
 fn sentences(faults: &[Fault]) -> String {
-    let each = |fault: &Fault| format!("`{}`: {}; {}", fault.field, fault.message, fault.mend);
+    let each = |Fault { field, message, mend }: &Fault| match &**field {
+        "" => format!("{message}; {mend}"),
+        field => format!("`{field}`: {message}; {mend}"),
+    };
     faults.iter().map(each).collect::<Vec<_>>().join(". ")
 }
 
@@ -308,21 +313,17 @@ impl Refusal {
         let mut details = ErrorDetails::with_error_info(
             reason,
             ERROR_DOMAIN,
-            self.labels()
-                .into_iter()
-                .map(|(label, value)| (label.to_owned(), value))
-                .collect::<HashMap<_, _>>(),
+            self.labels().into_iter().map(brief::label).collect::<HashMap<_, _>>(),
         );
         match self {
             Self::InvalidFields(faults) => {
-                let violation = |fault: &Fault| {
-                    FieldViolation::new(&fault.field, format!("{}; {}", fault.message, fault.mend))
-                };
-                details.set_bad_request(faults.iter().map(violation).collect::<Vec<_>>());
+                let violation =
+                    |fault: &Fault| (fault.field.clone(), format!("{}; {}", fault.message, fault.mend));
+                details.set_bad_request(brief::violations(faults.iter().map(violation)));
             }
             Self::InvalidFleet(problems) => {
-                let violation = |problem: &Problem| FieldViolation::new(&problem.path, problem.to_string());
-                details.set_bad_request(problems.iter().map(violation).collect::<Vec<_>>());
+                let violation = |problem: &Problem| (problem.path.clone(), problem.to_string());
+                details.set_bad_request(brief::violations(problems.iter().map(violation)));
             }
             Self::Overloaded => {
                 details.set_retry_info(Some(OVERLOADED));
@@ -349,7 +350,7 @@ impl Refusal {
         if code(self.reason()) == Code::FailedPrecondition {
             let subject = self.labels().into_iter().find(|(label, _)| *label == "instance");
             let subject = subject.map(|(_, instance)| format!("instance/{instance}")).unwrap_or_default();
-            let violation = PreconditionViolation::new(reason, subject, self.to_string());
+            let violation = PreconditionViolation::new(reason, subject, brief::sentence(&self.to_string()));
             details.set_precondition_failure(vec![violation]);
         }
         details
@@ -365,7 +366,7 @@ impl From<Refusal> for Status {
             (_, true) => format!("{sentence}."),
             (_, false) => format!("{sentence}; {next}."),
         };
-        Self::with_error_details(code(refusal.reason()), message, refusal.details())
+        Self::with_error_details(code(refusal.reason()), brief::sentence(&message), refusal.details())
     }
 }
 

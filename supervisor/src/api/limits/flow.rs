@@ -165,6 +165,16 @@ mod tests {
         assert_eq!(read(&mut unbounded, 10 * BURST).await, Duration::ZERO);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_in_calls_counts_in_however_few_bytes_it_was_sent() {
+        let limits = Limits::new(Most::USUAL);
+        let seat = limits.admit(String::new(), Party::User(7));
+        let mut stream = Paced::new(repeat(0), seat.ticket());
+        let calls: Vec<_> = (0..BURST >> 13).map(|_| seat.ticket().call(8 << 10)).collect();
+        let took = read(&mut stream, RATE).await;
+        assert!((900..=1_100).contains(&took.as_millis()), "{took:?} after {} calls", calls.len());
+    }
+
     #[test]
     fn small_things_cost_more_than_their_bytes_and_what_is_long_ago_is_forgotten() {
         let (mut flows, now) = (Flows::default(), Instant::now());

@@ -12,7 +12,7 @@ fn seats_ended(seats: &[Seat]) -> usize {
 async fn who_comes_gets_in_and_the_oldest_without_a_call_goes() {
     let limits = Limits::new(MOST);
     let seats: Vec<Seat> = (0..3).map(|pid| limits.admit(format!("process {pid}"), Party::Own)).collect();
-    let busy = seats[0].ticket().call();
+    let busy = seats[0].ticket().call(0);
     let newcomer = limits.admit(String::new(), Party::Own);
     let ended: Vec<bool> = seats.iter().map(|seat| seat.end.is_cancelled()).collect();
     assert_eq!(ended, [false, true, false]);
@@ -25,7 +25,7 @@ async fn who_comes_gets_in_and_the_oldest_without_a_call_goes() {
 async fn who_has_most_connections_makes_room_for_all_others_however_busy_they_are() {
     let limits = Limits::new(Most { connections: 8, calls: 8, bytes: 100 });
     let agent = || Party::Inside(Name::new("main").unwrap());
-    let watch = |seat: &Seat| seat.ticket().call();
+    let watch = |seat: &Seat| seat.ticket().call(0);
     let theirs: Vec<Seat> = (0..8).map(|_| limits.admit(String::new(), agent())).collect();
     let calls: Vec<Call> = theirs.iter().map(watch).collect();
     let operator = limits.admit(String::new(), Party::Untraced(0));
@@ -98,13 +98,13 @@ async fn the_connection_with_most_calls_makes_room_for_another_call() {
     let limits = Limits::new(MOST);
     let admit = || limits.admit(String::new(), Party::Own);
     let (modest, greedy) = (admit(), admit());
-    let first = modest.ticket().call();
-    let calls: Vec<Call> = (0..3).map(|_| greedy.ticket().call()).collect();
-    let last = modest.ticket().call();
+    let first = modest.ticket().call(0);
+    let calls: Vec<Call> = (0..3).map(|_| greedy.ticket().call(0)).collect();
+    let last = modest.ticket().call(0);
     assert!(greedy.end.is_cancelled() && !modest.end.is_cancelled());
     assert_eq!(limits.lock().calls.len(), 2);
     // What it begins now, or ends, changes nothing for the others.
-    drop((greedy.ticket().call(), calls, greedy));
+    drop((greedy.ticket().call(0), calls, greedy));
     assert_eq!(limits.lock().calls.len(), 2);
     drop((first, last));
     assert_eq!(limits.lock().calls.len(), 0);
@@ -115,7 +115,7 @@ async fn answers_that_nobody_takes_go_before_those_on_their_way() {
     let limits = Limits::new(MOST);
     let admit = || limits.admit(String::new(), Party::Own);
     let (asleep, awake) = (admit(), admit());
-    let (forgotten, moving) = (asleep.ticket().call(), awake.ticket().call());
+    let (forgotten, moving) = (asleep.ticket().call(0), awake.ticket().call(0));
     forgotten.hold(60);
     moving.hold(90);
     assert!(!asleep.end.is_cancelled() && !awake.end.is_cancelled(), "both may be on their way");
@@ -132,11 +132,11 @@ async fn answers_that_nobody_takes_go_before_those_on_their_way() {
 async fn who_leaves_a_little_unread_on_each_of_many_connections_goes_before_who_leaves_less_on_one() {
     let limits = Limits::new(Most { connections: 20, calls: 20, ..MOST });
     let operator = limits.admit(String::new(), Party::User(1_000));
-    let paused = operator.ticket().call();
+    let paused = operator.ticket().call(0);
     paused.hold(30);
     let agent = || limits.admit(String::new(), Party::Inside(Name::new("main").unwrap()));
     let theirs: Vec<Seat> = (0..15).map(|_| agent()).collect();
-    let calls: Vec<Call> = theirs.iter().map(|seat| seat.ticket().call()).collect();
+    let calls: Vec<Call> = theirs.iter().map(|seat| seat.ticket().call(0)).collect();
     // As long as they take a little now and then, these are on their way.
     for _ in 0..4 {
         advance(STALLED / 2).await;
@@ -153,7 +153,7 @@ async fn who_leaves_a_little_unread_on_each_of_many_connections_goes_before_who_
 async fn answers_that_nobody_takes_go_though_nobody_asks_for_room() {
     let limits = Limits::new(MOST);
     let seats: Vec<Seat> = (0..3).map(|_| limits.admit(String::new(), Party::Own)).collect();
-    let calls: Vec<Call> = seats.iter().map(|seat| seat.ticket().call()).collect();
+    let calls: Vec<Call> = seats.iter().map(|seat| seat.ticket().call(0)).collect();
     calls.iter().for_each(|call| call.hold(60));
     assert!(seats.iter().all(|seat| !seat.end.is_cancelled()), "all may be on their way");
     sleep(STALLED * 2).await;
@@ -162,7 +162,7 @@ async fn answers_that_nobody_takes_go_though_nobody_asks_for_room() {
     calls[2].hold(0);
     // Too much of it is let through by nobody.
     let seats: Vec<Seat> = (0..3).map(|_| limits.admit(String::new(), Party::Own)).collect();
-    let calls: Vec<Call> = seats.iter().map(|seat| seat.ticket().call()).collect();
+    let calls: Vec<Call> = seats.iter().map(|seat| seat.ticket().call(0)).collect();
     calls.iter().for_each(|call| call.hold(180));
     assert!(seats[0].end.is_cancelled() && !seats[2].end.is_cancelled());
 }

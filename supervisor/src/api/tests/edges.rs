@@ -56,6 +56,25 @@ async fn other_users_are_turned_away() {
 }
 
 #[tokio::test]
+async fn of_what_a_caller_sent_little_is_quoted_to_it() {
+    const LITTLE: usize = 2 << 10;
+    let server = Server::start().await;
+    let unknown = service(&"x".repeat(1 << 20));
+    let quoted = within(HealthClient::new(server.channel.clone()).check(unknown)).await.unwrap_err();
+    assert!(quoted.code() == Code::NotFound && quoted.message().len() < LITTLE, "{quoted}");
+    let name = "y".repeat(1 << 20);
+    let request = StartInstanceRequest { name, ..Default::default() };
+    let quoted = within(server.instances().start_instance(request)).await.unwrap_err();
+    assert!(quoted.code() == Code::InvalidArgument && quoted.message().len() < LITTLE, "{quoted}");
+    assert!(quoted.details().len() < 2 * LITTLE);
+    let path = format!("http://localhost/{}", "z".repeat(4_000));
+    let request = http::Request::post(path).body(tonic::body::Body::empty()).unwrap();
+    let answer = within(server.channel.clone().oneshot(request)).await.unwrap();
+    let quoted = tonic::Status::from_header_map(answer.headers()).unwrap();
+    assert!(quoted.code() == Code::Unimplemented && quoted.message().len() < 200, "{quoted}");
+}
+
+#[tokio::test]
 async fn health_follows_the_instance() {
     let server = Server::start().await;
     let mut client = HealthClient::new(server.channel.clone());
