@@ -49,7 +49,7 @@ use crate::{
 };
 use journal::{Attempt, Pin, Step, UPGRADES};
 use state::{Kept, Unfit};
-use turns::{SIDE_BY_SIDE, Turns};
+use turns::{SIDE_BY_SIDE, Turn, Turns};
 
 pub(crate) use journal::{Journal, upgraded};
 
@@ -151,9 +151,19 @@ impl Upgrader {
         Self { handle, runtimes, host, turns: Turns::new(), choosing: Arc::default() }
     }
 
-    /// Moves an instance to a version. One that an interrupted upgrade is still to bring somewhere goes there first.
-    pub(crate) async fn upgrade(&self, name: &Name, wish: &Wish) -> Result<Report, UpgradeError> {
-        let _turn = self.turns.take(name).await;
+    /// Waits until the upgrades of this instance that were asked for before have ended.
+    pub(crate) async fn turn(&self, name: &Name) -> Turn {
+        self.turns.take(name).await
+    }
+
+    /// Moves an instance to a version in its [`turn`](Self::turn). One that an interrupted upgrade is still to bring somewhere
+    /// goes there first.
+    pub(crate) async fn upgrade(
+        &self,
+        _turn: Turn,
+        name: &Name,
+        wish: &Wish,
+    ) -> Result<Report, UpgradeError> {
         let journal = self.read(name).await?;
         if journal.attempt.is_some() {
             return self.carry_on(journal).await;
@@ -328,7 +338,7 @@ impl Upgrader {
     }
 
     async fn resume_one(&self, name: Name) {
-        let _turn = self.turns.take(&name).await;
+        let _turn = self.turn(&name).await;
         let journal = match self.read(&name).await {
             Ok(journal) => journal,
             Err(error) => {

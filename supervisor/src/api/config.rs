@@ -19,10 +19,10 @@ use tonic::{Request, Response, Status};
 pub(super) use self::shelf::Shelf;
 use super::{
     context::{Api, deadline},
+    gate::Admission,
     inside::Scope,
     page::{self, Sizes},
     status::Refusal,
-    turn::Turn,
     wait::Awaited,
 };
 use crate::openclaw::snapshots;
@@ -46,12 +46,12 @@ pub(super) async fn aside<T: Send + 'static>(
     task::spawn_blocking(work).await.map_err(|_| Refusal::ShuttingDown)?
 }
 
-/// The same in a caller's turn, of what more than reads.
+/// The same of what more than reads, in its caller's turn: if it still may do this to the instance then.
 async fn in_turn<T: Send + 'static>(
-    turn: &Turn,
+    (admission, name): (&Admission, &str),
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let turn = turn.take().await;
+    let turn = admission.turn(name).await?;
     let done = aside(move || {
         let done = work();
         drop(turn);
@@ -88,21 +88,22 @@ impl Configs {
     async fn create(
         self,
         request: CreateSnapshotRequest,
-        turn: Turn,
+        admission: Admission,
     ) -> Result<CreateSnapshotResponse, Refusal> {
         if request.note.len() > MAX_NOTE {
             let message = format!("it has {} bytes", request.note.len());
             return Err(Refusal::field("note", message, format!("keep it within {MAX_NOTE}")));
         }
         let shelf = Shelf::of(&self.0, &request.name)?;
-        let snapshot = in_turn(&turn, move || shelf.create(&request.note)).await?;
+        let CreateSnapshotRequest { name, note, .. } = request;
+        let snapshot = in_turn((&admission, &name), move || shelf.create(&note)).await?;
         Ok(CreateSnapshotResponse { snapshot: Some(snapshot) })
     }
 
     async fn roll_back(
         self,
         request: RollBackRequest,
-        (by, turn): (Asker, Turn),
+        (by, admission): (Asker, Admission),
     ) -> Result<RollBackResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let shelf = Shelf::of(&self.0, &request.name)?;
@@ -111,7 +112,7 @@ impl Configs {
             let (to, from) = shelf.way_back(&request.to)?;
             Ok((to, from, shelf.rejection(to)))
         };
-        let (to, from, rejection) = in_turn(&turn, way_back).await?;
+        let (to, from, rejection) = in_turn((&admission, &name), way_back).await?;
         let mut revision = self.0.handle.view().revision.0;
         if !request.validate_only {
             revision = self.0.submit_by(by, Command::RollBack { name: name.clone(), to }).await?.revision.0;
@@ -144,10 +145,14 @@ impl Configs {
         Ok(RollBackResponse { instance: self.0.shown(&name), kept_in, ..answer })
     }
 
-    async fn mark_good(self, request: MarkGoodRequest, turn: Turn) -> Result<MarkGoodResponse, Refusal> {
+    async fn mark_good(
+        self,
+        request: MarkGoodRequest,
+        admission: Admission,
+    ) -> Result<MarkGoodResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let shelf = Shelf::of(&self.0, &request.name)?;
-        let content = in_turn(&turn, move || shelf.vouched(&request.snapshot)).await?;
+        let content = in_turn((&admission, &name), move || shelf.vouched(&request.snapshot)).await?;
         let done = self.0.submit(Command::MarkGood { name: name.clone(), content }).await?;
         let (instance, revision) = (self.0.shown(&name), done.revision.0);
         Ok(MarkGoodResponse { instance, revision, snapshot: content.into() })
@@ -166,9 +171,9 @@ impl ConfigService for Configs {
         request: Request<CreateSnapshotRequest>,
     ) -> Answer<CreateSnapshotResponse> {
         Scope::of(&request)?.may(&request.get_ref().name)?;
-        let turn = Turn::of(&request);
+        let admission = Admission::of(&request)?;
         let request = request.into_inner();
-        let work = self.clone().create(request.clone(), turn);
+        let work = self.clone().create(request.clone(), admission);
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
@@ -182,9 +187,9 @@ impl ConfigService for Configs {
     async fn roll_back(&self, request: Request<RollBackRequest>) -> Answer<RollBackResponse> {
         let scope = Scope::of(&request)?;
         scope.may(&request.get_ref().name)?;
-        let (deadline, turn) = (deadline(&request), Turn::of(&request));
+        let (deadline, admission) = (deadline(&request), Admission::of(&request)?);
         let request = request.into_inner();
-        let work = Configs::roll_back(self.clone(), request.clone(), (scope.asker(), turn));
+        let work = Configs::roll_back(self.clone(), request.clone(), (scope.asker(), admission));
         if request.validate_only {
             return Ok(Response::new(work.await?));
         }
@@ -198,9 +203,9 @@ impl ConfigService for Configs {
 
     async fn mark_good(&self, request: Request<MarkGoodRequest>) -> Answer<MarkGoodResponse> {
         Scope::of(&request)?.may(&request.get_ref().name)?;
-        let turn = Turn::of(&request);
+        let admission = Admission::of(&request)?;
         let request = request.into_inner();
-        let work = Configs::mark_good(self.clone(), request.clone(), turn);
+        let work = Configs::mark_good(self.clone(), request.clone(), admission);
         Ok(Response::new(self.0.requests.once(&request.request_id.clone(), request, work).await?))
     }
 }

@@ -13,6 +13,7 @@
 //! connected, too: who runs [inside](super::inside) an instance may do little, whatever else it has. An agent may have
 //! stolen a token, or have `sudo`.
 
+mod admission;
 mod message;
 mod record;
 mod refusals;
@@ -51,6 +52,7 @@ use crate::{
     user,
 };
 
+pub(super) use admission::Admission;
 pub(super) use record::{Principal, note_repeat, principal};
 
 /// How a token is shown (RFC 6750, section 2.1).
@@ -343,12 +345,14 @@ where
         let gate = self.gate.clone();
         let peer = request.extensions().get().map(|caller: &Caller| caller.peer.clone());
         let token = shown(request.headers());
-        // From before its role is looked up on, so that no change is missed.
-        let bound = (rule.answer == Kind::Streams).then(|| gate.bindings.watch());
-        let known = gate.know(peer, token.as_ref());
         // Nobody behind the gate is to have it.
         request.headers_mut().remove(AUTHORIZATION);
-        let scope = match gate.admit(rule, &known) {
+        // From before its role is looked up on, so that no change is missed.
+        let bound = (rule.answer == Kind::Streams).then(|| gate.bindings.watch());
+        let turn = Turn::within(request.extensions());
+        let admission = Admission::new(gate.clone(), rule, (peer, token), turn);
+        let (known, scope) = admission.look();
+        let scope = match scope {
             Ok(scope) => scope,
             Err(refusal) => {
                 let answer = gate.refuse(rule, &known, refusal);
@@ -356,56 +360,62 @@ where
             }
         };
         request.extensions_mut().insert(scope.clone());
+        request.extensions_mut().insert(admission.clone());
         // What was found ready is what is called.
         let fresh = self.inner.clone();
-        let ready = std::mem::replace(&mut self.inner, fresh);
+        let mut ready = std::mem::replace(&mut self.inner, fresh);
         match rule.effect {
             Effect::Reads => Box::pin(async move {
-                let answer = read((ready, request), rule).await?;
-                if let Some(reason) = refusals::reason(answer.headers()) {
-                    gate.refusals.note(known.recorded(), rule, reason);
-                }
-                let Some(bound) = bound else { return Ok(answer) };
-                let stay = Stay { gate, rule, peer: known.peer, token, scope, bound };
+                let Some(bound) = bound else { return read((gate, rule), admission, (ready, request)).await };
+                let answer = ready.call(request).await?;
+                gate.refusals.note_served(&known, rule, answer.headers());
+                let stay = Stay { gate, rule, admission, scope, bound };
                 Ok(answer.map(|body| stay.guard(body)))
             }),
-            Effect::Changes => Box::pin(changed((gate, rule), known, token, (ready, request))),
+            Effect::Changes => Box::pin(changed((gate, rule), admission, (ready, request))),
         }
     }
 }
 
-/// A call that reads something. What has one answer is read in its caller's turn, and once it has begun to its end: what takes
-/// long goes on although its caller has left, and the turn with it.
-async fn read<S>((mut service, request): (S, Request<Body>), rule: &'static Rule) -> Answer<S::Error>
+/// A call that reads something, and has one answer. That is read in its caller's turn, and once it has begun to its end: what
+/// takes long goes on although its caller has left, and the turn with it. Whoever has filled its own turn may wait for
+/// long; what it may is asked again then.
+async fn read<S>(
+    (gate, rule): (Gate, &'static Rule),
+    admission: Admission,
+    (mut service, request): (S, Request<Body>),
+) -> Answer<S::Error>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send,
 {
-    match rule.answer {
-        Kind::Streams => service.call(request).await,
-        Kind::Once | Kind::Page => {
-            let turn = Turn::within(request.extensions());
-            let (parts, body) = request.into_parts();
-            // Whoever is slow to ask is not to have the turn meanwhile.
-            let body = message::arrive(body, rule).await.body;
-            let turn = turn.take().await;
-            let call = tokio::spawn(async move {
-                let answer = service.call(Request::from_parts(parts, body)).await;
-                drop(turn);
-                answer
-            });
-            call.await.unwrap_or_else(|_| Ok(Status::from(Refusal::ShuttingDown).into_http()))
-        }
-    }
+    let turn = Turn::within(request.extensions());
+    let (mut parts, body) = request.into_parts();
+    // Whoever is slow to ask is not to have the turn meanwhile.
+    let body = message::arrive(body, rule).await.body;
+    let turn = turn.take().await;
+    let (known, scope) = admission.look();
+    match scope {
+        Ok(scope) => parts.extensions.insert(scope),
+        Err(refusal) => return Ok(gate.refuse(rule, &known, refusal)),
+    };
+    let call = tokio::spawn(async move {
+        let answer = service.call(Request::from_parts(parts, body)).await;
+        drop(turn);
+        answer
+    });
+    let Ok(answer) = call.await else { return Ok(Status::from(Refusal::ShuttingDown).into_http()) };
+    let answer = answer?;
+    gate.refusals.note_served(&known, rule, answer.headers());
+    Ok(answer)
 }
 
 /// A call that changes something, from its arrival to its answer. What its caller may is asked again once it has arrived:
 /// that can take half a minute, and the roles be others by then.
 async fn changed<S>(
     (gate, rule): (Gate, &'static Rule),
-    known: Known,
-    token: Option<Digest>,
+    admission: Admission,
     (mut service, request): (S, Request<Body>),
 ) -> Answer<S::Error>
 where
@@ -413,8 +423,7 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let arrived = message::arrive(body, rule).await;
-    let known = gate.know(known.peer, token.as_ref());
-    let admitted = gate.admit(rule, &known);
+    let (known, admitted) = admission.look();
     match admitted.and_then(|scope| scope.may(&arrived.about.target).map(|()| scope)) {
         Ok(scope) => parts.extensions.insert(scope),
         Err(refusal) => return Ok(gate.refuse(rule, &known, refusal)),

@@ -13,6 +13,7 @@ use super::{
     convert::Extent,
     facts::Entry,
     filter::Filter,
+    gate::Admission,
     inside::Scope,
     page::{self, Sizes},
     status::Refusal,
@@ -260,7 +261,7 @@ impl InstanceService for Instances {
         request: Request<v1::EnterInstanceRequest>,
     ) -> Answer<v1::EnterInstanceResponse> {
         let name = Name::new(&request.get_ref().name).map_err(Refusal::from)?;
-        let (api, turn) = (Arc::clone(&self.0), Turn::of(&request).take().await);
+        let (api, turn) = (Arc::clone(&self.0), Admission::of(&request)?.turn(&name).await?);
         let found = task::spawn_blocking(move || {
             let _turn = turn;
             let view = api.handle.view();

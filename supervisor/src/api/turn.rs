@@ -13,7 +13,7 @@ use tonic::{Extensions, Request};
 use super::{caller::Caller, limits::Party};
 
 /// Calls at once of the supervisor's own user. There are more threads for such work than that.
-const OWN: usize = 4;
+pub(super) const OWN: usize = 4;
 
 /// Of all parties that have one, or wait for one.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use supervisor_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{context::Api, convert::timestamp_ns, inside::Scope, status::Refusal};
+use super::{context::Api, convert::timestamp_ns, gate::Admission, inside::Scope, status::Refusal};
 use crate::{
     role::Role,
     runtimes::{InstallError, Installed},
@@ -23,6 +23,9 @@ const SOAK: Duration = Duration::from_secs(60);
 
 /// Nobody waits longer for an answer.
 const LONGEST_SOAK: Duration = Duration::from_secs(3_600);
+
+/// What takes more than an upgrade does.
+const UPGRADE_FROM: &str = "UpgradeInstance with `from`";
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -41,7 +44,11 @@ impl Upgrades {
         Self { api, upgrader }
     }
 
-    async fn upgrade(self, request: UpgradeInstanceRequest) -> Result<UpgradeInstanceResponse, Refusal> {
+    async fn upgrade(
+        self,
+        request: UpgradeInstanceRequest,
+        admission: Admission,
+    ) -> Result<UpgradeInstanceResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let wish = Wish {
             version: request.version,
@@ -49,7 +56,10 @@ impl Upgrades {
             soak: soak(request.soak)?,
             again: request.again,
         };
-        let report = self.upgrader.upgrade(&name, &wish).await.map_err(|error| unable(&error))?;
+        let turn = self.upgrader.turn(&name).await;
+        // That may have taken an hour.
+        from_elsewhere(&request.from, UPGRADE_FROM, &admission.now(&name)?)?;
+        let report = self.upgrader.upgrade(turn, &name, &wish).await.map_err(|error| unable(&error))?;
         Ok(UpgradeInstanceResponse {
             instance: self.api.shown(&name),
             version: report.version,
@@ -168,10 +178,10 @@ impl UpgradeService for Upgrades {
         &self,
         request: Request<UpgradeInstanceRequest>,
     ) -> Answer<UpgradeInstanceResponse> {
-        let scope = Scope::of(&request)?;
+        let (scope, admission) = (Scope::of(&request)?, Admission::of(&request)?);
         let request = request.into_inner();
-        from_elsewhere(&request.from, "UpgradeInstance with `from`", &scope)?;
-        let work = self.clone().upgrade(request.clone());
+        from_elsewhere(&request.from, UPGRADE_FROM, &scope)?;
+        let work = self.clone().upgrade(request.clone(), admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Turns {
 
 /// The turn of one instance, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _own: OwnedMutexGuard<()>,
     /// The seats are never closed, so there is one.
     _seat: Option<OwnedSemaphorePermit>,

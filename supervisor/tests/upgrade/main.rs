@@ -15,11 +15,16 @@ mod world;
 use std::{
     fs,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
+use nix::unistd::geteuid;
 use rusqlite::Connection;
-use supervisor_proto::v1::{InstanceSpec, Phase, Wish};
-use support::{program, until};
+use supervisor_proto::v1::{
+    InstanceSpec, ListAuditRequest, Phase, ReloadRequest, Wish, audit_entry::Outcome,
+    audit_service_client::AuditServiceClient,
+};
+use support::{door::Door, program, until};
 use world::World;
 
 /// Why such a state is not copied.
@@ -265,6 +270,46 @@ async fn two_upgrades_of_one_instance_come_one_after_the_other() {
     }
     world.is_on("main", "3.0.0").await;
     assert_eq!(world.journal("main")["last"]["previous"], "2.0.0");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_waits_for_another_is_refused_to_who_has_lost_its_role_by_then() {
+    const OPERATOR: u32 = 64_133;
+    if !geteuid().is_root() {
+        eprintln!("only root can become another user");
+        return;
+    }
+    let mut world = World::new().await;
+    let door = Arc::new(Door::new());
+    door.open(&world.host, &format!("- {{uid: {OPERATOR}, role: operator}}\n"));
+    world.replace_supervisor().await;
+    world.version("2.0.0", "");
+    world.version("3.0.0", "");
+    world.instance("main", InstanceSpec::default()).await;
+    let (code, told) = world.upgrade(&["main"], "2.0.0", &["--soak", "0s"]).await;
+    assert_eq!(code, 0, "{told}");
+    world.hold("3.0.0", "config");
+    let first = world.begin("main", "3.0.0", "0s");
+    world.held("3.0.0", "config").await;
+    let second = tokio::task::spawn_blocking({
+        let door = Arc::clone(&door);
+        move || door.run(OPERATOR, &["upgrade", "main", "--to", "2.0.0", "--soak", "0s"])
+    });
+    let mut audit = AuditServiceClient::new(world.host.channel().await.unwrap());
+    let request = ListAuditRequest { caller: OPERATOR.to_string(), ..Default::default() };
+    until("the second upgrade is asked for", async || {
+        let entries = audit.list_audit(request.clone()).await.unwrap().into_inner().entries;
+        entries.first().filter(|entry| entry.outcome() == Outcome::UnderWay).map(|_| ())
+    })
+    .await;
+    door.open(&world.host, " []\n");
+    world.host.system().await.reload(ReloadRequest {}).await.unwrap();
+    world.release("3.0.0", "config");
+    let (code, told) = World::told(first.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{told}");
+    let (code, told) = World::told(second.await.unwrap());
+    assert!(code == 7 && told.contains("has no role here"), "{told}");
+    world.is_on("main", "3.0.0").await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tonic::Status;
 use tracing::warn;
 
-use super::record;
+use super::{Known, record};
 use crate::{
     api::{access::Rule, status::name},
     audit::{Audit, Caller, Note, What},
@@ -113,6 +113,13 @@ impl Refusals {
         self.begin(&mut lately, equal, id);
     }
 
+    /// Records that whoever serves a call has refused it for want of a right, if its answer begins with that.
+    pub(super) fn note_served(&self, known: &Known, rule: &'static Rule, answer: &HeaderMap) {
+        if let Some(reason) = reason(answer) {
+            self.note(known.recorded(), rule, reason);
+        }
+    }
+
     /// Whether a call that is recorded under `id` already, and was refused by whoever serves it, is counted with another
     /// that was refused before it; if not, those that come after it are counted with it.
     pub(super) fn is_equal(&self, id: u64, caller: &Caller, rule: &'static Rule, reason: String) -> bool {
@@ -197,7 +204,7 @@ impl From<String> for Why {
 }
 
 /// Why the call with this answer was refused for want of a right; `None` if it was not.
-pub(super) fn reason(answer: &HeaderMap) -> Option<String> {
+fn reason(answer: &HeaderMap) -> Option<String> {
     answer.get(Status::GRPC_STATUS).filter(|status| status.as_bytes() == DENIED)?;
     Some(record::reason(&Status::from_header_map(answer)?))
 }

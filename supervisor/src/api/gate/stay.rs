@@ -24,19 +24,17 @@ use supervisor_core::ids::Name;
 use tokio::sync::watch;
 use tonic::{Status, body::Body};
 
-use super::{Gate, Known};
+use super::{Admission, Gate, Known};
 use crate::{
-    api::{access::Rule, caller::Peer, inside::Scope, status::Refusal},
-    bindings::{Digest, Table},
+    api::{access::Rule, inside::Scope, status::Refusal},
+    bindings::Table,
 };
 
 /// By what a caller may go on with its stream.
 pub(super) struct Stay {
     pub(super) gate: Gate,
     pub(super) rule: &'static Rule,
-    pub(super) peer: Option<Peer>,
-    /// What it showed.
-    pub(super) token: Option<Digest>,
+    pub(super) admission: Admission,
     /// What the stream is about.
     pub(super) scope: Scope,
     /// The roles, since before it was admitted.
@@ -53,8 +51,8 @@ impl Stay {
     async fn refused(mut self) -> Status {
         let whom = self.scope.names();
         while self.changes(whom.as_ref()).await {
-            let known = self.gate.know(self.peer.clone(), self.token.as_ref());
-            if let Err(refusal) = self.ask(&known, whom.as_ref()) {
+            let (known, scope) = self.admission.look();
+            if let Err(refusal) = scope.and_then(|scope| self.ask(&scope, &known, whom.as_ref())) {
                 self.gate.refusals.note(known.recorded(), self.rule, refusal.reason());
                 return refusal.into();
             }
@@ -73,8 +71,7 @@ impl Stay {
         }
     }
 
-    fn ask(&self, known: &Known, whom: Option<&BTreeSet<Name>>) -> Result<(), Refusal> {
-        let scope = self.gate.admit(self.rule, known)?;
+    fn ask(&self, scope: &Scope, known: &Known, whom: Option<&BTreeSet<Name>>) -> Result<(), Refusal> {
         // A narrower one might be admitted, but not to this stream.
         if !scope.covers(&self.scope) {
             return Err(known.lacks(self.rule));

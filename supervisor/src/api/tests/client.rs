@@ -64,6 +64,8 @@ pub(super) struct Server {
     pub(super) origin: Arc<Mutex<Option<Origin>>>,
     /// What finding that out waits for.
     pub(super) stuck: Arc<Mutex<Option<Arc<Barrier>>>>,
+    /// Whoever enters an instance comes there, and goes on from it the second time.
+    pub(super) entering: Arc<Mutex<Option<Arc<Barrier>>>>,
 }
 
 impl Server {
@@ -91,6 +93,8 @@ impl Server {
         let origin = Arc::new(Mutex::new(Some(Origin::Outside)));
         let stuck = Arc::new(Mutex::new(None::<Arc<Barrier>>));
         let (found, waits) = (Arc::clone(&origin), Arc::clone(&stuck));
+        let entering = Arc::new(Mutex::new(None::<Arc<Barrier>>));
+        let enters = Arc::clone(&entering);
         let context = Context {
             handle: world.handle.clone(),
             journal: world.journal.clone(),
@@ -103,7 +107,12 @@ impl Server {
             recycler: Recycler::start(world.handle.clone()),
             walls: Default::default(),
             listeners: FindListeners(Arc::new(listeners)),
-            hold: FindHold(Arc::new(|host, guest| {
+            hold: FindHold(Arc::new(move |host, guest| {
+                let barrier = enters.lock().unwrap().clone();
+                if let Some(barrier) = barrier {
+                    barrier.wait();
+                    barrier.wait();
+                }
                 let (user, trees) = guest::place(host, guest)?;
                 let walls = around(&guest.spec, trees, guest.block, user.clone());
                 let mark = format!("store/{}", guest.name);
@@ -132,7 +141,7 @@ impl Server {
         let (listening, ready) = oneshot::channel();
         let served = tokio::spawn(serve_through(gate, most, context, move || listening.send(()).unwrap()));
         within(ready).await.unwrap();
-        Self { world, channel: connect(&socket).await, shutdown, served, origin, stuck }
+        Self { world, channel: connect(&socket).await, shutdown, served, origin, stuck, entering }
     }
 
     /// A connection from there.
