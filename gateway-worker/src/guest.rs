@@ -64,7 +64,7 @@ const NOT_RUN: u8 = 126;
 const FAILED: u8 = 125;
 
 /// What is held back here, to be passed on or followed.
-const HEARD: [Signal; 10] = [
+pub(crate) const HEARD: [Signal; 10] = [
     Signal::SIGCHLD,
     Signal::SIGHUP,
     Signal::SIGINT,

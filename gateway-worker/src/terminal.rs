@@ -36,7 +36,7 @@ use rustix::termios::{
 };
 use supervisor_proto::worker::User;
 
-use crate::guest::end_as;
+use crate::guest::{self, end_as};
 use crate::kernel;
 
 /// Read at once.
@@ -52,21 +52,8 @@ const REST: usize = 64 << 10;
 /// Between two looks at whether this has come to the foreground.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
-/// What is held back here.
-const HEARD: [Signal; 12] = [
-    Signal::SIGCHLD,
-    Signal::SIGCONT,
-    Signal::SIGWINCH,
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGTSTP,
-    Signal::SIGTTIN,
-    Signal::SIGTTOU,
-];
+/// What is held back here beside what a command is sent: a terminal's own signals.
+const HEARD: [Signal; 2] = [Signal::SIGCONT, Signal::SIGWINCH];
 
 /// What there is from now on.
 #[derive(Debug)]
@@ -99,7 +86,7 @@ pub(crate) fn part(user: Option<&User>) -> io::Result<Side> {
     }
     // From here on, so that no stop and no end of the other is missed, whatever was inherited.
     kernel::restore_signal(Signal::SIGCHLD);
-    let heard: SigSet = HEARD.into_iter().collect();
+    let heard: SigSet = guest::HEARD.into_iter().chain(HEARD).collect();
     heard.thread_set_mask()?;
     let Some(leader) = kernel::fork_bound()? else {
         drop(inner);
