@@ -153,7 +153,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn perform(command: &Command, context: &Context) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // The connection has a thread of its own: it is spoken on while what is printed waits for its reader.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|source| Cause::Runtime { source }.during(&Operation::new("begin")))?;

@@ -73,6 +73,8 @@ pub(crate) struct World {
     /// What ReadLogs streams give, one batch a call; the stream then breaks if more are left.
     pub(crate) logs: VecDeque<Vec<LogLine>>,
     pub(crate) log_requests: Vec<ReadLogsRequest>,
+    /// Messages of logs that a connection has taken.
+    pub(crate) logs_taken: usize,
     pub(crate) ports: Vec<InstancePorts>,
     pub(crate) examined: ExamineResponse,
     pub(crate) examinations: Vec<ExamineRequest>,
@@ -197,6 +199,9 @@ fn settle(instance: &mut Instance, phase: Phase, revision: u64, reason: &str, se
     status.start_time = seconds_ago(3);
 }
 
+/// In one message.
+const LOG_LINES: usize = 100;
+
 /// A fake supervisor that serves until it is dropped.
 pub(crate) struct Fake {
     service: Service,
@@ -235,6 +240,7 @@ impl Fake {
             events: Vec::new(),
             logs: VecDeque::new(),
             log_requests: Vec::new(),
+            logs_taken: 0,
             ports: Vec::new(),
             examined: ExamineResponse::default(),
             examinations: Vec::new(),
@@ -607,7 +613,13 @@ impl LogService for Service {
         let lines = world.logs.pop_front().unwrap_or_default();
         let follow = request.follow && world.logs.is_empty();
         world.log_requests.push(request);
-        let batch = stream::iter([Ok(ReadLogsResponse { lines })]);
+        let messages: Vec<_> =
+            lines.chunks(LOG_LINES).map(|lines| ReadLogsResponse { lines: lines.to_vec() }).collect();
+        let service = self.clone();
+        let batch = stream::iter(messages).map(move |message| {
+            service.world().logs_taken += 1;
+            Ok(message)
+        });
         // A followed log stays open when all is told, and breaks before that.
         Ok(Response::new(if follow { Box::pin(batch.chain(stream::pending())) } else { Box::pin(batch) }))
     }

@@ -8,7 +8,7 @@ use std::{
 use supervisor_proto::v1::{Event, LogLine, Phase, Severity};
 
 use crate::{
-    ctl::finish,
+    ctl::{finish, until},
     fake::{Fake, instance, seconds_ago},
 };
 
@@ -222,4 +222,19 @@ fn a_closed_pipe_is_quiet_for_tables_too() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
     finish(fake.command(&["status"])).done();
+}
+
+#[test]
+fn a_reader_that_does_something_else_meanwhile_gets_all_of_it_afterwards() {
+    const MESSAGES: usize = 150;
+    let text = [b'x'; 100];
+    let fake = with_logs([(0..MESSAGES * 100).map(|at| line(&text, &at.to_string())).collect()]);
+    let mut command = fake.command(&["logs", "main", "-n", "all"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    // The pipe takes the smallest part: whoever speaks with the supervisor goes on while who prints waits.
+    until("all has been taken", || fake.world().logs_taken == MESSAGES);
+    let mut told = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut told).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(told.len(), MESSAGES * 100 * 101);
 }
