@@ -152,6 +152,16 @@ const steps = {
     check(!anew.length, `it asked anew: ${anew}`);
   },
 
+  async "what an agent has written orders no terminal about, is no part of the page and turns nothing around"({ tab }) {
+    const shown = await tab.run(async () => {
+      const [{ el }, { text }] = await Promise.all([import("./ui.js"), import("./pages.js")]);
+      const line = (written) => text({ text: btoa(String.fromCharCode(...new TextEncoder().encode(written))) });
+      return [el("p", {}, "a\u202eb\u2028<b>c\u001b[2J").innerHTML, line("a\u202eb\u001b[2Jc\rd\u061c<i>")];
+    });
+    check(shown[0] === "a\ufffdb\ufffd&lt;b&gt;c\ufffd[2J", `an element has ${JSON.stringify(shown[0])}`);
+    check(shown[1] === "a\ufffdbcd\ufffd<i>", `a line has ${JSON.stringify(shown[1])}`);
+  },
+
   async "a snapshot shows its difference and is put back"({ host, tab }) {
     const { directories, pid } = await host.status("main");
     const before = readFileSync(directories.config, "utf8");

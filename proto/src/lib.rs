@@ -4,6 +4,7 @@
 //! language needs nothing but those files.
 //!
 //! * [`worker`] (feature `messages`): `openclaw.worker.v1`, plain messages, and [`frame`], their framing.
+//! * [`text`]: what of a message people are not to be shown.
 //! * [`v1`] (feature `grpc`): `openclaw.supervisor.v1`, messages, clients and servers.
 
 /// The frames between supervisor and worker, `openclaw.worker.v1`.
@@ -14,6 +15,7 @@ pub mod worker {
 #[cfg(feature = "grpc")]
 mod codec;
 pub mod frame;
+pub mod text;
 
 /// The control API, `openclaw.supervisor.v1`.
 #[cfg(feature = "grpc")]

@@ -2,7 +2,7 @@
 
 import { onChange } from "./app.js";
 import { call, may } from "./api.js";
-import { ago, byTrouble, bytes, clock, el, facts, isTrouble, phase, plot, prose, say, soSince, state, swap, table, when, word } from "./ui.js";
+import { ago, byTrouble, bytes, clock, el, facts, isTrouble, phase, plot, printable, prose, say, soSince, state, swap, table, when, word } from "./ui.js";
 
 /** Draws now and whenever something has changed. */
 function live(place, draw) {
@@ -234,7 +234,7 @@ const decoder = new TextDecoder();
 /** A line of a log, without what would order a terminal about. */
 export function text(line) {
   const raw = Uint8Array.from(atob(line.text ?? ""), (c) => c.charCodeAt(0));
-  return decoder.decode(raw).replace(/\u001b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, "");
+  return printable(decoder.decode(raw).replace(/\u001b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, ""));
 }
 
 export function eventTable(events) {

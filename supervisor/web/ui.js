@@ -8,10 +8,15 @@ export function el(tag, props = {}, ...children) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else made.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  const wanted = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  made.append(...wanted.map((child) => (child instanceof Node ? child : printable(child))));
   return made;
 }
 const SVG = new Set(["svg", "path", "rect", "g", "title", "line"]);
+
+/** Text without what would make people take it for another: what orders terminals about or turns the direction of others. */
+export const printable = (text) => String(text)
+  .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, "\ufffd");
 
 const MARKS = {
   ready: ["●", "good"],
@@ -133,7 +138,7 @@ export function ask(question, doIt, danger = false) {
 
 /** Tells it below the page, and to screen readers. */
 export function say(text) {
-  document.getElementById("said").textContent = text;
+  document.getElementById("said").textContent = printable(text);
   clearTimeout(say.later);
   say.later = setTimeout(() => (document.getElementById("said").textContent = ""), 12_000);
 }

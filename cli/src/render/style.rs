@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
-use supervisor_proto::v1::{Phase, Role, Severity};
+use supervisor_proto::{
+    text::misleads,
+    v1::{Phase, Role, Severity},
+};
 
 use super::charset;
 
@@ -190,7 +193,6 @@ pub(crate) fn quoted(value: &str) -> String {
 }
 
 fn printable_but(text: &str, kept: &[char]) -> String {
-    let misleads = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if misleads(c) && !kept.contains(&c) { INSTEAD } else { c }).collect()
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 use supervisor_core::time::Humane;
+use supervisor_proto::text::misleads;
 
 use super::{
     desk::Notice,
@@ -179,11 +180,7 @@ fn clock(unix_ns: u64) -> String {
 
 /// What a gateway has written reaches people's terminals and phones as text, and as nothing else.
 fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { ' ' } else { c };
-    // Marks that turn the direction of the text around them.
-    let is_turn =
-        |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-    text.chars().filter(|c| !is_turn(*c)).map(shown).collect()
+    text.chars().map(|c| if misleads(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -79,3 +79,12 @@ fn whatever_gateways_make_it_say_a_message_fits_into_a_programs_environment() {
     assert!(told > 5 && message.json["more"] == 100 - told, "{told}");
     assert!(message.title.len() < 1_000 && message.text.len() < 2 * LONGEST);
 }
+
+#[test]
+fn what_an_agent_has_written_ends_no_line_and_turns_none_around() {
+    let why = "a\u{2028}To do: b\u{202e}c\u{61c}d\u{85}e\r\nf";
+    let message = compose(&[notice("main", Turn::Began, "main\u{2029}x", why)], &BTreeMap::new(), "host");
+    assert_eq!(message.title, "main x (host)");
+    assert!(message.text.starts_with("a To do: b c d e  f.\nTo do: "), "{:?}", message.text);
+    assert_eq!(message.json["alerts"][0]["why"], "a To do: b c d e  f");
+}
