@@ -38,7 +38,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use supervisor_core::ids::Name;
 use tokio::{
-    sync::{Mutex as Turns, oneshot},
+    sync::{Mutex as Turns, OwnedMutexGuard as Turn, oneshot},
     time::{Instant, timeout},
 };
 use tracing::{info, warn};
@@ -138,8 +138,13 @@ pub(crate) struct Doctor {
 }
 
 impl Doctor {
-    /// Makes every check.
-    pub(crate) async fn examine(&self, scene: Scene, mode: Mode) -> Outcome {
+    /// Waits until no other caller has something examined.
+    pub(crate) async fn turn(&self) -> Turn<()> {
+        Arc::clone(&self.turns).lock_owned().await
+    }
+
+    /// Makes every check in this [`turn`](Self::turn).
+    pub(crate) async fn examine(&self, _turn: Turn<()>, scene: Scene, mode: Mode) -> Outcome {
         self.examine_with(CHECKS, LIMIT, scene, mode).await
     }
 
@@ -150,7 +155,6 @@ impl Doctor {
         scene: Scene,
         mode: Mode,
     ) -> Outcome {
-        let _turn = self.turns.lock().await;
         let scene = Arc::new(scene);
         let mut made = Vec::with_capacity(checks.len());
         for &(name, check) in checks {

@@ -30,7 +30,10 @@ use std::{
 };
 
 use supervisor_core::{ids::Name, view::View};
-use tokio::{sync::Mutex, task};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    task,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -170,9 +173,19 @@ impl Importer {
         all
     }
 
-    /// Takes a profile over. One that has been begun is gone on with, and one that is imported stays so.
-    pub(crate) async fn import(&self, name: &str, wish: &Wish) -> Result<Report, ImportError> {
-        let _turn = self.turns.lock().await;
+    /// Waits until no other profile is taken over or given back.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turns).lock_owned().await
+    }
+
+    /// Takes a profile over in this [`turn`](Self::turn). One that has been begun is gone on with, and one that is imported
+    /// stays so.
+    pub(crate) async fn import(
+        &self,
+        _turn: OwnedMutexGuard<()>,
+        name: &str,
+        wish: &Wish,
+    ) -> Result<Report, ImportError> {
         let before = self.read(name).await?;
         if let Some(journal) =
             before.clone().filter(|journal| journal.step != Step::Done || self.has(journal))
@@ -208,9 +221,12 @@ impl Importer {
         Ok(Report { notes: [notes, report.notes].concat(), ..report })
     }
 
-    /// Gives a profile back.
-    pub(crate) async fn give_back(&self, name: &str) -> Result<Report, ImportError> {
-        let _turn = self.turns.lock().await;
+    /// Gives a profile back in this [`turn`](Self::turn).
+    pub(crate) async fn give_back(
+        &self,
+        _turn: OwnedMutexGuard<()>,
+        name: &str,
+    ) -> Result<Report, ImportError> {
         let journal = self.read(name).await?;
         let mut journal = journal.ok_or_else(|| ImportError::NotImported(name.to_owned()))?;
         journal.step = match journal.step {
@@ -222,7 +238,7 @@ impl Importer {
 
     /// Goes on with what an earlier supervisor has left.
     pub(crate) async fn resume(self) {
-        let _turn = self.turns.lock().await;
+        let _turn = self.turn().await;
         let data_dir = self.host.control.data_dir.clone();
         let names = match task::spawn_blocking(move || IMPORTS.names(&data_dir)).await {
             Ok(Ok(names)) => names,

@@ -32,7 +32,7 @@ use supervisor_core::{
     record,
     view::View,
 };
-use tokio::sync::{RwLock, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockWriteGuard, RwLock, oneshot};
 use tracing::{info, warn};
 
 use crate::{
@@ -62,6 +62,13 @@ pub(crate) struct Upgrader {
     turns: Turns,
     /// Held by who chooses a version until it is written down; who removes those that nobody uses is alone.
     choosing: Arc<RwLock<()>>,
+}
+
+/// While it is held, nobody chooses, installs or removes a version.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    _chooser: OwnedRwLockWriteGuard<()>,
+    turn: OwnedMutexGuard<()>,
 }
 
 /// What an upgrade is told beside the name.
@@ -206,7 +213,8 @@ impl Upgrader {
             return Err(obstructed(format!("it runs {kind}, of which no versions are kept"), String::new()));
         }
         self.refuse_failed(journal, &wish.version, wish)?;
-        let installed = self.install(&wish.version, wish.from.clone(), Some(&before)).await;
+        let turn = self.runtimes.turn().await;
+        let installed = self.install(turn, (&wish.version, wish.from.clone()), Some(&before)).await;
         let (installed, _) = installed.map_err(|error| obstructed(error.to_string(), String::new()))?;
         self.refuse_failed(journal, &installed.version, wish)?;
         let previous = called(&before, &self.host);
@@ -261,16 +269,21 @@ impl Upgrader {
         })
     }
 
-    /// Installs a version aside; for an instance with this spec, by the Node that runs it now.
+    /// Waits until nobody else installs or removes a version.
+    pub(crate) async fn turn_to_install(&self) -> OwnedMutexGuard<()> {
+        self.runtimes.turn().await
+    }
+
+    /// Installs a version aside in this turn; for an instance with this spec, by the Node that runs it now.
     pub(crate) async fn install(
         &self,
-        version: &str,
-        from: Option<PathBuf>,
+        turn: OwnedMutexGuard<()>,
+        (version, from): (&str, Option<PathBuf>),
         spec: Option<&InstanceSpec>,
     ) -> Result<(Installed, bool), InstallError> {
         let resolved = spec.and_then(|spec| runtime::resolve(spec, &self.host).ok());
         let node = resolved.and_then(|resolved| resolved.beside);
-        self.runtimes.ensure(Wanted { version: version.to_owned(), from, node }).await
+        self.runtimes.ensure(turn, Wanted { version: version.to_owned(), from, node }).await
     }
 
     /// The versions that are there, and the instances that are pinned to them.
@@ -283,9 +296,13 @@ impl Upgrader {
         self.runtimes.list().await.into_iter().map(|one| (one.clone(), pinned(&one.version))).collect()
     }
 
+    /// Waits until nobody chooses, installs or removes a version.
+    pub(crate) async fn turn_to_prune(&self) -> Alone {
+        Alone { _chooser: Arc::clone(&self.choosing).write_owned().await, turn: self.runtimes.turn().await }
+    }
+
     /// Removes the versions that nobody is pinned to or came from.
-    pub(crate) async fn prune(&self) -> Result<Vec<String>, UpgradeError> {
-        let _alone = self.choosing.write().await;
+    pub(crate) async fn prune(&self, alone: Alone) -> Result<Vec<String>, UpgradeError> {
         let mut used = BTreeSet::new();
         for journal in self.known().await? {
             used.extend(journal.last.map(|last| last.previous));
@@ -295,7 +312,7 @@ impl Upgrader {
         }
         // After the journals: an upgrade that has come to its end meanwhile is seen here.
         used.extend(self.handle.view().instances.values().filter_map(|one| spec(one).version));
-        self.runtimes.prune(used).await.map_err(|error| match error {
+        self.runtimes.prune(alone.turn, used).await.map_err(|error| match error {
             InstallError::Write { path, source } => UpgradeError::Journal { path, source },
             InstallError::NoVersion(_)
             | InstallError::NoSource(_)

@@ -20,6 +20,7 @@ use tracing::info;
 use super::{
     caller::{Caller, Peer},
     context::Api,
+    gate::Admission,
     status::{Refusal, Unmet},
 };
 use crate::{
@@ -47,28 +48,38 @@ impl Certificates {
         Self { api, files, turns: Arc::default() }
     }
 
-    /// Does something with the files, then has whoever depends on them look at them.
+    /// Does something with the files if the caller still may, then has whoever depends on them look at them.
     async fn with_files<T: Send + 'static>(
         &self,
+        admission: &Admission,
         work: impl FnOnce(&Files) -> Result<T, PkiError> + Send + 'static,
     ) -> Result<T, Refusal> {
         let _turn = self.turns.lock().await;
+        admission.again()?;
         let files = self.files.clone();
         let done = task::spawn_blocking(move || work(&files)).await.map_err(|_| Refusal::ShuttingDown)?;
         self.api.doors.keeper().look().await;
         done.map_err(|error| refused(&error))
     }
 
-    async fn init(self, request: InitAuthorityRequest) -> Result<InitAuthorityResponse, Refusal> {
-        let made = self.with_files(move |files| Authority::init(files, &request.hosts)).await?;
+    async fn init(
+        self,
+        request: InitAuthorityRequest,
+        admission: Admission,
+    ) -> Result<InitAuthorityResponse, Refusal> {
+        let made = self.with_files(&admission, move |files| Authority::init(files, &request.hosts)).await?;
         info!(hosts = ?made.server.hosts, "the server has a new certificate");
         let server = Some(shown(&made.server, None));
         Ok(InitAuthorityResponse { ca_certificate: made.ca, server, steps: made.steps })
     }
 
-    async fn issue(self, request: IssueCertificateRequest) -> Result<IssueCertificateResponse, Refusal> {
+    async fn issue(
+        self,
+        request: IssueCertificateRequest,
+        admission: Admission,
+    ) -> Result<IssueCertificateResponse, Refusal> {
         let wish = wish(request)?;
-        let issued = self.with_files(move |files| Authority::open(files)?.issue(&wish)).await?;
+        let issued = self.with_files(&admission, move |files| Authority::open(files)?.issue(&wish)).await?;
         let Facts { name, grant, serial, .. } = &issued.facts;
         let role = grant.as_ref().map(ToString::to_string).unwrap_or_default();
         info!(name, role, serial, "a certificate was issued");
@@ -97,13 +108,18 @@ impl Certificates {
         })
     }
 
-    async fn revoke(self, request: RevokeCertificateRequest) -> Result<RevokeCertificateResponse, Refusal> {
+    async fn revoke(
+        self,
+        request: RevokeCertificateRequest,
+        admission: Admission,
+    ) -> Result<RevokeCertificateResponse, Refusal> {
         let which = match (request.name.as_str(), request.serial.as_str()) {
             (name, "") => Selection::Of(subject(name)?),
             ("", serial) => Selection::Serial(serial.to_ascii_lowercase().replace(':', "")),
             (_, _) => return Err(Refusal::field("serial", "there is a name, too", "give one of the two")),
         };
-        let revoked = self.with_files(move |files| Authority::open(files)?.revoke(&which)).await?;
+        let revoked =
+            self.with_files(&admission, move |files| Authority::open(files)?.revoke(&which)).await?;
         for Listed { facts, .. } in &revoked {
             info!(name = facts.name, serial = facts.serial, "a certificate was revoked");
         }
@@ -203,8 +219,8 @@ fn shown(facts: &Facts, revoked: Option<i64>) -> Certificate {
 impl CertificateService for Certificates {
     async fn init_authority(&self, request: Request<InitAuthorityRequest>) -> Answer<InitAuthorityResponse> {
         local(&request)?;
-        let request = request.into_inner();
-        let work = self.clone().init(request.clone());
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
+        let work = self.clone().init(request.clone(), admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
@@ -213,8 +229,8 @@ impl CertificateService for Certificates {
         request: Request<IssueCertificateRequest>,
     ) -> Answer<IssueCertificateResponse> {
         local(&request)?;
-        let request = request.into_inner();
-        let work = self.clone().issue(request.clone());
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
+        let work = self.clone().issue(request.clone(), admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
@@ -231,8 +247,8 @@ impl CertificateService for Certificates {
         request: Request<RevokeCertificateRequest>,
     ) -> Answer<RevokeCertificateResponse> {
         local(&request)?;
-        let request = request.into_inner();
-        let work = self.clone().revoke(request.clone());
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
+        let work = self.clone().revoke(request.clone(), admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 }

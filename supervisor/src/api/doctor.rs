@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     context::{Api, FindListeners, known},
+    gate::Admission,
     status::Refusal,
 };
 use crate::{
@@ -29,10 +30,16 @@ impl Doctors {
         Self { api, doctor: Doctor::default() }
     }
 
-    async fn examine(self, request: ExamineRequest) -> Result<ExamineResponse, Refusal> {
+    async fn examine(
+        self,
+        request: ExamineRequest,
+        admission: Admission,
+    ) -> Result<ExamineResponse, Refusal> {
+        let turn = self.doctor.turn().await;
+        admission.again()?;
         let scene = self.scene(&request.names)?;
         let mode = if request.fix { Mode::Fix } else { Mode::Look };
-        Ok(shown(self.doctor.examine(scene, mode).await))
+        Ok(shown(self.doctor.examine(turn, scene, mode).await))
     }
 
     /// The fleet as it is now.
@@ -137,8 +144,8 @@ fn number(number: usize) -> u32 {
 #[tonic::async_trait]
 impl DoctorService for Doctors {
     async fn examine(&self, request: Request<ExamineRequest>) -> Result<Response<ExamineResponse>, Status> {
-        let request = request.into_inner();
-        let work = Doctors::examine(self.clone(), request.clone());
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
+        let work = Doctors::examine(self.clone(), request.clone(), admission);
         // A look changes nothing, so a repeat looks again.
         let answer = match request.fix {
             true => self.api.requests.once(&request.request_id.clone(), request, work).await?,

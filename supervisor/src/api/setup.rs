@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status};
 use super::{
     context::{Api, FindListeners},
     convert_spec,
+    gate::Admission,
     status::{Fault, Refusal},
 };
 use crate::{
@@ -53,7 +54,11 @@ impl Setups {
         Self { api, importer, turns: Arc::default() }
     }
 
-    async fn set_up(self, request: SetUpInstanceRequest) -> Result<SetUpInstanceResponse, Refusal> {
+    async fn set_up(
+        self,
+        request: SetUpInstanceRequest,
+        admission: Admission,
+    ) -> Result<SetUpInstanceResponse, Refusal> {
         let name = Name::new(&request.name)?;
         let asked = convert_spec::from_proto(&request.spec.unwrap_or_default())
             .and_then(|spec| convert_spec::restored(spec, None));
@@ -76,6 +81,7 @@ impl Setups {
             )
         })?;
         let _turn = self.turns.lock().await;
+        admission.again()?;
         let view = self.api.handle.view();
         let host = Arc::clone(self.api.host());
         let subject = Subject { host, name: name.clone(), spec, neighbours: registry::neighbours(&view) };
@@ -134,20 +140,33 @@ impl Setups {
         Ok(super::context::known(&view, name)?.record().block)
     }
 
-    async fn import(self, request: ImportProfileRequest) -> Result<ImportProfileResponse, Refusal> {
+    async fn import(
+        self,
+        request: ImportProfileRequest,
+        admission: Admission,
+    ) -> Result<ImportProfileResponse, Refusal> {
         let program = Some(request.program).filter(|program| !program.is_empty());
         let named = |path: String| Some(path).filter(|path| !path.is_empty()).map(PathBuf::from);
         let (config, workspace) = (named(request.config), named(request.workspace));
         let wish = import::Wish { stop_running: request.stop_running, program, config, workspace };
-        let report = self.importer.import(&request.name, &wish).await.map_err(|error| unable(&error))?;
+        let turn = self.importer.turn().await;
+        admission.again()?;
+        let report =
+            self.importer.import(turn, &request.name, &wish).await.map_err(|error| unable(&error))?;
         let name = Name::new(&request.name)?;
         let revision = self.api.handle.view().revision.0;
         let (steps, notes) = (report.steps, report.notes);
         Ok(ImportProfileResponse { instance: self.api.shown(&name), steps, notes, revision })
     }
 
-    async fn give_back(self, request: ReturnProfileRequest) -> Result<ReturnProfileResponse, Refusal> {
-        let report = self.importer.give_back(&request.name).await.map_err(|error| unable(&error))?;
+    async fn give_back(
+        self,
+        request: ReturnProfileRequest,
+        admission: Admission,
+    ) -> Result<ReturnProfileResponse, Refusal> {
+        let turn = self.importer.turn().await;
+        admission.again()?;
+        let report = self.importer.give_back(turn, &request.name).await.map_err(|error| unable(&error))?;
         Ok(ReturnProfileResponse { steps: report.steps, notes: report.notes })
     }
 }
@@ -255,10 +274,10 @@ fn remembered(request: &SetUpInstanceRequest) -> SetUpInstanceRequest {
 #[tonic::async_trait]
 impl SetupService for Setups {
     async fn set_up_instance(&self, request: Request<SetUpInstanceRequest>) -> Answer<SetUpInstanceResponse> {
-        let request = request.into_inner();
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
         let (id, remembered) = (request.request_id.clone(), remembered(&request));
         let validate_only = request.validate_only;
-        let work = self.clone().set_up(request);
+        let work = self.clone().set_up(request, admission);
         Ok(Response::new(match validate_only {
             true => work.await?,
             false => self.api.requests.once(&id, remembered, work).await?,
@@ -271,14 +290,14 @@ impl SetupService for Setups {
     }
 
     async fn import_profile(&self, request: Request<ImportProfileRequest>) -> Answer<ImportProfileResponse> {
-        let request = request.into_inner();
-        let work = self.clone().import(request.clone());
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
+        let work = self.clone().import(request.clone(), admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
     async fn return_profile(&self, request: Request<ReturnProfileRequest>) -> Answer<ReturnProfileResponse> {
-        let request = request.into_inner();
-        let work = self.clone().give_back(request.clone());
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
+        let work = self.clone().give_back(request.clone(), admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 }

@@ -27,6 +27,9 @@ const LONGEST_SOAK: Duration = Duration::from_secs(3_600);
 /// What takes more than an upgrade does.
 const UPGRADE_FROM: &str = "UpgradeInstance with `from`";
 
+/// The same of an installation.
+const INSTALL_FROM: &str = "InstallRuntime with `from`";
+
 /// The service.
 #[derive(Debug, Clone)]
 pub(super) struct Upgrades {
@@ -71,17 +74,25 @@ impl Upgrades {
         })
     }
 
-    async fn install(self, request: InstallRuntimeRequest) -> Result<InstallRuntimeResponse, Refusal> {
+    async fn install(
+        self,
+        request: InstallRuntimeRequest,
+        admission: Admission,
+    ) -> Result<InstallRuntimeResponse, Refusal> {
         let from = source(&request.from)?;
-        let installed = self.upgrader.install(&request.version, from, None).await;
+        let turn = self.upgrader.turn_to_install().await;
+        from_elsewhere(&request.from, INSTALL_FROM, &admission.again()?)?;
+        let installed = self.upgrader.install(turn, (&request.version, from), None).await;
         let (installed, unchanged) = installed.map_err(|error| uninstalled(&error))?;
         let all = self.upgrader.installed().await;
         let runtime = all.into_iter().find(|(one, _)| one.version == installed.version);
         Ok(InstallRuntimeResponse { runtime: runtime.map(shown), unchanged })
     }
 
-    async fn prune(self) -> Result<PruneRuntimesResponse, Refusal> {
-        let versions = self.upgrader.prune().await.map_err(|error| unable(&error))?;
+    async fn prune(self, admission: Admission) -> Result<PruneRuntimesResponse, Refusal> {
+        let alone = self.upgrader.turn_to_prune().await;
+        admission.again()?;
+        let versions = self.upgrader.prune(alone).await.map_err(|error| unable(&error))?;
         Ok(PruneRuntimesResponse { versions })
     }
 }
@@ -199,16 +210,16 @@ impl UpgradeService for Upgrades {
         &self,
         request: Request<InstallRuntimeRequest>,
     ) -> Answer<InstallRuntimeResponse> {
-        let scope = Scope::of(&request)?;
+        let (scope, admission) = (Scope::of(&request)?, Admission::of(&request)?);
         let request = request.into_inner();
-        from_elsewhere(&request.from, "InstallRuntime with `from`", &scope)?;
-        let work = self.clone().install(request.clone());
+        from_elsewhere(&request.from, INSTALL_FROM, &scope)?;
+        let work = self.clone().install(request.clone(), admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 
     async fn prune_runtimes(&self, request: Request<PruneRuntimesRequest>) -> Answer<PruneRuntimesResponse> {
-        let request = request.into_inner();
-        let work = self.clone().prune();
+        let (admission, request) = (Admission::of(&request)?, request.into_inner());
+        let work = self.clone().prune(admission);
         Ok(Response::new(self.api.requests.once(&request.request_id.clone(), request, work).await?))
     }
 }

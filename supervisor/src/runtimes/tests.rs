@@ -1,7 +1,9 @@
 //! Versions that are installed, and those that are not. npm is a script here: what it does is in its hands.
 
+use std::{collections::BTreeMap, fs::Permissions, os::unix::fs::PermissionsExt, time::Duration};
+
 use super::*;
-use crate::openclaw::environment::Control;
+use crate::{openclaw::environment::Control, tool::Tool};
 
 struct World {
     directory: tempfile::TempDir,
@@ -38,7 +40,7 @@ impl World {
 
     async fn ensure(&self, version: &str, from: Option<&Path>) -> Result<(Installed, bool), InstallError> {
         let wanted = Wanted { version: version.into(), from: from.map(Path::to_owned), node: None };
-        self.runtimes.ensure(wanted).await
+        self.runtimes.ensure(self.runtimes.turn().await, wanted).await
     }
 
     fn names(&self) -> Vec<String> {
@@ -109,7 +111,8 @@ async fn npm_installs_a_version_aside_also_one_whose_dependencies_must_be_overri
     assert_eq!(again, latest);
     let log = fs::read_to_string(world.at("data/runtimes/install-2026.9.6.log")).unwrap();
     assert!(log.contains("npm says: install --prefix"), "{log}");
-    let removed = world.runtimes.prune(BTreeSet::from(["3.1".to_owned()])).await.unwrap();
+    let turn = world.runtimes.turn().await;
+    let removed = world.runtimes.prune(turn, BTreeSet::from(["3.1".to_owned()])).await.unwrap();
     assert_eq!(removed, ["2026.9.6"]);
     assert_eq!(world.runtimes.list().await, [latest]);
 }
@@ -130,6 +133,7 @@ async fn when_npm_fails_nothing_is_left_but_what_it_said() {
         environment: BTreeMap::from([("PATH".into(), "/nowhere".into())]),
         ..(*world.runtimes.host).clone()
     };
-    let error = Runtimes::new(Arc::new(host)).ensure(without).await.unwrap_err();
+    let runtimes = Runtimes::new(Arc::new(host));
+    let error = runtimes.ensure(runtimes.turn().await, without).await.unwrap_err();
     assert!(matches!(error, InstallError::NoTool("node")), "{error}");
 }

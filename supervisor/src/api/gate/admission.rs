@@ -56,9 +56,14 @@ impl Admission {
         Ok(turn)
     }
 
+    /// Refuses a caller who may not call this any more, whatever it is about.
+    pub(in crate::api) fn again(&self) -> Result<Scope, Refusal> {
+        self.look().1
+    }
+
     /// What the caller's call may be about now, or why it is refused; and so it is if that is not `name`.
     pub(in crate::api) fn now(&self, name: &str) -> Result<Scope, Refusal> {
-        let scope = self.look().1?;
+        let scope = self.again()?;
         scope.may(name)?;
         Ok(scope)
     }
